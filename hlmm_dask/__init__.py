@@ -1,0 +1,1 @@
+"""Heteroskedastic linear (mixed) models for whole genomes, on Dask."""

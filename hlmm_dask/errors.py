@@ -1,0 +1,13 @@
+"""Errors whose message is the whole story: what was found, what was expected, what to do."""
+
+
+class InputError(ValueError):
+    """Bad input, found before any work is done.
+
+    The message is one line that names the file, the line or ID, and the remedy; a command
+    prints it and exits with 2.
+    """
+
+
+class StoreError(RuntimeError):
+    """The results store can't be used: it exists, belongs to another run, or is damaged."""

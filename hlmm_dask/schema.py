@@ -1,0 +1,98 @@
+"""Every variable of a results table once: name, header in the text table, unit and meaning."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """What became of a variant; anything but ``OK`` has NaN for its estimates."""
+
+    OK = 0
+    ALL_MISSING = 1
+    MISSING = 2
+    MONOMORPHIC = 3
+    ALL_HETEROZYGOUS = 4
+    LOW_MAF = 5
+    COLLINEAR = 6
+    UNBOUNDED = 7
+    NOT_CONVERGED = 8
+
+    @property
+    def label(self) -> str:
+        """The word that stands in the table's status column."""
+        return self.name.lower()
+
+
+STATUS_DOC = {
+    Status.OK: "fitted",
+    Status.ALL_MISSING: "no genotype call among the analysed samples",
+    Status.MISSING: "percent of missing calls not below max_missing",
+    Status.MONOMORPHIC: "only one allele among the analysed samples",
+    Status.ALL_HETEROZYGOUS: "every called sample is heterozygous",
+    Status.LOW_MAF: "minor allele frequency not above min_maf",
+    Status.COLLINEAR: "the genotype is a linear combination of the covariates",
+    Status.UNBOUNDED: "likelihood without maximum (a genotype class is fitted without residual)",
+    Status.NOT_CONVERGED: "iteration limit reached before the tolerance",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the results.
+
+    Attributes
+    ----------
+    name : str
+        Name in the results store and in a Dataset.
+    header : str
+        Header in the text table; the first 13 are hlmm's.
+    unit : str
+        Unit of the values.
+    doc : str
+        One line on the meaning.
+    """
+
+    name: str
+    header: str
+    unit: str
+    doc: str
+
+
+# What a kernel returns for each variant and the store keeps: float64, in this order.
+RESULT_COLUMNS: tuple[Column, ...] = (
+    Column("n_samples", "n", "count", "analysed samples with a call"),
+    Column("minor_allele_frequency", "frequency", "1", "minor allele frequency among them"),
+    Column("loglik", "likelihood", "log", "log-likelihood at the maximum"),
+    Column("add", "add", "phenotype per allele", "effect of the effect allele on the mean"),
+    Column("add_se", "add_se", "phenotype per allele", "standard error of add"),
+    Column("add_t", "add_t", "1", "add / add_se"),
+    Column("add_neg_log10_p", "add_pval", "-log10", "-log10 p of add_t², chi-square, 1 df"),
+    Column("var", "var", "log variance per allele", "effect on the log variance"),
+    Column("var_se", "var_se", "log variance per allele", "standard error of var"),
+    Column("var_t", "var_t", "1", "var / var_se"),
+    Column("var_neg_log10_p", "var_pval", "-log10", "-log10 p of var_t², chi-square, 1 df"),
+    Column("av_neg_log10_p", "av_pval", "-log10", "-log10 p of add_t² + var_t², 2 df"),
+    Column("effect_allele_frequency", "effect_allele_frequency", "1", "of the counted allele"),
+    Column("h2", "h2", "phenotype²", "variance of the random effects (NaN without)"),
+    Column("status", "status", "code", "0 = fitted, else why not (schema.Status)"),
+)
+
+RESULT_NAMES: tuple[str, ...] = tuple(column.name for column in RESULT_COLUMNS)
+INDEX: dict[str, int] = {name: i for i, name in enumerate(RESULT_NAMES)}
+N_COLUMNS = len(RESULT_COLUMNS)
+
+DISPERSION_COLUMNS: tuple[Column, ...] = (
+    Column("dispersion", "dispersion", "log variance per allele", "var - r_av add"),
+    Column("dispersion_se", "dispersion_se", "log variance per allele", "its standard error"),
+    Column("dispersion_t", "dispersion_t", "1", "dispersion / dispersion_se"),
+    Column("dispersion_neg_log10_p", "dispersion_pval", "-log10", "-log10 p, chi-square, 1 df"),
+)
+
+# The text table: hlmm's 13 columns first, then what hlmm leaves out. Variant metadata come from
+# the .bim, everything else from RESULT_COLUMNS by header.
+TSV_HEADERS: tuple[str, ...] = (
+    "SNP", "n", "frequency", "likelihood",
+    "add", "add_se", "add_t", "add_pval",
+    "var", "var_se", "var_t", "var_pval", "av_pval",
+    "chrom", "pos", "effect_allele", "other_allele", "effect_allele_frequency", "h2", "status",
+)  # fmt: skip
