@@ -1,0 +1,63 @@
+"""P-values on the -log10 scale, right far beyond the smallest double."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+_LN10 = float(np.log(10.0))
+
+
+def neg_log10_p_normal(t: ArrayLike) -> NDArray[np.float64]:
+    """Two-sided -log10 p of a standard normal statistic, equally of t² as chi-square with 1 df.
+
+    p = 2 Φ(-|t|), from the logarithm of the tail, so that it does not become infinite
+    where p is smaller than the smallest double.
+
+    Parameters
+    ----------
+    t : array_like
+        Statistics, any shape.
+
+    Returns
+    -------
+    float64, same shape
+        -log10 p; NaN where ``t`` is NaN.
+    """
+    log_p = np.log(2.0) + special.log_ndtr(-np.abs(np.asarray(t, dtype=np.float64)))
+    return np.asarray(np.maximum(-log_p, 0.0) / _LN10, dtype=np.float64)
+
+
+def neg_log10_p_chi2_2df(chi2: ArrayLike) -> NDArray[np.float64]:
+    """-log10 p of a chi-square statistic with 2 degrees of freedom, p = exp(-chi2 / 2).
+
+    Parameters
+    ----------
+    chi2 : array_like
+        Statistics, any shape.
+
+    Returns
+    -------
+    float64, same shape
+        -log10 p; NaN where ``chi2`` is NaN.
+    """
+    return np.asarray(np.asarray(chi2, dtype=np.float64) / (2.0 * _LN10))
+
+
+def genomic_control_lambda(t: ArrayLike) -> float:
+    """Genomic control λ: the median of t² over the median of chi-square with 1 df.
+
+    Parameters
+    ----------
+    t : array_like
+        Statistics; NaN are left out.
+
+    Returns
+    -------
+    float
+        λ_GC, NaN without a statistic (Devlin & Roeder 1999).
+    """
+    values = np.asarray(t, dtype=np.float64).ravel()
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return float("nan")
+    return float(np.median(values**2) / special.chdtri(1.0, 0.5))
