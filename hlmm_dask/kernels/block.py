@@ -1,0 +1,178 @@
+"""A block of variants and a null model in, a table of results out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hlmm_dask.kernels.dense import DenseModel, fit_dense
+from hlmm_dask.kernels.hlm import fit_class_sums
+from hlmm_dask.kernels.hlm_covariates import CovariateModel, fit_with_covariates
+from hlmm_dask.kernels.hlmm import RandomEffectModel, fit_random_effects
+from hlmm_dask.kernels.packed import (
+    ClassSums,
+    Engine,
+    Packed,
+    PackedLayout,
+    PackedPhenotype,
+    class_sums,
+    pack_codes,
+    pack_phenotype,
+    unpack,
+)
+from hlmm_dask.kernels.table import (
+    Filters,
+    VariantFit,
+    classify,
+    empty_results,
+    fill_estimates,
+)
+from hlmm_dask.schema import INDEX, Status
+
+FloatArray = NDArray[np.float64]
+
+# Doubles of unpacked genotypes that are alive at once.
+_UNPACKED_DOUBLES = 4_000_000
+
+
+@dataclass(frozen=True)
+class BlockModel:
+    """All that fitting a block needs besides its genotypes; the same for every block.
+
+    Attributes
+    ----------
+    phenotype : PackedPhenotype
+        Phenotype of the analysed samples in the layout of the genotype file.
+    filters : Filters
+        Which variants are fitted.
+    dense : DenseModel
+        The model in full; serves where no faster kernel does.
+    covariates : CovariateModel, optional
+        Given when covariates stay in every model (and there are no random effects).
+    random_effects : RandomEffectModel, optional
+        Given when there are random effects (and no covariates in every model).
+    engine : {"numba", "numpy"}
+        How class sums are computed.
+    """
+
+    phenotype: PackedPhenotype
+    filters: Filters
+    dense: DenseModel
+    covariates: CovariateModel | None
+    random_effects: RandomEffectModel | None
+    engine: Engine = "numba"
+
+    @property
+    def layout(self) -> PackedLayout:
+        """Where the analysed samples stand in the file."""
+        return self.phenotype.layout
+
+
+def block_model(
+    dense: DenseModel, layout: PackedLayout, filters: Filters, *, engine: Engine = "numba"
+) -> BlockModel:
+    """Choose the kernel for a model and lay out what it needs."""
+    intercept_only = dense.X.shape[1] == dense.V.shape[1] == 1
+    covariates = random_effects = None
+    if dense.G is None:
+        # Also serves dosages that are not hard calls.
+        covariates = CovariateModel(dense.y, dense.X, dense.V, dense.alpha, dense.beta)
+    elif intercept_only:
+        random_effects = RandomEffectModel.build(
+            dense.y,
+            dense.G,
+            alpha=float(dense.alpha[0]),
+            beta=float(dense.beta[0]),
+            h2=dense.h2,
+            h2_min=dense.h2_min,
+            fix_h2=dense.fix_h2,
+        )
+    return BlockModel(
+        pack_phenotype(layout, dense.y), filters, dense, covariates, random_effects, engine
+    )
+
+
+def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
+    """Fit every variant of a block of packed hard calls.
+
+    Parameters
+    ----------
+    model : BlockModel
+        The null model and the phenotype.
+    packed : (m, n_bytes) uint8
+        Packed genotypes of all samples in the file.
+
+    Returns
+    -------
+    (m, N_COLUMNS) float64
+        One row for each variant, columns as in ``schema.RESULT_COLUMNS``.
+    """
+    results = empty_results(len(packed))
+    sums = class_sums(packed, model.phenotype, engine=model.engine)
+    classify(results, sums.counts, model.layout.n_samples, model.filters)
+    rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
+    if not rows.size:
+        return results
+    if model.dense.G is None and model.dense.X.shape[1] == model.dense.V.shape[1] == 1:
+        fit = fit_class_sums(
+            ClassSums(sums.counts[:, rows], sums.sums[:, rows], sums.squares[:, rows])
+        )
+        fill_estimates(results, rows, fit, count_a2=model.filters.count_a2)
+        return results
+    size = max(1, _UNPACKED_DOUBLES // model.layout.n_samples)
+    for i in range(0, len(rows), size):
+        part = rows[i : i + size]
+        codes = unpack(packed[part], model.layout)
+        if model.random_effects is not None:
+            fit = fit_random_effects(model.random_effects, codes)
+        else:
+            fit = _fit_dosage(model, np.where(codes < 0, np.nan, codes.astype(np.float64)))
+        fill_estimates(results, part, fit, count_a2=model.filters.count_a2)
+    return results
+
+
+def fit_dosage(model: BlockModel, dosage: NDArray[np.floating]) -> FloatArray:
+    """Fit every variant of a block of dosages.
+
+    Parameters
+    ----------
+    model : BlockModel
+        The null model and the phenotype.
+    dosage : (m, n_file_samples) floating
+        Copies of allele 1 of all samples in the file, NaN where missing. Blocks of hard calls
+        (0, 1, 2) take the same path as packed genotypes.
+
+    Returns
+    -------
+    (m, N_COLUMNS) float64
+        One row for each variant, columns as in ``schema.RESULT_COLUMNS``.
+    """
+    missing = np.isnan(dosage)
+    codes = np.where(missing, -1, dosage).astype(np.int8)
+    if np.array_equal(codes, np.where(missing, -1, dosage)):
+        return fit_packed(model, pack_codes(codes))
+    analysed = dosage[:, model.layout.sample_index].astype(np.float64)
+    called = ~np.isnan(analysed)
+    n_called = called.sum(axis=1).astype(np.float64)
+    copies = np.where(called, analysed, 0.0).sum(axis=1)
+    # Counts with the same mean; a constant dosage stands in one class.
+    counts = np.stack([n_called - copies / 2.0, np.zeros(len(copies)), copies / 2.0])
+    with np.errstate(invalid="ignore"):
+        spread = np.where(called, analysed, -np.inf).max(axis=1) - np.where(
+            called, analysed, np.inf
+        ).min(axis=1)
+    inner = (spread == 0) & (copies > 0) & (copies < 2.0 * n_called)
+    counts[:, inner] = np.stack([0.0 * n_called, n_called, 0.0 * n_called])[:, inner]
+    results = empty_results(len(dosage))
+    classify(results, counts, model.layout.n_samples, model.filters)
+    rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
+    if rows.size:
+        fit = _fit_dosage(model, analysed[rows])
+        fill_estimates(results, rows, fit, count_a2=model.filters.count_a2)
+    return results
+
+
+def _fit_dosage(model: BlockModel, dosage: FloatArray) -> VariantFit:
+    if model.covariates is not None:
+        return fit_with_covariates(model.covariates, dosage)
+    return fit_dense(model.dense, dosage)

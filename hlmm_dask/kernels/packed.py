@@ -1,0 +1,287 @@
+"""Sums over genotype classes straight off packed PLINK bytes (2 bits a genotype).
+
+A byte holds four samples, the first in its lowest bits; 00 is homozygous for allele 1, 01 missing,
+10 heterozygous, 11 homozygous for allele 2. Samples are selected and ordered by the layout
+of the phenotype, never by rearranging genotypes: sample 4b + t stands in plane t at
+position b, and those that are not analysed hold zeros.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Packed = NDArray[np.uint8]
+Engine = Literal["numba", "numpy"]
+
+# Bytes of a row that are summed for every variant of a sub-block before the next: four planes
+# of 1024 doubles and 1024 bytes of each variant stay in the first-level cache.
+_CHUNK_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class PackedLayout:
+    """Where the analysed samples stand in a packed row.
+
+    Attributes
+    ----------
+    n_file_samples : int
+        Samples in the genotype file.
+    sample_index : (n,) int64
+        Position of each analysed sample in the file, ascending.
+    """
+
+    n_file_samples: int
+    sample_index: IntArray
+
+    @property
+    def n_samples(self) -> int:
+        """Number of analysed samples n."""
+        return len(self.sample_index)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of a packed row."""
+        return (self.n_file_samples + 3) // 4
+
+    def planes(self, values: FloatArray) -> FloatArray:
+        """Lay out ``values`` (n,) of the analysed samples in planes (4, n_bytes), zero elsewhere."""
+        assert values.shape == (self.n_samples,)
+        out = np.zeros((4, self.n_bytes))
+        out[self.sample_index & 3, self.sample_index >> 2] = values
+        return out
+
+    def keep(self) -> Packed:
+        """Mask (n_bytes,) with the low bit of each analysed sample's pair set."""
+        out = np.zeros(self.n_bytes, dtype=np.uint8)
+        bits = np.left_shift(np.uint8(1), (2 * (self.sample_index & 3)).astype(np.uint8))
+        np.bitwise_or.at(out, self.sample_index >> 2, bits)
+        return out
+
+
+@dataclass(frozen=True)
+class ClassSums:
+    """Sums over samples by genotype class, for ``m`` variants.
+
+    Class k holds the samples with k copies of allele 1; missing calls are in none.
+
+    Attributes
+    ----------
+    counts : (3, m) float64
+        Samples n_k.
+    sums : (3, m) float64
+        Σ y.
+    squares : (3, m) float64
+        Σ y².
+    """
+
+    counts: FloatArray
+    sums: FloatArray
+    squares: FloatArray
+
+    def __post_init__(self) -> None:
+        assert self.counts.shape == self.sums.shape == self.squares.shape
+        assert self.counts.shape[0] == 3
+
+
+@dataclass(frozen=True)
+class PackedPhenotype:
+    """A phenotype laid out for :func:`class_sums`.
+
+    Attributes
+    ----------
+    layout : PackedLayout
+        The analysed samples.
+    planes : (4, n_bytes) float64
+        Phenotype in planes.
+    keep : (n_bytes,) uint8
+        Mask of the analysed samples.
+    total, total_squares : float
+        Σ y and Σ y² over the analysed samples.
+    """
+
+    layout: PackedLayout
+    planes: FloatArray
+    keep: Packed
+    total: float
+    total_squares: float
+
+
+def pack_phenotype(layout: PackedLayout, y: FloatArray) -> PackedPhenotype:
+    """Lay out phenotype ``y`` (n,) of the analysed samples."""
+    return PackedPhenotype(
+        layout=layout,
+        planes=layout.planes(y),
+        keep=layout.keep(),
+        total=float(np.sum(y)),
+        total_squares=float(np.sum(y * y)),
+    )
+
+
+def class_sums(
+    packed: Packed, phenotype: PackedPhenotype, *, engine: Engine = "numba"
+) -> ClassSums:
+    """Sum the phenotype by genotype class for every variant of a block.
+
+    Parameters
+    ----------
+    packed : (m, n_bytes) uint8
+        Packed genotypes.
+    phenotype : PackedPhenotype
+        Phenotype in the layout of the same file.
+    engine : {"numba", "numpy"}
+        The compiled loop, or plain array operations that give the same sums (slower,
+        the reference in the tests).
+
+    Returns
+    -------
+    ClassSums
+        Class 0 is the total without the others and the missing calls.
+    """
+    m, n_bytes = packed.shape
+    assert phenotype.planes.shape == (4, n_bytes)
+    if engine == "numba":
+        counts = np.zeros((m, 3), dtype=np.int64)
+        sums = np.zeros((m, 6))
+        packed = np.ascontiguousarray(packed)
+        _count(packed, phenotype.keep, counts)
+        _sum(packed, phenotype.planes.view(np.int64), sums)
+    else:
+        counts, sums = _sums_numpy(packed, phenotype)
+    # Columns of counts and sums by the two-bit code: 0 = two copies, 1 = missing, 2 = one copy.
+    n = phenotype.layout.n_samples
+    two, missing, one = counts.T.astype(np.float64)
+    s2, s_missing, s1, q2, q_missing, q1 = sums.T
+    n0 = n - two - missing - one
+    empty = n0 == 0
+    s0 = np.where(empty, 0.0, phenotype.total - s2 - s_missing - s1)
+    q0 = np.where(empty, 0.0, phenotype.total_squares - q2 - q_missing - q1)
+    return ClassSums(
+        counts=np.stack([n0, one, two]),
+        sums=np.stack([s0, s1, s2]),
+        squares=np.stack([np.maximum(q0, 0.0), q1, q2]),
+    )
+
+
+def unpack(packed: Packed, layout: PackedLayout) -> NDArray[np.int8]:
+    """Copies of allele 1 of the analysed samples, (m, n) int8, -1 where missing."""
+    out = np.empty((packed.shape[0], layout.n_samples), dtype=np.int8)
+    _unpack(np.ascontiguousarray(packed), layout.sample_index, out)
+    return out
+
+
+def pack_codes(codes: NDArray[np.int8]) -> Packed:
+    """Pack copies of allele 1 (m, n) int8, -1 where missing, into bytes (m, ceil(n / 4))."""
+    m, n = codes.shape
+    padded = np.zeros((m, (n + 3) // 4 * 4), dtype=np.uint8)
+    # -1, 0, 1, 2 copies are 01, 11, 10, 00.
+    padded[:, :n] = np.array([1, 3, 2, 0], dtype=np.uint8)[codes + 1]
+    four = padded.reshape(m, -1, 4)
+    return np.asarray(four[..., 0] | four[..., 1] << 2 | four[..., 2] << 4 | four[..., 3] << 6)
+
+
+def _sums_numpy(packed: Packed, phenotype: PackedPhenotype) -> tuple[IntArray, FloatArray]:
+    m = len(packed)
+    counts = np.zeros((m, 3), dtype=np.int64)
+    sums = np.zeros((m, 6))
+    for t in range(4):
+        code = (packed >> (2 * t)) & 3
+        kept = (phenotype.keep >> (2 * t)) & 1
+        y = phenotype.planes[t]
+        for k in range(3):
+            is_class = code == k
+            counts[:, k] += (is_class * kept).sum(axis=1, dtype=np.int64)
+            sums[:, k] += is_class @ y
+            sums[:, 3 + k] += is_class @ (y * y)
+    return counts, sums
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _as_float(typing_context: Any, bits: Any) -> Any:
+    """Reinterpret 64 bits as a double: a class is selected by AND, without a branch."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return types.float64(types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _popcount(typing_context: Any, byte: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.uint8(types.uint8), codegen
+
+
+# fastmath lets the compiler split each sum over vector lanes; NaN and infinity can't occur.
+@njit(fastmath={"reassoc", "nsz", "contract"}, nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _sum(packed: Any, planes: Any, out: Any) -> None:  # pragma: no cover - compiled
+    m, n_bytes = packed.shape
+    for low in range(0, n_bytes, _CHUNK_BYTES):
+        high = min(low + _CHUNK_BYTES, n_bytes)
+        for j in range(m):
+            row = packed[j, low:high]
+            s0 = s1 = s2 = q0 = q1 = q2 = 0.0
+            for t in range(4):
+                plane = planes[t, low:high]
+                shift = 2 * t
+                for b in range(row.shape[0]):
+                    code = (np.int64(row[b]) >> shift) & 3
+                    bits = plane[b]
+                    y = _as_float(bits)
+                    y0 = _as_float(bits & -np.int64(code == 0))
+                    y1 = _as_float(bits & -np.int64(code == 1))
+                    y2 = _as_float(bits & -np.int64(code == 2))
+                    s0 += y0
+                    s1 += y1
+                    s2 += y2
+                    q0 += y0 * y
+                    q1 += y1 * y
+                    q2 += y2 * y
+            out[j, 0] += s0
+            out[j, 1] += s1
+            out[j, 2] += s2
+            out[j, 3] += q0
+            out[j, 4] += q1
+            out[j, 5] += q2
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _count(packed: Any, keep: Any, out: Any) -> None:  # pragma: no cover - compiled
+    m, n_bytes = packed.shape
+    for j in range(m):
+        row = packed[j]
+        n0 = n1 = n2 = 0
+        for b in range(n_bytes):
+            low = row[b] & np.uint8(0x55)
+            high = (row[b] >> np.uint8(1)) & np.uint8(0x55)
+            mask = keep[b]
+            n0 += np.int64(_popcount(np.uint8(~(low | high) & mask)))
+            n1 += np.int64(_popcount(np.uint8(low & ~high & mask)))
+            n2 += np.int64(_popcount(np.uint8(high & ~low & mask)))
+        out[j, 0] = n0
+        out[j, 1] = n1
+        out[j, 2] = n2
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _unpack(packed: Any, sample_index: Any, out: Any) -> None:  # pragma: no cover - compiled
+    for j in range(packed.shape[0]):
+        for i in range(sample_index.shape[0]):
+            s = sample_index[i]
+            code = (packed[j, s >> 2] >> np.uint8(2 * (s & 3))) & 3
+            if code == 0:
+                out[j, i] = 2
+            elif code == 1:
+                out[j, i] = -1
+            elif code == 2:
+                out[j, i] = 1
+            else:
+                out[j, i] = 0

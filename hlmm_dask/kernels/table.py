@@ -1,0 +1,157 @@
+"""Which variants are fitted, and the table of results that every kernel fills."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hlmm_dask.models.inference import neg_log10_p_chi2_2df, neg_log10_p_normal
+from hlmm_dask.models.newton import Convergence
+from hlmm_dask.schema import INDEX, N_COLUMNS, Status
+
+FloatArray = NDArray[np.float64]
+
+# Span of the log variance over a variant's genotypes beyond which the maximum is taken
+# to lie at infinity: some genotype class is fitted without residual.
+UNBOUNDED_SPAN = 25.0
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which variants are fitted; both bounds are strict.
+
+    Attributes
+    ----------
+    min_maf : float
+        Minor allele frequency above this.
+    max_missing : float
+        Percent of missing calls below this.
+    count_a2 : bool
+        Effects are per copy of allele 2 rather than allele 1.
+    """
+
+    min_maf: float = 0.05
+    max_missing: float = 5.0
+    count_a2: bool = False
+
+
+@dataclass(frozen=True)
+class VariantFit:
+    """Maximum likelihood fits of ``m`` variants.
+
+    Attributes
+    ----------
+    add, add_se, var, var_se : (m,) float64
+        Effects per copy of allele 1 on mean and log variance, and their standard errors.
+    loglik : (m,) float64
+        Log-likelihood at the maximum, with the n log 2π term.
+    status : (m,) int64
+        A :class:`~hlmm_dask.schema.Status` code.
+    h2 : (m,) float64, optional
+        Variance of the random effects.
+    """
+
+    add: FloatArray
+    add_se: FloatArray
+    var: FloatArray
+    var_se: FloatArray
+    loglik: FloatArray
+    status: NDArray[np.int64]
+    h2: FloatArray | None = None
+
+
+def convergence_status(
+    convergence: NDArray[np.int64], var: FloatArray, dosage_span: FloatArray
+) -> NDArray[np.int64]:
+    """Status (m,) of the fits: ``UNBOUNDED`` where the log variance runs away."""
+    status = np.where(
+        convergence == Convergence.CONVERGED, int(Status.OK), int(Status.NOT_CONVERGED)
+    )
+    with np.errstate(invalid="ignore"):
+        runaway = ~(np.abs(var) * dosage_span <= UNBOUNDED_SPAN)
+    status[runaway | (convergence == Convergence.NOT_FINITE)] = Status.UNBOUNDED
+    return status.astype(np.int64)
+
+
+def empty_results(n_variants: int) -> FloatArray:
+    """Results (n_variants, N_COLUMNS) of a block in which nothing is fitted yet."""
+    return np.full((n_variants, N_COLUMNS), np.nan)
+
+
+def classify(
+    results: FloatArray, counts: FloatArray, n_analysed: int, filters: Filters
+) -> FloatArray:
+    """Fill sample counts, frequencies and status; return the mean copies of allele 1.
+
+    Parameters
+    ----------
+    results : (m, N_COLUMNS) float64
+        Filled in place; status ``OK`` marks the variants to fit.
+    counts : (3, m) float64
+        Samples with 0, 1 and 2 copies of allele 1.
+    n_analysed : int
+        Analysed samples, called or not.
+    filters : Filters
+        The bounds.
+
+    Returns
+    -------
+    (m,) float64
+        Mean copies of allele 1 among the called samples, NaN without one.
+    """
+    n_called = counts.sum(axis=0)
+    allele_copies = counts[1] + 2.0 * counts[2]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = allele_copies / n_called
+    frequency = mean / 2.0
+    maf = np.minimum(frequency, 1.0 - frequency)
+    # 100 (1 - n/N) in this form: the strict comparison is then hlmm's to the last bit.
+    missing_percent = 100.0 * (1.0 - n_called / n_analysed)
+
+    status = np.full(len(mean), int(Status.OK))
+    status[~(maf > filters.min_maf)] = Status.LOW_MAF
+    status[counts[1] == n_called] = Status.ALL_HETEROZYGOUS
+    status[(counts[0] == n_called) | (counts[2] == n_called)] = Status.MONOMORPHIC
+    too_many = ~(missing_percent < filters.max_missing)
+    status[too_many] = Status.MISSING
+    status[n_called == 0] = Status.ALL_MISSING
+    unknown = too_many | (n_called == 0)
+
+    results[:, INDEX["n_samples"]] = n_called
+    results[:, INDEX["minor_allele_frequency"]] = np.where(unknown, np.nan, maf)
+    results[:, INDEX["effect_allele_frequency"]] = 1.0 - frequency if filters.count_a2 else frequency
+    results[:, INDEX["status"]] = status
+    return np.asarray(mean)
+
+
+def fill_estimates(
+    results: FloatArray, rows: NDArray[np.int64], fit: VariantFit, *, count_a2: bool
+) -> None:
+    """Fill the estimates of ``rows`` (k,) and all that follows from them.
+
+    Where the fit's status is not ``OK`` the estimates stay NaN. With ``count_a2`` the effects
+    change their sign.
+    """
+    results[rows, INDEX["status"]] = fit.status
+    fitted = fit.status == Status.OK
+    rows = rows[fitted]
+    sign = -1.0 if count_a2 else 1.0
+    add, var = sign * fit.add[fitted], sign * fit.var[fitted]
+    add_se, var_se = fit.add_se[fitted], fit.var_se[fitted]
+    add_t, var_t = add / add_se, var / var_se
+    columns = {
+        "loglik": fit.loglik[fitted],
+        "add": add,
+        "add_se": add_se,
+        "add_t": add_t,
+        "add_neg_log10_p": neg_log10_p_normal(add_t),
+        "var": var,
+        "var_se": var_se,
+        "var_t": var_t,
+        "var_neg_log10_p": neg_log10_p_normal(var_t),
+        "av_neg_log10_p": neg_log10_p_chi2_2df(add_t**2 + var_t**2),
+    }
+    if fit.h2 is not None:
+        columns["h2"] = fit.h2[fitted]
+    for name, values in columns.items():
+        results[rows, INDEX[name]] = values
