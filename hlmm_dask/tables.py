@@ -74,9 +74,7 @@ class Table:
         if index is None or not 0 <= index < len(self.names):
             listed = ", ".join(f"{i} {shown(n)}" for i, n in enumerate(self.names[:20], 1))
             more = f" and {len(self.names) - 20} more" if len(self.names) > 20 else ""
-            raise InputError(
-                f"{self.path}: no column {selector!r}, expected one of {listed}{more}"
-            )
+            raise InputError(f"{self.path}: no column {selector!r}, expected one of {listed}{more}")
         return self.names[index], self.values[:, index]
 
 

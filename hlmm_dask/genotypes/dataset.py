@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from hlmm_dask.genotypes.plink import Paths, PlinkGenotypes, open_plink
 
 
-
 def open_bed(genofile: Paths, *, chunk_variants: int = 1000, count_a1: bool = True) -> xr.Dataset:
     """Open PLINK files as a Dataset; genotypes and variants are read when they are computed.
 

@@ -79,9 +79,7 @@ def read_fam(path: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.DataFrame({"fid": fid, "iid": iid}, dtype=str)
 
 
-def iter_bim(
-    path: str | os.PathLike[str], chunk_size: int = 100_000
-) -> Iterator[pd.DataFrame]:
+def iter_bim(path: str | os.PathLike[str], chunk_size: int = 100_000) -> Iterator[pd.DataFrame]:
     """Read a .bim in chunks.
 
     Parameters
