@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -92,20 +93,20 @@ def random_effects(
     kept = sds > 0
     notes += _left_out(name, names, all_missing, "no value among the analysed samples")
     notes += _left_out(name, names, ~kept & ~all_missing, "constant among the analysed samples")
-    l = int(kept.sum())
-    if l == 0:
+    n_kept = int(kept.sum())
+    if n_kept == 0:
         raise InputError(
             f"{name}: all {len(names)} columns are constant or missing among the {len(wanted)} "
             "analysed samples, nothing is left for the random effects"
         )
-    G = np.empty((len(wanted), l))
+    G = np.empty((len(wanted), n_kept))
     first = column = 0
     for block in _blocks(source, rows, block_size):
         at = slice(first, first + len(block))
         chosen = kept[at]
         values = block[chosen] - means[at][chosen, None]
         values[np.isnan(values)] = 0.0
-        values /= (sds[at][chosen] * np.sqrt(l))[:, None]
+        values /= (sds[at][chosen] * np.sqrt(n_kept))[:, None]
         G[:, column : column + len(values)] = values.T
         first += len(block)
         column += len(values)
@@ -155,12 +156,12 @@ def _blocks(
     for start in range(0, total, block_size):
         stop = min(start + block_size, total)
         if isinstance(source, Table):
-            block = source.values[:, start:stop].T[:, rows]
+            block: NDArray[np.floating[Any]] = source.values[:, start:stop].T[:, rows]
         else:
             packed = source.read_packed(start, stop)
             block = to_dosage(packed, source.n_samples, np.float64)[:, rows]
         block[:, rows < 0] = np.nan
-        yield block
+        yield block.astype(np.float64, copy=False)
 
 
 def _moments(

@@ -131,7 +131,7 @@ def align(
 
     tables = [mean_covariates, variance_covariates]
     matched = [_match_covariates(table, ids, phenotype, notes) for table in tables]
-    complete = ~(np.isnan(matched[0]).any(axis=1) | np.isnan(matched[1]).any(axis=1))
+    complete = np.isfinite(np.hstack(matched)).all(axis=1)
     if mean_covariates is not None or variance_covariates is not None:
         accounting.append(("with all covariates", int(complete.sum())))
     if not complete.any():
@@ -140,7 +140,7 @@ def align(
             f"{files}: none of the {len(ids)} people with a phenotype in {phenotype.path} has "
             "all covariates; check the columns for missing values"
         )
-    ids = [key for key, kept in zip(ids, complete, strict=True) if kept]
+    ids = [key for key, kept in zip(ids, complete.tolist(), strict=True) if kept]
     y = y[complete]
     # In sorted order, so that the sums don't depend on the order of the files.
     mean, variance = (
@@ -224,7 +224,7 @@ def _match_covariates(
             f"{table.path}: {len(absent)} of {len(ids)} people with a phenotype are not in it "
             f"(first: {shown_ids(absent)})"
         )
-    values = table.values[rows]
+    values: NDArray[np.float64] = table.values[rows]
     values[rows < 0] = np.nan
     return values
 
@@ -238,7 +238,7 @@ def _with_moments(table: Table | None, values: NDArray[np.float64]) -> _Covariat
 
 
 def population_sd(values: NDArray[np.float64], mean: float) -> float:
-    """Population standard deviation; 0 where the spread is that of rounding, safe at any scale."""
+    """Compute the population SD, at any scale; 0 where the spread is that of rounding."""
     deviations = values - mean
     largest = float(np.abs(deviations).max(initial=0.0))
     if largest <= _CONSTANT * float(np.abs(values).max(initial=0.0)):
@@ -309,8 +309,9 @@ def _no_overlap(ids: list[Id], name: str, others: list[Id], other_name: str) -> 
         hints.append(f"{zeros} would match without leading zeros: IDs are text, '01' is not '1'")
     hint = "; ".join(hints) or "both must use the same FID and IID"
     return (
-        f"{name}: none of its {len(ids)} people with values is in {other_name} ({len(others)} people); "
-        f"it has {shown_ids(ids, 3)}; the other has {shown_ids(others, 3)}; {hint}"
+        f"{name}: none of its {len(ids)} people with values is in {other_name} "
+        f"({len(others)} people); it has {shown_ids(ids, 3)}; "
+        f"the other has {shown_ids(others, 3)}; {hint}"
     )
 
 

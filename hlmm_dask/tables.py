@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.text import BOM, Rows, decode, iter_rows, open_binary, shown
+from hlmm_dask.text import BOM, Fields, Lines, decode, iter_rows, open_binary, shown
 
 _NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INFINITE = re.compile(rb"[+-]?inf(inity)?", re.IGNORECASE)
@@ -109,18 +109,21 @@ def read_table(path: str | os.PathLike[str], *, missing: Sequence[str] = ("NA",)
     blocks: list[NDArray[np.float64]] = []
     numbers: list[int] = []
     notes: list[str] = []
-    for rows in iter_rows(path):
+    for lines in iter_rows(path):
         if names is None:
-            names, has_header = _header(rows, tokens)
+            names, has_header = _header(lines, tokens)
             if has_header:
                 listed = ", ".join(shown(name) for name in names[:5])
                 more = ", ..." if len(names) > 5 else ""
-                notes.append(f"{path}: line {rows.numbers[0]} is a header, columns {listed}{more}")
-                rows = Rows(path, rows.numbers[1:], rows.fields[1:])
-        _require_equal_length(rows, 2 + len(names))
+                notes.append(f"{path}: line {lines.numbers[0]} is a header, columns {listed}{more}")
+                lines = Lines(path, lines.numbers[1:], lines.lines[1:])
+        rows = lines.split(
+            2 + len(names),
+            "as in the first line; write a missing token such as NA for a value that is missing",
+        )
         ids += zip(rows.strings(0), rows.strings(1), strict=True)
         numbers += rows.numbers
-        block = np.empty((len(rows.numbers), len(names)))
+        block = np.empty((len(lines), len(names)))
         for j, name in enumerate(names):
             block[:, j] = _numbers(rows, j + 2, name, tokens)
         blocks.append(block)
@@ -179,12 +182,12 @@ class _MissingTokens:
         return cls(tokens | {b"NaN", b"nan", b"NAN", b'""'}, numbers)
 
 
-def _header(rows: Rows, missing: _MissingTokens) -> tuple[tuple[str, ...], bool]:
+def _header(lines: Lines, missing: _MissingTokens) -> tuple[tuple[str, ...], bool]:
     """Names of the columns, and whether the first row is a header."""
-    first, number = rows.fields[0], rows.numbers[0]
+    first, number = lines.lines[0].split(), lines.numbers[0]
     if len(first) < 3:
         raise InputError(
-            f"{rows.path}, line {number}: {len(first)} fields, expected at least 3 (FID IID value)"
+            f"{lines.path}, line {number}: {len(first)} fields, expected at least 3 (FID IID value)"
         )
     cells = first[2:]
     is_header = first[0].lstrip(b"#").lower() == b"fid" and first[1].lower() == b"iid"
@@ -194,26 +197,17 @@ def _header(rows: Rows, missing: _MissingTokens) -> tuple[tuple[str, ...], bool]
     )
     if not is_header:
         return tuple(str(i) for i in range(1, len(cells) + 1)), False
-    names = tuple(decode(cell, rows.path, number) for cell in cells)
+    names = tuple(decode(cell, lines.path, number) for cell in cells)
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise InputError(
-            f"{rows.path}, line {number}: column name {shown(name)} comes {count} times; "
+            f"{lines.path}, line {number}: column name {shown(name)} comes {count} times; "
             "names must be unique"
         )
     return names, True
 
 
-def _require_equal_length(rows: Rows, n_fields: int) -> None:
-    for number, fields in zip(rows.numbers, rows.fields, strict=True):
-        if len(fields) != n_fields:
-            raise InputError(
-                f"{rows.path}, line {number}: {len(fields)} fields, {n_fields} in the first line; "
-                "every line must have a value or a missing token (NA) for each column"
-            )
-
-
-def _numbers(rows: Rows, index: int, name: str, missing: _MissingTokens) -> NDArray[np.float64]:
+def _numbers(rows: Fields, index: int, name: str, missing: _MissingTokens) -> NDArray[np.float64]:
     tokens = rows.column(index)
     try:
         text = pa.array(tokens, pa.string())

@@ -25,7 +25,7 @@ _INTEGER = re.compile(rb"[+-]?[0-9]+")
 
 
 @dataclass(frozen=True)
-class Rows:
+class Lines:
     """Consecutive lines that are not blank.
 
     Attributes
@@ -33,18 +33,59 @@ class Rows:
     path : Path
         The file.
     numbers : list of int
-        1-based line number of each row; blank lines count.
-    fields : list of list of bytes
-        The fields of each row, of any number.
+        1-based number of each line; blank lines count.
+    lines : list of bytes
+        The lines.
     """
 
     path: Path
     numbers: list[int]
-    fields: list[list[bytes]]
+    lines: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def split(self, n_fields: int, what: str) -> "Fields":
+        """Split into fields; `what` says what is expected.
+
+        Raises
+        ------
+        InputError
+            At the first line that has not exactly `n_fields` fields.
+        """
+        for number, line in zip(self.numbers, self.lines, strict=True):
+            if (found := len(line.split())) != n_fields:
+                raise InputError(
+                    f"{self.path}, line {number}: {found} fields, expected {n_fields} ({what})"
+                )
+        # One flat list: a list for each line keeps the garbage collector busy.
+        return Fields(self.path, self.numbers, n_fields, b" ".join(self.lines).split())
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Lines of equal length, split.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    numbers : list of int
+        1-based line number of each row.
+    n_fields : int
+        Fields in a row.
+    tokens : list of bytes
+        All fields, row by row.
+    """
+
+    path: Path
+    numbers: list[int]
+    n_fields: int
+    tokens: list[bytes]
 
     def column(self, index: int) -> list[bytes]:
         """Field `index` of every row."""
-        return [fields[index] for fields in self.fields]
+        return self.tokens[index :: self.n_fields]
 
     def strings(self, index: int) -> list[str]:
         """Field `index` of every row as text.
@@ -54,14 +95,12 @@ class Rows:
         InputError
             If a field is not UTF-8; the message names the line.
         """
+        tokens = self.column(index)
         try:
-            return [fields[index].decode() for fields in self.fields]
+            return [token.decode() for token in tokens]
         except UnicodeDecodeError:
-            pass
-        return [
-            decode(fields[index], self.path, number)
-            for number, fields in zip(self.numbers, self.fields, strict=True)
-        ]
+            pairs = zip(self.numbers, tokens, strict=True)
+            return [decode(token, self.path, number) for number, token in pairs]
 
     def integers(self, index: int, name: str) -> NDArray[np.int64]:
         """Field `index` of every row as int64; `name` stands in the message of an error."""
@@ -81,14 +120,6 @@ class Rows:
             result[i] = value
         return result
 
-    def require_fields(self, n_fields: int, what: str) -> None:
-        """Raise an InputError at the first row that has not exactly `n_fields` fields."""
-        for number, fields in zip(self.numbers, self.fields, strict=True):
-            if len(fields) != n_fields:
-                raise InputError(
-                    f"{self.path}, line {number}: {len(fields)} fields, expected {n_fields} ({what})"
-                )
-
 
 def decode(token: bytes, path: str | os.PathLike[str], number: int) -> str:
     """Text of a field; an InputError that names the line where it is not UTF-8."""
@@ -96,19 +127,20 @@ def decode(token: bytes, path: str | os.PathLike[str], number: int) -> str:
         return token.decode()
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}, line {number}: {shown(token)} is not UTF-8 text (byte 0x{token[error.start]:02x}); "
+            f"{path}, line {number}: {shown(token)} is not UTF-8 text "
+            f"(byte 0x{token[error.start]:02x}); "
             "convert the file, for example with `iconv -f latin1 -t utf-8`"
         ) from None
 
 
 def shown(token: bytes | str) -> str:
-    """A field as it stands in a message: quoted, on one line, at most 40 characters."""
+    """Quote a field for a message, on one line, at most 40 characters."""
     text = token.decode(errors="backslashreplace") if isinstance(token, bytes) else token
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
 def shown_ids(ids: Sequence[tuple[str, str]], limit: int = 5) -> str:
-    """The first few (FID, IID) as they stand in a message."""
+    """List the first few (FID, IID) for a message."""
     some = ", ".join(f"{shown(fid)} {shown(iid)}" for fid, iid in ids[:limit])
     return some + (", ..." if len(ids) > limit else "")
 
@@ -116,19 +148,11 @@ def shown_ids(ids: Sequence[tuple[str, str]], limit: int = 5) -> str:
 def open_binary(path: str | os.PathLike[str], *, buffering: int = -1) -> BinaryIO:
     """Open a file for reading; an InputError where that fails."""
     try:
-        return open(path, "rb", buffering=buffering)  # type: ignore[return-value]
+        return open(path, "rb", buffering=buffering)
     except FileNotFoundError:
         raise InputError(f"{os.fspath(path)}: no such file") from None
     except OSError as error:
         raise InputError(f"{os.fspath(path)}: can't be read ({error.strerror})") from None
-
-
-def iter_lines(stream: BinaryIO, first_number: int = 1) -> Iterator[tuple[int, bytes]]:
-    """Line number and bytes of the lines that are not blank, without a byte order mark."""
-    for number, raw in enumerate(stream, first_number):
-        line = raw[3:] if number == 1 and raw.startswith(BOM) else raw
-        if line.strip():
-            yield number, line
 
 
 def iter_rows(
@@ -139,7 +163,7 @@ def iter_rows(
     first_number: int = 1,
     skip: int = 0,
     limit: int | None = None,
-) -> Iterator[Rows]:
+) -> Iterator[Lines]:
     """Read a file in chunks of exactly `chunk_rows` rows, the last one excepted.
 
     Parameters
@@ -160,14 +184,35 @@ def iter_rows(
     """
     with open_binary(path) as stream:
         stream.seek(offset)
-        lines = islice(
-            iter_lines(stream, first_number), skip, None if limit is None else skip + limit
-        )
-        while chunk := list(islice(lines, chunk_rows)):
-            yield Rows(Path(path), [n for n, _ in chunk], [line.split() for _, line in chunk])
+        number = first_number
+        if skip:
+            number = _take(stream, number, skip)[2]
+        remaining = chunk_rows if limit is None else limit
+        while remaining:
+            numbers, lines, number = _take(stream, number, min(chunk_rows, remaining))
+            if not lines:
+                return
+            yield Lines(Path(path), numbers, lines)
+            if limit is not None:
+                remaining -= len(lines)
+
+
+def _take(stream: BinaryIO, number: int, count: int) -> tuple[list[int], list[bytes], int]:
+    """Read up to `count` lines that are not blank, from line `number` on; and the next number."""
+    numbers: list[int] = []
+    lines: list[bytes] = []
+    while len(lines) < count and (found := list(islice(stream, count - len(lines)))):
+        if number == 1:
+            found[0] = found[0].removeprefix(BOM)
+        at = [i for i, line in enumerate(found, number) if line.strip()]
+        lines += found if len(at) == len(found) else [found[i - number] for i in at]
+        numbers += at
+        number += len(found)
+    return numbers, lines, number
 
 
 def count_lines(path: str | os.PathLike[str]) -> int:
     """Count the lines that are not blank, with or without a final newline."""
     with open_binary(path) as stream:
-        return sum(1 for _ in iter_lines(stream))
+        count = int(bool(stream.readline().removeprefix(BOM).strip()))
+        return count + sum(1 for line in stream if line.strip())

@@ -1,12 +1,16 @@
 """PLINK genotypes as a lazy xarray Dataset with the names of VCF Zarr."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from bed_reader import open_bed as open_bed_file
-from dask.array import Array, map_blocks
-from numpy.typing import NDArray
+from dask.array import map_blocks
+from numpy.typing import DTypeLike, NDArray
 
-from hlmm_dask.genotypes.plink import Paths, PlinkGenotypes, open_plink
+from hlmm_dask.genotypes.paths import Paths
+from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 
 
 def open_bed(genofile: Paths, *, chunk_variants: int = 1000, count_a1: bool = True) -> xr.Dataset:
@@ -49,36 +53,31 @@ def open_bed(genofile: Paths, *, chunk_variants: int = 1000, count_a1: bool = Tr
     full, rest = divmod(plink.n_variants, chunk_variants)
     rows = (chunk_variants,) * full + ((rest,) if rest else ())
 
-    def text(column: str) -> Array:
-        return map_blocks(
-            _read_column, plink, column, chunk_variants,
-            chunks=(rows,), dtype=object, meta=np.empty(0, dtype=object),
-        )  # fmt: skip
+    def lazy(
+        read: Callable[..., Any], option: str | bool, dtype: DTypeLike, *other: tuple[int, ...]
+    ) -> Any:
+        # With meta, dask doesn't call the reader while it builds the graph.
+        meta = np.empty((0,) * (1 + len(other)), dtype=dtype)
+        make: Any = map_blocks
+        return make(
+            read, plink, option, chunk_variants, chunks=(rows, *other), dtype=meta.dtype, meta=meta
+        )
 
-    position = map_blocks(
-        _read_column, plink, "position", chunk_variants,
-        chunks=(rows,), dtype=np.int64, meta=np.empty(0, dtype=np.int64),
-    )  # fmt: skip
-    alleles = map_blocks(
-        _read_alleles, plink, count_a1, chunk_variants,
-        chunks=(rows, (2,)), dtype=object, meta=np.empty((0, 0), dtype=object),
-    )  # fmt: skip
-    dosage = map_blocks(
-        _read_dosage, plink, count_a1, chunk_variants,
-        chunks=(rows, (plink.n_samples,)), dtype=np.float32, meta=np.empty((0, 0), np.float32),
-    )  # fmt: skip
     samples = plink.samples
     return xr.Dataset(
         {
             "call_dosage": (
                 ("variants", "samples"),
-                dosage,
+                lazy(_read_dosage, count_a1, np.float32, (plink.n_samples,)),
                 {"long_name": "copies of the second allele of variant_allele"},
             ),
-            "variant_id": ("variants", text("variant_id")),
-            "variant_contig": ("variants", text("contig")),
-            "variant_position": ("variants", position),
-            "variant_allele": (("variants", "alleles"), alleles),
+            "variant_id": ("variants", lazy(_read_column, "variant_id", object)),
+            "variant_contig": ("variants", lazy(_read_column, "contig", object)),
+            "variant_position": ("variants", lazy(_read_column, "position", np.int64)),
+            "variant_allele": (
+                ("variants", "alleles"),
+                lazy(_read_alleles, count_a1, object, (2,)),
+            ),
             "sample_id": ("samples", samples["iid"].to_numpy(dtype=object)),
             "sample_family_id": ("samples", samples["fid"].to_numpy(dtype=object)),
         },

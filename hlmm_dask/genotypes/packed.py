@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+HEADER = b"\x6c\x1b\x01"
 MISSING = -1
 _COUNT_OF_CODE = np.array([2, MISSING, 1, 0], dtype=np.int8)
 # Index with the count; -1 (missing) takes the last entry.
@@ -87,7 +88,7 @@ def encode(counts: NDArray[np.int8]) -> NDArray[np.uint8]:
     counts = np.asarray(counts)
     if counts.ndim != 2 or counts.dtype.kind not in "iu":
         raise ValueError(f"counts must be a 2-D integer array, not {counts.ndim}-D {counts.dtype}")
-    if counts.size and not (MISSING <= counts.min() and counts.max() <= 2):
+    if counts.size and (counts.min() < MISSING or counts.max() > 2):
         raise ValueError("counts must be 0, 1, 2 or -1 (missing)")
     n_variants, n_samples = counts.shape
     width = packed_width(n_samples)
