@@ -131,7 +131,7 @@ def align(
 
     tables = [mean_covariates, variance_covariates]
     matched = [_match_covariates(table, ids, phenotype, notes) for table in tables]
-    complete = np.isfinite(np.hstack(matched)).all(axis=1)
+    complete: NDArray[np.bool_] = np.asarray(np.isfinite(np.hstack(matched)).all(axis=1))
     if mean_covariates is not None or variance_covariates is not None:
         accounting.append(("with all covariates", int(complete.sum())))
     if not complete.any():

@@ -40,7 +40,7 @@ def decode(packed: NDArray[np.uint8], n_samples: int) -> NDArray[np.int8]:
         0, 1, 2, or -1 for missing.
     """
     _check_packed(packed, n_samples)
-    counts: NDArray[np.int8] = _COUNTS[packed].reshape(packed.shape[0], -1)[:, :n_samples]
+    counts: NDArray[np.int8] = _samples(_COUNTS[packed], n_samples)
     return counts
 
 
@@ -64,7 +64,7 @@ def to_dosage(
     """
     _check_packed(packed, n_samples)
     table = np.where(_COUNTS == MISSING, np.nan, _COUNTS).astype(dtype)
-    dosage: NDArray[np.floating[Any]] = table[packed].reshape(packed.shape[0], -1)[:, :n_samples]
+    dosage: NDArray[np.floating[Any]] = _samples(table[packed], n_samples)
     return dosage
 
 
@@ -98,6 +98,12 @@ def encode(counts: NDArray[np.int8]) -> NDArray[np.uint8]:
     for k in (1, 2, 3):
         packed |= codes[:, k::4] << np.uint8(2 * k)
     return packed
+
+
+def _samples(by_byte: NDArray[Any], n_samples: int) -> NDArray[Any]:
+    """Put the four values of each byte side by side: (n_variants, n_samples)."""
+    n_variants, width, _ = by_byte.shape
+    return by_byte.reshape(n_variants, 4 * width)[:, :n_samples]
 
 
 def _check_packed(packed: NDArray[np.uint8], n_samples: int) -> None:

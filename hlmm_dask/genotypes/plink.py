@@ -152,6 +152,7 @@ class PlinkGenotypes:
         InputError
             If a file is not the one that was opened: gone, other size, modified.
         """
+        self._check_range(start, stop)
         packed = np.empty((stop - start, self.n_bytes), dtype=np.uint8)
         row = 0
         for file, low, high in self.spans(start, stop):
