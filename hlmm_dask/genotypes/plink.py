@@ -1,0 +1,342 @@
+"""PLINK 1 files (.bed, .bim, .fam): checked when opened, packed bytes read by range."""
+
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.packed import (
+    HEADER,
+    MISSING,
+    decode,
+    encode,
+    packed_width,
+    to_dosage,
+)
+from hlmm_dask.genotypes.paths import Paths, expand_paths
+from hlmm_dask.genotypes.plink_tables import (
+    BIM_FIELDS,
+    BIM_INDEX_ROWS,
+    FAM_FIELDS,
+    iter_bim,
+    read_fam,
+    require_same_samples,
+    scan_bim,
+    variants_frame,
+)
+from hlmm_dask.genotypes.plink_write import write_plink
+from hlmm_dask.text import count_lines, iter_rows, open_binary
+
+__all__ = [
+    "MISSING",
+    "Paths",
+    "PlinkFile",
+    "PlinkGenotypes",
+    "count_lines",
+    "decode",
+    "encode",
+    "iter_bim",
+    "open_plink",
+    "packed_width",
+    "read_fam",
+    "to_dosage",
+    "write_plink",
+]
+
+
+@dataclass(frozen=True)
+class PlinkFile:
+    """One .bed with its .bim and .fam, as found when it was opened.
+
+    Attributes
+    ----------
+    bed, bim, fam : Path
+        The three files.
+    first : int
+        Index of the file's first variant among those of all files.
+    n_variants : int
+        Variants of this file.
+    bed_size, bed_mtime_ns : int
+        Bytes of the .bed, and its time of modification in nanoseconds.
+    bim_crc, fam_crc : int
+        CRC-32 of the two tables.
+    bim_index : tuple of (int, int)
+        Byte offset and line number of every 20,000th variant.
+    """
+
+    bed: Path
+    bim: Path
+    fam: Path
+    first: int
+    n_variants: int
+    bed_size: int
+    bed_mtime_ns: int
+    bim_crc: int
+    fam_crc: int
+    bim_index: tuple[tuple[int, int], ...]
+
+    @property
+    def stop(self) -> int:
+        """Index after the file's last variant."""
+        return self.first + self.n_variants
+
+
+@dataclass(frozen=True)
+class PlinkGenotypes:
+    """Genotypes in one or several .bed files of the same samples.
+
+    Cheap to pickle: paths, counts and checksums. Files are opened anew by each call, so an
+    object can be used by threads and sent to other processes.
+
+    Attributes
+    ----------
+    files : tuple of PlinkFile
+        The files; their variants follow each other.
+    n_samples, n_variants : int
+        Samples, and variants of all files.
+    """
+
+    files: tuple[PlinkFile, ...]
+    n_samples: int
+    n_variants: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without the cached samples.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The .bed files, in the order of their variants."""
+        return tuple(file.bed for file in self.files)
+
+    @property
+    def n_bytes(self) -> int:
+        """Packed bytes of one variant."""
+        return packed_width(self.n_samples)
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """The samples, ``fid`` and ``iid``: read from the .fam at first use."""
+        return read_fam(self.files[0].fam)
+
+    def spans(self, start: int, stop: int) -> Iterator[tuple[PlinkFile, int, int]]:
+        """Split the variants [start, stop) by file: file, first and last + 1 variant in it."""
+        self._check_range(start, stop)
+        for file in self.files:
+            low, high = max(start, file.first), min(stop, file.stop)
+            if low < high:
+                yield file, low - file.first, high - file.first
+
+    def read_packed(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Read the packed genotypes of the variants [start, stop).
+
+        Parameters
+        ----------
+        start, stop : int
+            Range of variants, 0-based, half open, across the files.
+
+        Returns
+        -------
+        (stop - start, n_bytes) uint8
+
+        Raises
+        ------
+        InputError
+            If a file is not the one that was opened: gone, other size, modified.
+        """
+        self._check_range(start, stop)
+        packed = np.empty((stop - start, self.n_bytes), dtype=np.uint8)
+        row = 0
+        for file, low, high in self.spans(start, stop):
+            _read_into(file, packed[row : row + high - low], 3 + low * self.n_bytes)
+            row += high - low
+        return packed
+
+    def iter_variants(
+        self, start: int = 0, stop: int | None = None, chunk_size: int = 100_000
+    ) -> Iterator[pd.DataFrame]:
+        """Read the variants [start, stop) from the .bim files.
+
+        Parameters
+        ----------
+        start, stop : int
+            Range of variants; to the last one by default.
+        chunk_size : int
+            Most variants in a chunk; a chunk ends with its file.
+
+        Yields
+        ------
+        DataFrame
+            As `iter_bim`; the index is that of the variant among all files.
+
+        Raises
+        ------
+        InputError
+            If a .bim has become shorter.
+        """
+        for file, low, high in self.spans(start, self.n_variants if stop is None else stop):
+            entry = low // BIM_INDEX_ROWS
+            offset, number = file.bim_index[entry]
+            at = file.first + low
+            for rows in iter_rows(
+                file.bim,
+                chunk_rows=chunk_size,
+                offset=offset,
+                first_number=number,
+                skip=low - entry * BIM_INDEX_ROWS,
+                limit=high - low,
+            ):
+                yield variants_frame(rows, at)
+                at += len(rows)
+            if at != file.first + high:
+                raise InputError(
+                    f"{file.bim}: {at - file.first} variants, {file.n_variants} when it was "
+                    "opened; the file has changed"
+                )
+
+    def identity(self) -> dict[str, Any]:
+        """Say what decides the genotypes, without paths: counts, sizes, checksums of the tables."""
+        return {
+            "n_samples": self.n_samples,
+            "n_variants": self.n_variants,
+            "files": [
+                {
+                    "n_variants": file.n_variants,
+                    "bed_size": file.bed_size,
+                    "bim_crc32": f"{file.bim_crc:08x}",
+                    "fam_crc32": f"{file.fam_crc:08x}",
+                }
+                for file in self.files
+            ],
+        }
+
+    def _check_range(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.n_variants:
+            raise InputError(
+                f"range of variants {start} {stop}: expected "
+                f"0 <= START <= END <= {self.n_variants}, the number of variants"
+            )
+
+
+def open_plink(genofile: Paths) -> PlinkGenotypes:
+    """Open and check PLINK files.
+
+    Parameters
+    ----------
+    genofile : path or sequence of paths
+        A .bed (the suffix may be left out), several, or a pattern in which ``@`` stands for the
+        chromosome: files are then taken in the order 1, 2, ..., X, Y, XY, MT, others.
+
+    Returns
+    -------
+    PlinkGenotypes
+
+    Raises
+    ------
+    InputError
+        If a file is missing, empty, no variant-major .bed, or of a size that doesn't fit its
+        .bim and .fam; if the samples of the files differ.
+    """
+    beds = expand_paths(genofile)
+    files: list[PlinkFile] = []
+    samples: pd.DataFrame | None = None
+    first = 0
+    for bed in beds:
+        bim, fam = bed.with_suffix(".bim"), bed.with_suffix(".fam")
+        header = _read_header(bed)
+        fam_crc = _crc(fam)
+        if samples is None:
+            samples = read_fam(fam)
+            if not len(samples):
+                raise InputError(f"{fam}: no samples, expected one a line ({FAM_FIELDS})")
+        elif fam_crc != files[0].fam_crc:
+            require_same_samples(files[0].fam, samples, fam, read_fam(fam))
+        n_variants, bim_crc, index = scan_bim(bim)
+        if n_variants == 0:
+            raise InputError(f"{bim}: no variants, expected one a line ({BIM_FIELDS})")
+        status = os.stat(bed)
+        _check_bed(bed, header, status.st_size, n_variants, len(samples))
+        files.append(
+            PlinkFile(
+                bed=bed,
+                bim=bim,
+                fam=fam,
+                first=first,
+                n_variants=n_variants,
+                bed_size=status.st_size,
+                bed_mtime_ns=status.st_mtime_ns,
+                bim_crc=bim_crc,
+                fam_crc=fam_crc,
+                bim_index=index,
+            )
+        )
+        first += n_variants
+    assert samples is not None
+    return PlinkGenotypes(files=tuple(files), n_samples=len(samples), n_variants=first)
+
+
+def _read_header(bed: Path) -> bytes:
+    with open_binary(bed) as stream:
+        return stream.read(3)
+
+
+def _check_bed(bed: Path, header: bytes, size: int, n_variants: int, n_samples: int) -> None:
+    if header[:2] != HEADER[:2]:
+        raise InputError(
+            f"{bed}: starts with bytes {header.hex(' ') or 'none (empty file)'}, "
+            f"expected {HEADER.hex(' ')}; this is no PLINK 1 .bed"
+        )
+    if header[2:] != b"\x01":
+        if header[2:] == b"\x00":
+            stem = bed.with_suffix("")
+            raise InputError(
+                f"{bed}: sample-major (third byte 00), expected variant-major (01); convert it: "
+                f"plink --bfile {stem} --make-bed --out {stem}_variant_major"
+            )
+        raise InputError(
+            f"{bed}: third byte {header[2:].hex() or 'missing'}, expected 01 (variant-major)"
+        )
+    expected = 3 + n_variants * packed_width(n_samples)
+    if size != expected:
+        raise InputError(
+            f"{bed}: {size} bytes, expected {expected} for the {n_variants} variants of its .bim "
+            f"and the {n_samples} samples of its .fam; the file is "
+            f"{'truncated' if size < expected else 'too long'}, or belongs to another .bim or .fam"
+        )
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with open_binary(path) as stream:
+        while block := stream.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _read_into(file: PlinkFile, out: NDArray[np.uint8], offset: int) -> None:
+    with open_binary(file.bed, buffering=0) as stream:
+        status = os.fstat(stream.fileno())
+        if (status.st_size, status.st_mtime_ns) != (file.bed_size, file.bed_mtime_ns):
+            raise InputError(
+                f"{file.bed}: {status.st_size} bytes, {file.bed_size} when it was opened, or "
+                "modified since; the file has changed"
+            )
+        view = memoryview(out.data).cast("B")
+        stream.seek(offset)
+        done = 0
+        while done < len(view):
+            count = stream.readinto(view[done:])  # type: ignore[attr-defined]
+            if not count:
+                raise InputError(
+                    f"{file.bed}: {done} bytes at {offset}, expected {len(view)}; "
+                    "the file has changed"
+                )
+            done += count

@@ -1,0 +1,192 @@
+"""The columns of G for random effects: imputed, standardised, scaled."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.packed import to_dosage
+from hlmm_dask.genotypes.plink import PlinkGenotypes
+from hlmm_dask.samples import population_sd
+from hlmm_dask.tables import Table
+from hlmm_dask.text import shown, shown_ids
+
+
+@dataclass(frozen=True)
+class RandomEffects:
+    """Columns whose effects are random.
+
+    Attributes
+    ----------
+    G : (n_samples, l) float64
+        Columns with mean 0 and population standard deviation l ** -0.5, C order.
+    names : tuple of str
+        Name of each column: the variant's ID, or the column's name.
+    contig : (l,) object or None
+        Chromosome of each variant; None for columns of a table.
+    position : (l,) int64 or None
+        Position of each variant; None for columns of a table.
+    n_absent : int
+        Analysed samples that are not in the file: all of their values are the mean.
+    notes : tuple of str
+        Columns left out, and samples absent.
+    """
+
+    G: NDArray[np.float64]
+    names: tuple[str, ...]
+    contig: NDArray[np.object_] | None
+    position: NDArray[np.int64] | None
+    n_absent: int
+    notes: tuple[str, ...]
+
+
+def random_effects(
+    ids: pd.DataFrame, source: PlinkGenotypes | Table, *, block_size: int = 256
+) -> RandomEffects:
+    """Build G from genotypes or a table.
+
+    A missing value becomes the mean of its column over the analysed samples; then the column is
+    centred, divided by its population standard deviation and by the root of the number of
+    columns. All-missing and constant columns are left out.
+
+    Parameters
+    ----------
+    ids : DataFrame
+        The analysed samples, columns ``fid`` and ``iid``.
+    source : PlinkGenotypes or Table
+        Where the columns come from.
+    block_size : int
+        Columns read at a time.
+
+    Returns
+    -------
+    RandomEffects
+
+    Raises
+    ------
+    InputError
+        If no analysed sample is in the source, or no column is left.
+    """
+    if isinstance(source, Table):
+        name = str(source.path)
+        keys = source.ids
+    else:
+        name = ", ".join(str(path) for path in source.paths[:3])
+        name += ", ..." if len(source.paths) > 3 else ""
+        keys = list(zip(source.samples["fid"], source.samples["iid"], strict=True))
+    wanted = list(zip(ids["fid"], ids["iid"], strict=True))
+    rows, absent = _match(wanted, keys, name)
+    notes: list[str] = []
+    if absent:
+        notes.append(
+            f"{name}: {len(absent)} of {len(wanted)} analysed samples are not in it, the mean of "
+            f"each column stands for them (first: {shown_ids(absent)})"
+        )
+    names, contig, position = _labels(source)
+
+    # Two passes, so that G is allocated once and only for the columns that stay.
+    means, sds, all_missing = _moments(source, rows, block_size)
+    kept = sds > 0
+    notes += _left_out(name, names, all_missing, "no value among the analysed samples")
+    notes += _left_out(name, names, ~kept & ~all_missing, "constant among the analysed samples")
+    n_kept = int(kept.sum())
+    if n_kept == 0:
+        raise InputError(
+            f"{name}: all {len(names)} columns are constant or missing among the {len(wanted)} "
+            "analysed samples, nothing is left for the random effects"
+        )
+    G = np.empty((len(wanted), n_kept))
+    first = column = 0
+    for block in _blocks(source, rows, block_size):
+        at = slice(first, first + len(block))
+        chosen = kept[at]
+        values = block[chosen] - means[at][chosen, None]
+        values[np.isnan(values)] = 0.0
+        values /= (sds[at][chosen] * np.sqrt(n_kept))[:, None]
+        G[:, column : column + len(values)] = values.T
+        first += len(block)
+        column += len(values)
+    return RandomEffects(
+        G=G,
+        names=tuple(str(n) for n in names[kept]),
+        contig=None if contig is None else contig[kept],
+        position=None if position is None else position[kept],
+        n_absent=len(absent),
+        notes=tuple(notes),
+    )
+
+
+def _match(
+    wanted: list[tuple[str, str]], keys: list[tuple[str, str]], name: str
+) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:
+    row_of = {key: row for row, key in enumerate(keys)}
+    rows = np.array([row_of.get(key, -1) for key in wanted], dtype=np.int64)
+    absent = [key for key, row in zip(wanted, rows, strict=True) if row < 0]
+    if len(absent) == len(wanted):
+        raise InputError(
+            f"{name}: none of the {len(wanted)} analysed samples is in it; it has "
+            f"{shown_ids(keys, 3)}; analysed are {shown_ids(wanted, 3)}; "
+            "both must use the same FID and IID"
+        )
+    return rows, absent
+
+
+def _labels(
+    source: PlinkGenotypes | Table,
+) -> tuple[NDArray[np.object_], NDArray[np.object_] | None, NDArray[np.int64] | None]:
+    if isinstance(source, Table):
+        return np.array(source.names, dtype=object), None, None
+    tables = list(source.iter_variants())
+    return (
+        np.concatenate([t["variant_id"].to_numpy(dtype=object) for t in tables]),
+        np.concatenate([t["contig"].to_numpy(dtype=object) for t in tables]),
+        np.concatenate([t["position"].to_numpy(dtype=np.int64) for t in tables]),
+    )
+
+
+def _blocks(
+    source: PlinkGenotypes | Table, rows: NDArray[np.int64], block_size: int
+) -> Iterator[NDArray[np.float64]]:
+    """Blocks of columns, (columns, n_samples) float64; NaN where missing or absent."""
+    total = len(source.names) if isinstance(source, Table) else source.n_variants
+    for start in range(0, total, block_size):
+        stop = min(start + block_size, total)
+        if isinstance(source, Table):
+            block: NDArray[np.floating[Any]] = source.values[:, start:stop].T[:, rows]
+        else:
+            packed = source.read_packed(start, stop)
+            block = to_dosage(packed, source.n_samples, np.float64)[:, rows]
+        block[:, rows < 0] = np.nan
+        yield block.astype(np.float64, copy=False)
+
+
+def _moments(
+    source: PlinkGenotypes | Table, rows: NDArray[np.int64], block_size: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Mean of the observed, population SD after imputation, and whether all is missing."""
+    means: list[float] = []
+    sds: list[float] = []
+    for block in _blocks(source, rows, block_size):
+        for values in block:
+            missing = np.isnan(values)
+            mean = float(values[~missing].mean()) if not missing.all() else np.nan
+            values[missing] = mean
+            means.append(mean)
+            sds.append(0.0 if np.isnan(mean) else population_sd(values, mean))
+    mean_array = np.array(means)
+    return mean_array, np.array(sds), np.isnan(mean_array)
+
+
+def _left_out(
+    path: str, names: NDArray[np.object_], which: NDArray[np.bool_], why: str
+) -> list[str]:
+    chosen = names[which]
+    if not len(chosen):
+        return []
+    some = ", ".join(shown(str(name)) for name in chosen[:5])
+    more = ", ..." if len(chosen) > 5 else ""
+    return [f"{path}: {len(chosen)} of {len(names)} columns left out, {why} (first: {some}{more})"]

@@ -1,0 +1,218 @@
+"""Rows of white-space separated text files, read in chunks with their line numbers.
+
+One reader for .fam, .bim, phenotype and covariate files, so that they all take the same text:
+tabs, spaces or both, LF or CRLF, a byte order mark, blank lines, no final newline. Fields stay
+bytes until they are needed: only ASCII white space separates, and a byte that is no UTF-8 can be
+reported with its line.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from hlmm_dask.errors import InputError
+
+BOM = b"\xef\xbb\xbf"
+_INTEGER = re.compile(rb"[+-]?[0-9]+")
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Consecutive lines that are not blank.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    numbers : list of int
+        1-based number of each line; blank lines count.
+    lines : list of bytes
+        The lines.
+    """
+
+    path: Path
+    numbers: list[int]
+    lines: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def split(self, n_fields: int, what: str) -> "Fields":
+        """Split into fields; `what` says what is expected.
+
+        Raises
+        ------
+        InputError
+            At the first line that has not exactly `n_fields` fields.
+        """
+        for number, line in zip(self.numbers, self.lines, strict=True):
+            if (found := len(line.split())) != n_fields:
+                raise InputError(
+                    f"{self.path}, line {number}: {found} fields, expected {n_fields} ({what})"
+                )
+        # One flat list: a list for each line keeps the garbage collector busy.
+        return Fields(self.path, self.numbers, n_fields, b" ".join(self.lines).split())
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Lines of equal length, split.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    numbers : list of int
+        1-based line number of each row.
+    n_fields : int
+        Fields in a row.
+    tokens : list of bytes
+        All fields, row by row.
+    """
+
+    path: Path
+    numbers: list[int]
+    n_fields: int
+    tokens: list[bytes]
+
+    def column(self, index: int) -> list[bytes]:
+        """Field `index` of every row."""
+        return self.tokens[index :: self.n_fields]
+
+    def strings(self, index: int) -> list[str]:
+        """Field `index` of every row as text.
+
+        Raises
+        ------
+        InputError
+            If a field is not UTF-8; the message names the line.
+        """
+        tokens = self.column(index)
+        try:
+            return [token.decode() for token in tokens]
+        except UnicodeDecodeError:
+            pairs = zip(self.numbers, tokens, strict=True)
+            return [decode(token, self.path, number) for number, token in pairs]
+
+    def integers(self, index: int, name: str) -> NDArray[np.int64]:
+        """Field `index` of every row as int64; `name` stands in the message of an error."""
+        tokens = self.column(index)
+        try:
+            values: NDArray[np.int64] = pa.array(tokens, pa.string()).cast(pa.int64()).to_numpy()
+            return values
+        except pa.ArrowInvalid:
+            pass
+        result = np.empty(len(tokens), dtype=np.int64)
+        for i, token in enumerate(tokens):
+            value = int(token) if _INTEGER.fullmatch(token) else None
+            if value is None or not -(2**63) <= value < 2**63:
+                raise InputError(
+                    f"{self.path}, line {self.numbers[i]}: {name} {shown(token)} is not an integer"
+                )
+            result[i] = value
+        return result
+
+
+def decode(token: bytes, path: str | os.PathLike[str], number: int) -> str:
+    """Text of a field; an InputError that names the line where it is not UTF-8."""
+    try:
+        return token.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}, line {number}: {shown(token)} is not UTF-8 text "
+            f"(byte 0x{token[error.start]:02x}); "
+            "convert the file, for example with `iconv -f latin1 -t utf-8`"
+        ) from None
+
+
+def shown(token: bytes | str) -> str:
+    """Quote a field for a message, on one line, at most 40 characters."""
+    text = token.decode(errors="backslashreplace") if isinstance(token, bytes) else token
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def shown_ids(ids: Sequence[tuple[str, str]], limit: int = 5) -> str:
+    """List the first few (FID, IID) for a message."""
+    some = ", ".join(f"{shown(fid)} {shown(iid)}" for fid, iid in ids[:limit])
+    return some + (", ..." if len(ids) > limit else "")
+
+
+def open_binary(path: str | os.PathLike[str], *, buffering: int = -1) -> BinaryIO:
+    """Open a file for reading; an InputError where that fails."""
+    try:
+        return open(path, "rb", buffering=buffering)
+    except FileNotFoundError:
+        raise InputError(f"{os.fspath(path)}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{os.fspath(path)}: can't be read ({error.strerror})") from None
+
+
+def iter_rows(
+    path: str | os.PathLike[str],
+    *,
+    chunk_rows: int = 50_000,
+    offset: int = 0,
+    first_number: int = 1,
+    skip: int = 0,
+    limit: int | None = None,
+) -> Iterator[Lines]:
+    """Read a file in chunks of exactly `chunk_rows` rows, the last one excepted.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    chunk_rows : int
+        Rows in a chunk; blank lines are no rows.
+    offset, first_number : int
+        Byte at which to start (the start of a line) and the number of that line.
+    skip, limit : int
+        Rows left out at the start, and most rows to read after them.
+
+    Raises
+    ------
+    InputError
+        If the file can't be opened.
+    """
+    with open_binary(path) as stream:
+        stream.seek(offset)
+        number = first_number
+        if skip:
+            number = _take(stream, number, skip)[2]
+        remaining = chunk_rows if limit is None else limit
+        while remaining:
+            numbers, lines, number = _take(stream, number, min(chunk_rows, remaining))
+            if not lines:
+                return
+            yield Lines(Path(path), numbers, lines)
+            if limit is not None:
+                remaining -= len(lines)
+
+
+def _take(stream: BinaryIO, number: int, count: int) -> tuple[list[int], list[bytes], int]:
+    """Read up to `count` lines that are not blank, from line `number` on; and the next number."""
+    numbers: list[int] = []
+    lines: list[bytes] = []
+    while len(lines) < count and (found := list(islice(stream, count - len(lines)))):
+        if number == 1:
+            found[0] = found[0].removeprefix(BOM)
+        at = [i for i, line in enumerate(found, number) if line.strip()]
+        lines += found if len(at) == len(found) else [found[i - number] for i in at]
+        numbers += at
+        number += len(found)
+    return numbers, lines, number
+
+
+def count_lines(path: str | os.PathLike[str]) -> int:
+    """Count the lines that are not blank, with or without a final newline."""
+    with open_binary(path) as stream:
+        count = int(bool(stream.readline().removeprefix(BOM).strip()))
+        return count + sum(1 for line in stream if line.strip())
