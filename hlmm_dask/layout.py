@@ -16,7 +16,7 @@ import pandas as pd
 import zarr
 from zarr.codecs import ZstdCodec
 
-from hlmm_dask.durable import sync
+from hlmm_dask.durable import sync, write_json
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.lock import refuse_if_held
 
@@ -145,7 +145,7 @@ def _lay_out(path: Path, layout: Layout, *, attrs: Mapping[str, Any], count_a2: 
         "source": FORMAT,
     }
     group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=dict(attrs) | about)
-    group.createarray_of(
+    group.create_array(
         "results",
         shape=(layout.n_variants, len(layout.columns)),
         chunks=(layout.block_size, len(layout.columns)),
@@ -155,7 +155,7 @@ def _lay_out(path: Path, layout: Layout, *, attrs: Mapping[str, Any], count_a2: 
         dimension_names=("variants", "column"),
         chunk_key_encoding=_KEYS,
     )
-    names = group.createarray_of(
+    names = group.create_array(
         "column",
         shape=(len(layout.columns),),
         chunks=(len(layout.columns),),
@@ -172,7 +172,7 @@ def _lay_out(path: Path, layout: Layout, *, attrs: Mapping[str, Any], count_a2: 
     }
     for name in METADATA:
         wide = name == "variant_allele"
-        group.createarray_of(
+        group.create_array(
             name,
             shape=(layout.n_variants, 2) if wide else (layout.n_variants,),
             chunks=(layout.block_size, 2) if wide else (layout.block_size,),
@@ -232,11 +232,12 @@ def _regroup(tables: Iterable[pd.DataFrame], size: int) -> Iterator[pd.DataFrame
         yield pd.concat(held, ignore_index=True)
 
 
-def _strings(column: pd.Series) -> npt.NDArray[Any]:  # type: ignore[type-arg]
+def _strings(column: "pd.Series[Any]") -> npt.NDArray[Any]:
     return np.asarray(column.astype(object)).astype(np.dtypes.StringDType())
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Return an array of a group."""
     array = group[name]
     assert isinstance(array, zarr.Array)
     return array

@@ -354,9 +354,9 @@ class ResultsStore:
 
     def _results(self, mode: str) -> zarr.Array[Any]:
         # The setting isn't kept in the store: without it a block that is all NaN is left out.
-        return zarr.openarray_of(
+        return zarr.open_array(
             self.path / "results",
-            mode=mode,  # type: ignore[arg-type]
+            mode=mode,
             config={"write_empty_chunks": True},
         )
 
