@@ -177,6 +177,34 @@ class ResultsStore:
         """
         return np.asarray(self._results("r")[start:stop], dtype=np.float64)
 
+    def read_blocks(self, first: int, last: int) -> npt.NDArray[np.float64]:
+        """Read the blocks first..last-1, each compared with its marker's digest.
+
+        Returns
+        -------
+        ndarray
+            (n_variants of these blocks, n_columns) float64.
+
+        Raises
+        ------
+        StoreError
+            If a block is missing or damaged.
+        """
+        blocks = [self.block(index) for index in range(first, last)]
+        start = blocks[0].start
+        damage = "is missing or damaged; finish the run with --resume"
+        try:
+            values = self.read(start, blocks[-1].stop)
+        except (RuntimeError, ValueError, TypeError) as error:  # the codec's complaints
+            bad = [block.index for block in blocks if not self.verify(block.index)]
+            raise StoreError(f"{self.path}: block {(bad or [first])[0]} {damage}") from error
+        for block in blocks:
+            marker = self.marker(block.index)
+            part = values[block.start - start : block.stop - start]
+            if marker is None or marker["digest"] != _digest(part):
+                raise StoreError(f"{self.path}: block {block.index} {damage}")
+        return values
+
     def read_variants(self, start: int, stop: int) -> pd.DataFrame:
         """Read the variants start..stop-1 as a table with the columns that `create` was given."""
         group = zarr.open_group(self.path, mode="r")
