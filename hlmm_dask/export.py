@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
@@ -137,16 +138,16 @@ def write_parquet(
         Number of rows written.
     """
     headers = table_headers(store, extra)
+    batches = _batches(store, headers, extra or {})
+    first = next(batches)
     n_rows = 0
-    with replacing(path) as file:
-        writer = None
-        for table in _batches(store, headers, extra or {}):
-            if writer is None:
-                writer = pq.ParquetWriter(file, table.schema, compression="zstd")
+    with (
+        replacing(path) as file,
+        pq.ParquetWriter(file, first.schema, compression="zstd") as writer,
+    ):
+        for table in chain([first], batches):
             writer.write_table(table)
             n_rows += table.num_rows
-        if writer is not None:
-            writer.close()
     return n_rows
 
 

@@ -191,30 +191,34 @@ class ResultsStore:
             If a block is missing or damaged.
         """
         blocks = [self.block(index) for index in range(first, last)]
-        start = blocks[0].start
-        damage = "is missing or damaged; finish the run with --resume"
+        results = self._results("r")
         try:
-            values = self.read(start, blocks[-1].stop)
-        except (RuntimeError, ValueError, TypeError) as error:  # the codec's complaints
-            bad = [block.index for block in blocks if not self.verify(block.index)]
-            raise StoreError(f"{self.path}: block {(bad or [first])[0]} {damage}") from error
-        for block in blocks:
-            marker = self.marker(block.index)
-            part = values[block.start - start : block.stop - start]
-            if marker is None or marker["digest"] != _digest(part):
-                raise StoreError(f"{self.path}: block {block.index} {damage}")
+            values = self.read(blocks[0].start, blocks[-1].stop)
+        except (RuntimeError, ValueError, TypeError):  # the codec's complaints about damage
+            bad = [block.index for block in blocks if not self.verify(block.index)] or [first]
+        else:
+            pieces = np.split(values, [block.stop - blocks[0].start for block in blocks[:-1]])
+            bad = [
+                block.index
+                for block, piece in zip(blocks, pieces, strict=True)
+                if not self._agrees(block.index, results, piece)
+            ]
+        if bad:
+            raise StoreError(
+                f"{self.path}: block {bad[0]} is missing or damaged; finish the run with --resume"
+            )
         return values
 
     def read_variants(self, start: int, stop: int) -> pd.DataFrame:
         """Read the variants start..stop-1 as a table with the columns that `create` was given."""
         group = zarr.open_group(self.path, mode="r")
-        allele = np.asarray(array_of(group, "variant_allele")[start:stop])
-        other, effect = allele[:, 0], allele[:, 1]
+        names = {name: np.asarray(array_of(group, name)[start:stop]) for name in METADATA}
+        other, effect = names["variant_allele"].astype(object).T
         a1, a2 = (other, effect) if self.effect_allele_is_a2 else (effect, other)
         parts = {
-            "contig": array_of(group, "variant_contig")[start:stop],
-            "variant_id": array_of(group, "variant_id")[start:stop],
-            "position": array_of(group, "variant_position")[start:stop],
+            "contig": names["variant_contig"].astype(object),
+            "variant_id": names["variant_id"].astype(object),
+            "position": names["variant_position"],
             "allele1": a1,
             "allele2": a2,
         }
@@ -298,19 +302,13 @@ class ResultsStore:
 
     def verify(self, index: int) -> bool:
         """Read a block again and compare it with the digest in its marker."""
-        marker = self.marker(index)
         block = self.block(index)
-        if marker is None:
-            return False
+        results = self._results("r")
         try:
-            results = self._results("r")
-            # A missing chunk reads as NaN: that must not pass for results that are all NaN.
-            if not self._chunk(results, index).is_file():
-                return False
             values = np.asarray(results[block.start : block.stop], dtype=np.float64)
         except (RuntimeError, ValueError, TypeError):  # the codec's complaints about damage
             return False
-        return bool(_digest(values) == marker["digest"])
+        return self._agrees(index, results, values)
 
     def pending(self, *, verify: bool = True) -> list[Block]:
         """Return the blocks to compute: marker missing or damaged, or (verify) chunk damaged."""
@@ -381,12 +379,19 @@ class ResultsStore:
             return None
 
     def _results(self, mode: str) -> zarr.Array[Any]:
-        # The setting isn't kept in the store: without it a block that is all NaN is left out.
-        return zarr.open_array(
-            self.path / "results",
-            mode=mode,
-            config={"write_empty_chunks": True},
-        )
+        results = zarr.open_array(self.path / "results", mode=mode)
+        # Neither kept in the store nor taken by open_array: without it a block that is all NaN is
+        # left out.
+        return results.with_config({"write_empty_chunks": True})
+
+    def _agrees(
+        self, index: int, results: "zarr.Array[Any]", values: npt.NDArray[np.float64]
+    ) -> bool:
+        # A missing chunk reads as NaN: that must not pass for results that are all NaN.
+        marker = self.marker(index)
+        if marker is None or not self._chunk(results, index).is_file():
+            return False
+        return bool(_digest(values) == marker["digest"])
 
     def _chunk(self, results: zarr.Array[Any], index: int) -> Path:
         return self.path / "results" / results.metadata.encode_chunk_key((index, 0))
