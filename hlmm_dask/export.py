@@ -1,0 +1,310 @@
+"""The results as one table: gzipped text with hlmm's columns first, or Parquet.
+
+Both are read from the store in batches, written aside, synced and renamed; a table is never
+written from a store in which blocks are missing.
+"""
+
+import gzip
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from hlmm_dask.durable import replacing
+from hlmm_dask.errors import InputError
+from hlmm_dask.schema import (
+    DISPERSION_COLUMNS,
+    RESULT_COLUMNS,
+    RESULT_NAMES,
+    TSV_HEADERS,
+    Status,
+)
+from hlmm_dask.store import ResultsStore
+
+# Level 1 packs digits nearly as well as 6, three to four times as fast.
+GZIP_LEVEL = 1
+BATCH_VARIANTS = 65_536
+_Item = TypeVar("_Item")
+_GZIP_MAGIC = b"\x1f\x8b"
+_TEXT_HEADERS = ("SNP", "chrom", "effect_allele", "other_allele", "status")
+_VARIANT_HEADERS = ("SNP", "chrom", "pos", "effect_allele", "other_allele")
+
+
+class Values(Protocol):
+    """One number a variant that can be read in slices: an array, also one on disk."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: slice, /) -> Any: ...
+
+
+def table_headers(store: ResultsStore, extra: Mapping[str, Values] | None = None) -> list[str]:
+    """Return the headers of a store's table, in order.
+
+    A store of the heteroskedastic models has `schema.TSV_HEADERS`; of others the variant
+    columns, then the store's own. ``extra`` comes last.
+    """
+    own = [_header(name) for name in store.columns]
+    if set(RESULT_NAMES) <= set(store.columns):
+        headers = [*TSV_HEADERS, *(name for name in own if name not in TSV_HEADERS)]
+    else:
+        headers = [*_VARIANT_HEADERS, *own]
+    return headers + [_header(name) for name in extra or {}]
+
+
+def write_tsv(
+    store: ResultsStore,
+    path: str | os.PathLike[str],
+    *,
+    extra: Mapping[str, Values] | None = None,
+    append: bool = False,
+) -> int:
+    """Write the results as a gzipped, tab-separated table, one row a variant in file order.
+
+    Numbers are the shortest text that reads back to the same double; no value is ``NaN``.
+    The effect allele is the one that the store was made for.
+
+    Parameters
+    ----------
+    store : ResultsStore
+        A store with every block.
+    path : path
+        OUTPREFIX.models.gz.
+    extra : mapping of str to (n_variants,) float64, optional
+        Further columns by name (the dispersion effects).
+    append : bool
+        Add the rows to an existing table with the same header, as a further gzip member; hlmm's
+        own uncompressed tables are compressed on the way. Without a file, the same as not append.
+
+    Returns
+    -------
+    int
+        Number of rows written.
+
+    Raises
+    ------
+    StoreError
+        If a block is missing or damaged.
+    InputError
+        If an existing table has another header, or an extra column another length.
+    OSError
+        If the disk is full or can't be written.
+    """
+    target = Path(path)
+    headers = table_headers(store, extra)
+    old = target if append and target.exists() else None
+    if old is not None:
+        _check_header(old, headers)
+    n_rows = 0
+    with replacing(target) as file:
+        if old is not None:
+            _copy_table(old, file)
+        # No name and no time: the same results give the same bytes.
+        with gzip.GzipFile("", "wb", GZIP_LEVEL, fileobj=file, mtime=0) as packed:
+            if old is None:
+                packed.write(("\t".join(headers) + "\n").encode())
+            texts = ((_text(t), t.num_rows) for t in _batches(store, headers, extra or {}))
+            for text, n in _ahead(texts):
+                packed.write(text)
+                n_rows += n
+    return n_rows
+
+
+def write_parquet(
+    store: ResultsStore,
+    path: str | os.PathLike[str],
+    *,
+    extra: Mapping[str, Values] | None = None,
+) -> int:
+    """Write the results as Parquet: the columns of `write_tsv`, numbers as numbers.
+
+    Parameters and errors as `write_tsv`; ``n`` is a 64-bit integer (null without value), the
+    status a dictionary of its labels.
+
+    Returns
+    -------
+    int
+        Number of rows written.
+    """
+    headers = table_headers(store, extra)
+    batches = _batches(store, headers, extra or {})
+    first = next(batches)
+    n_rows = 0
+    with (
+        replacing(path) as file,
+        pq.ParquetWriter(file, first.schema, compression="zstd") as writer,
+    ):
+        for table in chain([first], batches):
+            writer.write_table(table)
+            n_rows += table.num_rows
+    return n_rows
+
+
+def read_models_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a table of `write_tsv`, or one that hlmm wrote (truly gzip or not).
+
+    Returns
+    -------
+    DataFrame
+        Names, alleles and status as strings, numbers as float64 (``n`` and ``pos`` as int64
+        where every row has one).
+
+    Raises
+    ------
+    InputError
+        If it isn't such a table.
+    """
+    headers = _read_header(Path(path))
+    if not headers or headers[0] != "SNP":
+        raise InputError(
+            f"{path}: line 1 starts with '{headers[0] if headers else ''}', expected the header of "
+            "a .models.gz table, which starts with 'SNP'"
+        )
+    types = {name: pa.string() if name in _TEXT_HEADERS else pa.float64() for name in headers}
+    try:
+        with pa.OSFile(os.fspath(path)) as raw:
+            source = pa.CompressedInputStream(raw, "gzip") if _is_gzip(Path(path)) else raw
+            table = pyarrow.csv.read_csv(
+                source,
+                parse_options=pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=types,
+                    null_values=["NaN", "nan", "NA", ""],
+                    strings_can_be_null=False,
+                ),
+            )
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a whole .models.gz table: {reason}") from error
+    frame = cast(pd.DataFrame, table.to_pandas())
+    for name in ("n", "pos"):
+        if name in frame and bool((frame[name] % 1 == 0).all()):
+            frame[name] = frame[name].astype(np.int64)
+    return frame
+
+
+def _header(name: str) -> str:
+    headers = {column.name: column.header for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS)}
+    return headers.get(name, name)
+
+
+def _batches(
+    store: ResultsStore, headers: list[str], extra: Mapping[str, Values]
+) -> Iterator[pa.Table]:
+    """Read the table batch by batch; whole blocks, at least one."""
+    store.require_complete()
+    for name, column in extra.items():
+        if len(column) != store.n_variants:
+            raise InputError(
+                f"{store.path}: the extra column {name} has {len(column)} values, expected "
+                f"{store.n_variants}, one a variant"
+            )
+    step = max(1, BATCH_VARIANTS // store.block_size)
+    for first in range(0, store.n_blocks, step):
+        last = min(first + step, store.n_blocks)
+        values = store.read_blocks(first, last)
+        start, stop = store.block(first).start, store.block(last - 1).stop
+        columns = _variant_columns(store, start, stop)
+        for i, name in enumerate(store.columns):
+            columns[_header(name)] = _TYPED.get(name, pa.array)(np.ascontiguousarray(values[:, i]))
+        for name, column in extra.items():
+            columns[_header(name)] = pa.array(np.asarray(column[start:stop], dtype=np.float64))
+        yield pa.table({header: columns[header] for header in headers})
+
+
+def _variant_columns(store: ResultsStore, start: int, stop: int) -> dict[str, pa.Array]:
+    variants = store.read_variants(start, stop)
+    effect, other = "allele1", "allele2"
+    if store.effect_allele_is_a2:
+        effect, other = other, effect
+    sources = ("variant_id", "contig", "position", effect, other)
+    return {
+        header: pa.Array.from_pandas(variants[source])
+        for header, source in zip(_VARIANT_HEADERS, sources, strict=True)
+    }
+
+
+def _integers(values: npt.NDArray[np.float64]) -> pa.Array:
+    return pa.array(values, from_pandas=True).cast(pa.int64())
+
+
+def _labels(values: npt.NDArray[np.float64]) -> pa.Array:
+    labels = [status.label for status in Status]
+    codes = pa.array(values, from_pandas=True).cast(pa.int8())
+    return pa.DictionaryArray.from_arrays(codes, pa.array(labels))
+
+
+_TYPED: dict[str, Callable[[npt.NDArray[np.float64]], pa.Array]] = {
+    "n_samples": _integers,
+    "status": _labels,
+}
+
+
+def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """Get the next item in a thread while the present one is used (zlib holds no lock)."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+
+def _text(table: pa.Table) -> memoryview:
+    """Return the lines of a table as one piece of UTF-8 text."""
+    columns = [_strings(column.combine_chunks()) for column in table.columns]
+    tab, newline, nothing = (pa.scalar(text, pa.large_string()) for text in ("\t", "\n", ""))
+    columns[-1] = pc.binary_join_element_wise(columns[-1], newline, nothing)
+    lines = pc.binary_join_element_wise(*columns, tab)
+    # The strings of an array lie end to end: its buffer is the text.
+    offsets = np.frombuffer(lines.buffers()[1], np.int64)[lines.offset :]
+    return memoryview(lines.buffers()[2])[offsets[0] : offsets[len(lines)]]
+
+
+def _strings(column: pa.Array) -> pa.Array:
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    return pc.fill_null(column.cast(pa.large_string()), "NaN")
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == _GZIP_MAGIC
+
+
+def _read_header(path: Path) -> list[str]:
+    try:
+        opener = gzip.open if _is_gzip(path) else open
+        with opener(path, "rt", encoding="utf-8") as file:
+            return str(file.readline(100_000)).rstrip("\r\n").split("\t")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read as a .models.gz table: {error}") from error
+
+
+def _check_header(path: Path, headers: list[str]) -> None:
+    found = _read_header(path)
+    if found != headers:
+        raise InputError(
+            f"{path}: line 1 has the columns {' '.join(found)[:200]}, the rows to append have "
+            f"{' '.join(headers)}; give another OUTPREFIX"
+        )
+
+
+def _copy_table(path: Path, file: BinaryIO) -> None:
+    """Copy a table to an open file; compress it if it isn't."""
+    with path.open("rb") as old:
+        if _is_gzip(path):
+            shutil.copyfileobj(old, file, 1 << 22)
+            return
+        with gzip.GzipFile("", "wb", GZIP_LEVEL, fileobj=file, mtime=0) as packed:
+            shutil.copyfileobj(old, packed, 1 << 22)

@@ -1,0 +1,460 @@
+"""The results store: a Zarr group that many processes fill, one block at a time.
+
+A block counts as done when its marker, written last, is there and its range fits; whether the
+numbers are still those that were written is what the marker's digest tells.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+import zarr
+
+from hlmm_dask.durable import sync, write_json
+from hlmm_dask.errors import StoreError
+from hlmm_dask.layout import (
+    FORMAT,
+    LOCK_FILE,
+    METADATA,
+    RUN_FOLDER,
+    Block,
+    Layout,
+    array_of,
+    make_store,
+    read_manifest,
+)
+from hlmm_dask.lock import Lock, hold_lock
+from hlmm_dask.schema import DISPERSION_COLUMNS, RESULT_COLUMNS, RESULT_NAMES, STATUS_DOC, Status
+
+NOT_COMPUTED = -1
+
+
+@dataclass(frozen=True)
+class ResultsStore:
+    """A results store on disk; holds no open file, so that it travels to workers.
+
+    Attributes
+    ----------
+    path : Path
+        The store's folder, absolute.
+    n_variants : int
+        Rows of the results.
+    block_size : int
+        Variants of a block, the last may have fewer.
+    columns : tuple of str
+        Names of the results' columns.
+    """
+
+    path: Path
+    n_variants: int
+    block_size: int
+    columns: tuple[str, ...]
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        n_variants: int,
+        block_size: int,
+        variants: Iterable[pd.DataFrame],
+        fingerprint: Mapping[str, Any],
+        columns: Sequence[str] = RESULT_NAMES,
+        attrs: Mapping[str, Any] | None = None,
+        count_a2: bool = False,
+        overwrite: bool = False,
+    ) -> Self:
+        """Make an empty store, aside, and move it to its place when it is whole.
+
+        Parameters
+        ----------
+        path : path
+            Folder to be made.
+        n_variants, block_size : int
+            Rows of the results, and rows a block.
+        variants : iterable of DataFrame
+            The variants in file order, in pieces of any size, with the columns ``contig``,
+            ``variant_id``, ``position``, ``allele1``, ``allele2``; held one piece at a time.
+        fingerprint : mapping of str to str, int, float, bool or None
+            All that decides the numbers; `check_fingerprint` compares with it.
+        columns : sequence of str
+            Names of the results' columns.
+        attrs : mapping, optional
+            Attributes of the Dataset (JSON values).
+        count_a2 : bool
+            The effect allele is allele2; without, allele1.
+        overwrite : bool
+            Replace an existing results store.
+
+        Raises
+        ------
+        StoreError
+            If the path exists (and isn't a results store that may be overwritten), or is in use
+            by another run, or the pieces do not add up to n_variants.
+        InputError
+            If the folder for the store is missing or can't be written.
+        """
+        # A link is followed: what is replaced is the store, not the link to it.
+        target = Path(os.path.realpath(path))
+        make_store(
+            target,
+            Layout(n_variants, block_size, tuple(columns)),
+            variants=variants,
+            fingerprint=fingerprint,
+            attrs=attrs or {},
+            count_a2=count_a2,
+            overwrite=overwrite,
+        )
+        return cls(target, n_variants, block_size, tuple(columns))
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open an existing store.
+
+        Raises
+        ------
+        StoreError
+            If there is none, or it can't be understood.
+        """
+        target = Path(os.path.realpath(path))
+        manifest = read_manifest(target)
+        if manifest is None:
+            found = "is not a results store" if target.exists() else "does not exist"
+            raise StoreError(f"{target}: {found}; expected an OUTPREFIX.zarr written by a scan")
+        if manifest["format"] != FORMAT:
+            raise StoreError(
+                f"{target}: written as '{manifest['format']}', expected '{FORMAT}'; "
+                "use the version of the package that wrote it, or --overwrite"
+            )
+        columns = tuple(manifest["columns"])
+        return cls(target, int(manifest["n_variants"]), int(manifest["block_size"]), columns)
+
+    # What the store holds
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder for what belongs to the run and not to the results (the null model, markers)."""
+        return self.path / RUN_FOLDER
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks."""
+        return -(-self.n_variants // self.block_size)
+
+    @cached_property
+    def effect_allele_is_a2(self) -> bool:
+        """Whether effects are per copy of allele2 instead of allele1."""
+        return bool(zarr.open_group(self.path, mode="r").attrs["effect_allele"] == "A2")
+
+    def block(self, index: int) -> Block:
+        """Return the range of one block."""
+        if not 0 <= index < self.n_blocks:
+            raise StoreError(f"{self.path}: no block {index}, expected 0 to {self.n_blocks - 1}")
+        start = index * self.block_size
+        return Block(index, start, min(start + self.block_size, self.n_variants))
+
+    def blocks(self) -> list[Block]:
+        """Return all blocks in order."""
+        return [self.block(index) for index in range(self.n_blocks)]
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.float64]:
+        """Read results of the variants start..stop-1; NaN where nothing was written.
+
+        Returns
+        -------
+        ndarray
+            (stop - start, n_columns) float64.
+        """
+        return np.asarray(self._results("r")[start:stop], dtype=np.float64)
+
+    def read_blocks(self, first: int, last: int) -> npt.NDArray[np.float64]:
+        """Read the blocks first..last-1, each compared with its marker's digest.
+
+        Returns
+        -------
+        ndarray
+            (n_variants of these blocks, n_columns) float64.
+
+        Raises
+        ------
+        StoreError
+            If a block is missing or damaged.
+        """
+        blocks = [self.block(index) for index in range(first, last)]
+        results = self._results("r")
+        try:
+            values = self.read(blocks[0].start, blocks[-1].stop)
+        except (RuntimeError, ValueError, TypeError):  # the codec's complaints about damage
+            bad = [block.index for block in blocks if not self.verify(block.index)] or [first]
+        else:
+            pieces = np.split(values, [block.stop - blocks[0].start for block in blocks[:-1]])
+            bad = [
+                block.index
+                for block, piece in zip(blocks, pieces, strict=True)
+                if not self._agrees(block.index, results, piece)
+            ]
+        if bad:
+            raise StoreError(
+                f"{self.path}: block {bad[0]} is missing or damaged; finish the run with --resume"
+            )
+        return values
+
+    def read_variants(self, start: int, stop: int) -> pd.DataFrame:
+        """Read the variants start..stop-1 as a table with the columns that `create` was given."""
+        group = zarr.open_group(self.path, mode="r")
+        names = {name: np.asarray(array_of(group, name)[start:stop]) for name in METADATA}
+        other, effect = names["variant_allele"].astype(object).T
+        a1, a2 = (other, effect) if self.effect_allele_is_a2 else (effect, other)
+        parts = {
+            "contig": names["variant_contig"].astype(object),
+            "variant_id": names["variant_id"].astype(object),
+            "position": names["variant_position"],
+            "allele1": a1,
+            "allele2": a2,
+        }
+        return pd.DataFrame(parts)
+
+    # Writing
+
+    def write_block(
+        self, index: int, values: npt.NDArray[np.float64], *, record: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write the results of one block, then, when they are on disk, its marker.
+
+        Writing a block again replaces it.
+
+        Parameters
+        ----------
+        index : int
+            The block.
+        values : ndarray
+            (stop - start, n_columns) float64.
+        record : mapping
+            What else the marker keeps (JSON values): checksum of the genotypes, worker, seconds.
+
+        Returns
+        -------
+        dict
+            The marker's content.
+
+        Raises
+        ------
+        StoreError
+            If the shape is wrong.
+        OSError
+            If the disk is full or can't be written.
+        """
+        block = self.block(index)
+        expected = (block.stop - block.start, len(self.columns))
+        if values.shape != expected or values.dtype != np.float64:
+            raise StoreError(
+                f"{self.path}: block {index} got {values.shape} {values.dtype}, "
+                f"expected {expected} float64"
+            )
+        results = self._results("r+")
+        chunk = self._chunk(results, index)
+        results[block.start : block.stop] = values
+        sync(chunk)
+        sync(chunk.parent)
+        marker = dict(record) | {
+            "block": index,
+            "start": block.start,
+            "stop": block.stop,
+            "digest": _digest(values),
+            "counts": self._counts(values),
+        }
+        write_json(self._marker(index), marker)
+        return marker
+
+    def markers(self) -> Iterator[dict[str, Any]]:
+        """Iterate over the markers of all finished blocks, in order; damaged ones are left out."""
+        # One listing instead of a look for each block: most may be missing, on a slow file system.
+        for name in sorted(os.listdir(self.run_dir / "blocks")):
+            stem, _, suffix = name.partition(".")
+            if suffix == "json" and stem.isdecimal() and int(stem) < self.n_blocks:
+                marker = self.marker(int(stem))
+                if marker is not None:
+                    yield marker
+
+    def marker(self, index: int) -> dict[str, Any] | None:
+        """Return the marker of a block, None when it is missing, damaged or of another range."""
+        block = self.block(index)
+        try:
+            marker = json.loads(self._marker(index).read_bytes())
+            found = Block(marker["block"], marker["start"], marker["stop"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+        return marker if found == block and isinstance(marker.get("digest"), str) else None
+
+    def done(self) -> set[int]:
+        """Return the indices of the blocks with a good marker."""
+        return {int(marker["block"]) for marker in self.markers()}
+
+    def verify(self, index: int) -> bool:
+        """Read a block again and compare it with the digest in its marker."""
+        block = self.block(index)
+        results = self._results("r")
+        try:
+            values = np.asarray(results[block.start : block.stop], dtype=np.float64)
+        except (RuntimeError, ValueError, TypeError):  # the codec's complaints about damage
+            return False
+        return self._agrees(index, results, values)
+
+    def pending(self, *, verify: bool = True) -> list[Block]:
+        """Return the blocks to compute: marker missing or damaged, or (verify) chunk damaged."""
+        done = self.done()
+        if verify:
+            done = {index for index in done if self.verify(index)}
+        return [block for block in self.blocks() if block.index not in done]
+
+    def require_complete(self) -> None:
+        """Raise a `StoreError` that counts the missing blocks, if any are missing."""
+        missing = [block.index for block in self.pending(verify=False)]
+        if missing:
+            raise StoreError(
+                f"{self.path}: {len(missing)} of {self.n_blocks} blocks are missing "
+                f"(first: {missing[0]}); finish the run with --resume"
+            )
+
+    # The run
+
+    def check_fingerprint(self, fingerprint: Mapping[str, Any]) -> None:
+        """Compare with the fingerprint that the store was made with.
+
+        Raises
+        ------
+        StoreError
+            If anything differs; says what, key by key.
+        """
+        manifest = read_manifest(self.path)
+        kept = manifest["fingerprint"] if manifest is not None else {}
+        now = json.loads(json.dumps(dict(fingerprint)))  # as it would be read back
+        keys = [*kept, *(key for key in now if key not in kept)]
+        differences = [
+            f"{key}: store {kept.get(key, 'nothing')}, now {now.get(key, 'nothing')}"
+            for key in keys
+            if key not in kept or key not in now or kept[key] != now[key]
+        ]
+        if differences:
+            raise StoreError(
+                f"{self.path} belongs to another run ({'; '.join(differences)}); "
+                "give the same input and options, or --overwrite"
+            )
+
+    def lock(self, owner: str) -> AbstractContextManager[Lock]:
+        """Hold the store for one run; a `StoreError` names the run that has it already."""
+        return hold_lock(self.run_dir / LOCK_FILE, owner)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Put the final mark, with a summary (JSON values).
+
+        Raises
+        ------
+        StoreError
+            If blocks are missing.
+        """
+        self.require_complete()
+        write_json(self.run_dir / "finished.json", summary)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the final mark is there."""
+        return (self.run_dir / "finished.json").is_file()
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return the summary given to `finish`, None before."""
+        try:
+            return dict(json.loads((self.run_dir / "finished.json").read_bytes()))
+        except FileNotFoundError:
+            return None
+
+    def _results(self, mode: str) -> zarr.Array[Any]:
+        results = zarr.open_array(self.path / "results", mode=mode)
+        # Neither kept in the store nor taken by open_array: without it a block that is all NaN is
+        # left out.
+        return results.with_config({"write_empty_chunks": True})
+
+    def _agrees(
+        self, index: int, results: "zarr.Array[Any]", values: npt.NDArray[np.float64]
+    ) -> bool:
+        # A missing chunk reads as NaN: that must not pass for results that are all NaN.
+        marker = self.marker(index)
+        if marker is None or not self._chunk(results, index).is_file():
+            return False
+        return bool(_digest(values) == marker["digest"])
+
+    def _chunk(self, results: zarr.Array[Any], index: int) -> Path:
+        return self.path / "results" / results.metadata.encode_chunk_key((index, 0))
+
+    def _marker(self, index: int) -> Path:
+        return self.run_dir / "blocks" / f"{index:07d}.json"
+
+    def _counts(self, values: npt.NDArray[np.float64]) -> dict[str, int]:
+        if "status" not in self.columns:
+            return {}
+        return count_statuses(values[:, self.columns.index("status")])
+
+
+def count_statuses(status: npt.NDArray[np.float64]) -> dict[str, int]:
+    """Count status codes by label; variants that are not computed (NaN) are not counted."""
+    codes, counts = np.unique(status[np.isfinite(status)].astype(np.int64), return_counts=True)
+    labels = {status.value: status.label for status in Status}
+    pairs = zip(codes.tolist(), counts.tolist(), strict=True)
+    return {labels.get(code, f"status_{code}"): count for code, count in pairs}
+
+
+def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Open a results store as a Dataset with one lazy variable for each column.
+
+    Parameters
+    ----------
+    path : path
+        OUTPREFIX.zarr.
+
+    Returns
+    -------
+    Dataset
+        Dimension ``variants``; coordinates ``variant_id``, ``variant_contig``,
+        ``variant_position``, ``variant_allele`` (other allele, effect allele); ``status`` is
+        int8, -1 where nothing is computed yet.
+
+    Raises
+    ------
+    StoreError
+        If there is no results store.
+    """
+    store = ResultsStore.open(path)
+    dataset = xr.open_zarr(store.path, consolidated=True)
+    about = {column.name: column for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS)}
+    results = dataset["results"]
+    variables: dict[str, xr.DataArray] = {}
+    for i, name in enumerate(store.columns):
+        variable = results.isel(column=i, drop=True)
+        variable.attrs = {}
+        if name in about:
+            variable.attrs = {"units": about[name].unit, "long_name": about[name].doc}
+        if name == "status":
+            variable = variable.fillna(NOT_COMPUTED).astype(np.int8, keep_attrs=True)
+            variable.attrs |= {
+                "flag_values": [NOT_COMPUTED, *(status.value for status in Status)],
+                "flag_meanings": " ".join(["not_computed", *(s.label for s in Status)]),
+                "flag_docs": ["not computed yet", *(STATUS_DOC[s] for s in Status)],
+            }
+        variables[name] = variable
+    coords = {name: dataset[name].variable for name in METADATA}
+    attrs = dataset.attrs | {"complete": int(store.is_finished)}
+    return xr.Dataset(variables, coords=coords, attrs=attrs)
+
+
+def _digest(values: npt.NDArray[np.float64]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values, dtype="<f8").data).hexdigest()
