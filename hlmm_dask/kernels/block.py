@@ -16,7 +16,6 @@ from hlmm_dask.kernels.packed import (
     PackedLayout,
     PackedPhenotype,
     class_sums,
-    pack_codes,
     pack_phenotype,
     unpack,
 )
@@ -139,18 +138,14 @@ def fit_dosage(model: BlockModel, dosage: NDArray[np.floating]) -> FloatArray:
     model : BlockModel
         The null model and the phenotype.
     dosage : (m, n_file_samples) floating
-        Copies of allele 1 of all samples in the file, NaN where missing. Blocks of hard calls
-        (0, 1, 2) take the same path as packed genotypes.
+        Copies of allele 1 of all samples in the file, NaN where missing. For hard calls
+        :func:`fit_packed` gives the same, faster.
 
     Returns
     -------
     (m, N_COLUMNS) float64
         One row for each variant, columns as in ``schema.RESULT_COLUMNS``.
     """
-    missing = np.isnan(dosage)
-    codes = np.where(missing, -1, dosage).astype(np.int8)
-    if np.array_equal(codes, np.where(missing, -1, dosage)):
-        return fit_packed(model, pack_codes(codes))
     analysed = dosage[:, model.layout.sample_index].astype(np.float64)
     called = ~np.isnan(analysed)
     n_called = called.sum(axis=1).astype(np.float64)

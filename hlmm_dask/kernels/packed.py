@@ -176,16 +176,6 @@ def unpack(packed: Packed, layout: PackedLayout) -> NDArray[np.int8]:
     return out
 
 
-def pack_codes(codes: NDArray[np.int8]) -> Packed:
-    """Pack copies of allele 1 (m, n) int8, -1 where missing, into bytes (m, ceil(n / 4))."""
-    m, n = codes.shape
-    padded = np.zeros((m, (n + 3) // 4 * 4), dtype=np.uint8)
-    # -1, 0, 1, 2 copies are 01, 11, 10, 00.
-    padded[:, :n] = np.array([1, 3, 2, 0], dtype=np.uint8)[codes + 1]
-    four = padded.reshape(m, -1, 4)
-    return np.asarray(four[..., 0] | four[..., 1] << 2 | four[..., 2] << 4 | four[..., 3] << 6)
-
-
 def _sums_numpy(packed: Packed, phenotype: PackedPhenotype) -> tuple[IntArray, FloatArray]:
     m = len(packed)
     counts = np.zeros((m, 3), dtype=np.int64)

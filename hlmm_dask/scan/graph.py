@@ -1,0 +1,193 @@
+"""The scan as a Dask graph: a lazy array of genotypes, mapped block by block to results on disk.
+
+A task reads its block, fits it and writes it; what comes back is a small record. The null
+model lies in the store's run folder, from where each process loads it once.
+"""
+
+import hashlib
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from distributed import get_worker
+from google_crc32c import value as crc32c
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from hlmm_dask.durable import replacing
+from hlmm_dask.errors import StoreError
+from hlmm_dask.genotypes.packed import encode
+from hlmm_dask.genotypes.plink import PlinkGenotypes
+from hlmm_dask.kernels.block import BlockModel, fit_dosage, fit_packed
+from hlmm_dask.schema import INDEX, Status
+from hlmm_dask.store import ResultsStore
+
+MODEL_FILE = "null_model.pkl"
+
+_loaded: dict[str, BlockModel] = {}
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class BlockTask:
+    """What a task needs besides its block of genotypes.
+
+    Attributes
+    ----------
+    store : ResultsStore
+        Where results go.
+    model_digest : str
+        SHA-256 of the null model's file in the store's run folder.
+    """
+
+    store: ResultsStore
+    model_digest: str
+
+
+def publish_model(store: ResultsStore, model: BlockModel) -> BlockTask:
+    """Put the null model where every worker finds it."""
+    content = pickle.dumps(model, protocol=5)
+    with replacing(store.run_dir / MODEL_FILE) as file:
+        file.write(content)
+    return BlockTask(store, hashlib.sha256(content).hexdigest())
+
+
+def lazy_packed(
+    genotypes: PlinkGenotypes, start: int, stop: int, block_size: int
+) -> da.Array:
+    """Packed genotypes of the variants start..stop-1 as a Dask array chunked by variant.
+
+    Returns
+    -------
+    dask.array.Array
+        (stop - start, n_bytes) uint8; nothing is read until a block is computed.
+    """
+    return da.map_blocks(
+        _read_packed,
+        genotypes,
+        start,
+        stop,
+        block_size,
+        chunks=(_chunks(stop - start, block_size), (genotypes.n_bytes,)),
+        dtype=np.uint8,
+        # Without meta dask would call the reader while the graph is built.
+        meta=np.empty((0, 0), dtype=np.uint8),
+    )
+
+
+def lazy_dosage(dataset: xr.Dataset, start: int, stop: int, block_size: int) -> da.Array:
+    """Dosages of the variants start..stop-1 of a Dataset, chunked by variant."""
+    dosage = dataset["call_dosage"].transpose("variants", "samples").data
+    array = dosage if isinstance(dosage, da.Array) else da.from_array(np.asarray(dosage))
+    return array[start:stop].rechunk((_chunks(stop - start, block_size), -1))
+
+
+def lazy_records(blocks: da.Array, task: BlockTask) -> da.Array:
+    """Map each block of genotypes to the record of its results, which are in the store by then.
+
+    Returns
+    -------
+    dask.array.Array
+        (n_blocks, 1) object: dicts with ``n_variants``, ``n_fitted``, ``seconds``, ``worker``.
+    """
+    n_blocks = blocks.numblocks[0]
+    return da.map_blocks(
+        _fit_and_store,
+        blocks,
+        task,
+        chunks=((1,) * n_blocks, (1,)),
+        dtype=object,
+        meta=np.empty((0, 0), dtype=object),
+    )
+
+
+def tasks(records: da.Array, indices: list[int]) -> Iterator[tuple[int, Any]]:
+    """Give (block, delayed record) for the wanted blocks."""
+    delayed = records.blocks[indices].to_delayed().ravel()
+    yield from zip(indices, delayed, strict=True)
+
+
+def _chunks(n_variants: int, block_size: int) -> tuple[int, ...]:
+    full, rest = divmod(n_variants, block_size)
+    return (block_size,) * full + ((rest,) if rest else ())
+
+
+def _read_packed(
+    genotypes: PlinkGenotypes,
+    start: int,
+    stop: int,
+    block_size: int,
+    *,
+    block_id: tuple[int, ...],
+) -> NDArray[np.uint8]:
+    first = start + block_id[0] * block_size
+    return genotypes.read_packed(first, min(first + block_size, stop))
+
+
+def _fit_and_store(
+    block: NDArray[Any], task: BlockTask, *, block_id: tuple[int, ...]
+) -> NDArray[np.object_]:
+    index = block_id[0]
+    marker = task.store.marker(index)
+    if marker is None:
+        began = time.perf_counter()
+        model = _load_model(task)
+        # One thread each: workers share the cores, and the last bits depend on the number.
+        with threadpool_limits(limits=1):
+            results = _fit(model, block)
+        marker = task.store.write_block(
+            index,
+            results,
+            record={
+                "genotypes_crc32c": f"{crc32c(np.ascontiguousarray(block).tobytes()):08x}",
+                "n_fitted": int(np.sum(results[:, INDEX["status"]] == Status.OK)),
+                "seconds": time.perf_counter() - began,
+                "worker": _worker_name(),
+            },
+        )
+    out = np.empty((1, 1), dtype=object)
+    out[0, 0] = {
+        "n_variants": marker["stop"] - marker["start"],
+        "n_fitted": marker["n_fitted"],
+        "seconds": marker["seconds"],
+        "worker": marker["worker"],
+    }
+    return out
+
+
+def _fit(model: BlockModel, block: NDArray[Any]) -> NDArray[np.float64]:
+    if block.dtype == np.uint8:
+        return fit_packed(model, block)
+    missing = np.isnan(block)
+    codes = np.where(missing, -1, block).astype(np.int8)
+    if np.array_equal(codes, np.where(missing, -1, block)):
+        return fit_packed(model, encode(codes))
+    return fit_dosage(model, block)
+
+
+def _load_model(task: BlockTask) -> BlockModel:
+    with _loading:
+        model = _loaded.get(task.model_digest)
+        if model is None:
+            path = Path(task.store.run_dir) / MODEL_FILE
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != task.model_digest:
+                raise StoreError(f"{path}: not the null model of this run; start it again")
+            model = pickle.loads(content)
+            _loaded.clear()  # a process serves one run at a time; the last model may be large
+            _loaded[task.model_digest] = model
+    return model
+
+
+def _worker_name() -> str:
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return "local"
