@@ -164,8 +164,8 @@ def test_errors(rng):
             table(IDS, y),
             mean_covariates=table(IDS, np.full(60, np.nan), path="c.txt"),
         )
+    other = [("q", key[1]) for key in IDS]
     with pytest.raises(InputError, match=r"pheno.txt: none of its 60 people .* is in c.txt"):
-        other = [("q", key[1]) for key in IDS]
         align(frame(IDS), table(IDS, y), mean_covariates=table(other, y, path="c.txt"))
 
 
@@ -179,7 +179,7 @@ def test_errors(rng):
     ],
 )
 def test_no_overlap_has_a_hint(rng, change, hint):
-    ids = IDS[1:] + [("f3", "060")]
+    ids = [*IDS[1:], ("f3", "060")]
     others = [change(*key) for key in ids]
     with pytest.raises(InputError, match=hint) as error:
         align(frame(others), table(ids, rng.normal(size=60)), genotypes_name="a.fam")
