@@ -15,6 +15,8 @@ from hlmm_dask.samples import population_sd
 from hlmm_dask.tables import Table
 from hlmm_dask.text import shown, shown_ids
 
+_BLOCK_BYTES = 64_000_000
+
 
 @dataclass(frozen=True)
 class RandomEffects:
@@ -45,7 +47,7 @@ class RandomEffects:
 
 
 def random_effects(
-    ids: pd.DataFrame, source: PlinkGenotypes | Table, *, block_size: int = 256
+    ids: pd.DataFrame, source: PlinkGenotypes | Table, *, block_size: int | None = None
 ) -> RandomEffects:
     """Build G from genotypes or a table.
 
@@ -59,8 +61,8 @@ def random_effects(
         The analysed samples, columns ``fid`` and ``iid``.
     source : PlinkGenotypes or Table
         Where the columns come from.
-    block_size : int
-        Columns read at a time.
+    block_size : int, optional
+        Columns read at a time; by default as many as take 64 MB. It has no influence on G.
 
     Returns
     -------
@@ -78,6 +80,8 @@ def random_effects(
         name = ", ".join(str(path) for path in source.paths[:3])
         name += ", ..." if len(source.paths) > 3 else ""
         keys = list(zip(source.samples["fid"], source.samples["iid"], strict=True))
+    if block_size is None:
+        block_size = max(1, _BLOCK_BYTES // (8 * len(keys)))
     wanted = list(zip(ids["fid"], ids["iid"], strict=True))
     rows, absent = _match(wanted, keys, name)
     notes: list[str] = []

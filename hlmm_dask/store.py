@@ -7,8 +7,9 @@ numbers are still those that were written is what the marker's digest tells.
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,7 @@ from hlmm_dask.layout import (
     make_store,
     read_manifest,
 )
-from hlmm_dask.lock import Lock, hold_lock
+from hlmm_dask.lock import STALE_SECONDS, Lock, hold_lock
 from hlmm_dask.schema import DISPERSION_COLUMNS, RESULT_COLUMNS, RESULT_NAMES, STATUS_DOC, Status
 
 NOT_COMPUTED = -1
@@ -356,7 +357,7 @@ class ResultsStore:
         return hold_lock(self.run_dir / LOCK_FILE, owner)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Put the final mark, with a summary (JSON values).
+        """Put the final mark, with a summary (JSON values); remove what killed writers left.
 
         Raises
         ------
@@ -364,6 +365,12 @@ class ResultsStore:
             If blocks are missing.
         """
         self.require_complete()
+        for folder in (self.path / "results", self.run_dir / "blocks"):
+            for leftover in folder.glob("*.partial"):
+                # A younger one may be a straggler's, about to be renamed.
+                with suppress(FileNotFoundError):
+                    if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+                        leftover.unlink()
         write_json(self.run_dir / "finished.json", summary)
 
     @property

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.text import BOM, Fields, Lines, decode, iter_rows, open_binary, shown
+from hlmm_dask.text import Fields, Lines, decode, iter_rows, layout_notes, shown
 
 _NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INFINITE = re.compile(rb"[+-]?inf(inity)?", re.IGNORECASE)
@@ -137,7 +137,7 @@ def read_table(path: str | os.PathLike[str], *, missing: Sequence[str] = ("NA",)
         names=names,
         values=np.concatenate(blocks),
         line_numbers=np.array(numbers, dtype=np.int64),
-        notes=(*notes, *_layout_notes(path, len(numbers) + len(notes), numbers[-1])),
+        notes=(*notes, *layout_notes(path, blank_lines=numbers[-1] > len(numbers) + len(notes))),
     )
 
 
@@ -247,21 +247,3 @@ def _require_unique(path: Path, ids: list[tuple[str, str]], numbers: list[int]) 
                 f"{path}, line {number}: FID {shown(key[0])} IID {shown(key[1])} is also on line "
                 f"{first[key]}; (FID, IID) must be unique"
             )
-
-
-def _layout_notes(path: Path, n_rows: int, last_line: int) -> list[str]:
-    """Say once what is unusual in a file that was read all the same."""
-    found: list[str] = []
-    with open_binary(path) as stream:
-        start = stream.readline()
-        stream.seek(-1, os.SEEK_END)
-        end = stream.read()
-    if start.startswith(BOM):
-        found.append("a byte order mark")
-    if start.endswith(b"\r\n"):
-        found.append("CRLF line ends")
-    if last_line > n_rows:
-        found.append("blank lines")
-    if end != b"\n":
-        found.append("no final newline")
-    return [f"{path}: read with {', '.join(found)}"] if found else []

@@ -216,3 +216,34 @@ def count_lines(path: str | os.PathLike[str]) -> int:
     with open_binary(path) as stream:
         count = int(bool(stream.readline().removeprefix(BOM).strip()))
         return count + sum(1 for line in stream if line.strip())
+
+
+def layout_notes(path: str | os.PathLike[str], *, blank_lines: bool = False) -> list[str]:
+    """Say what is unusual in the layout of a file that is read all the same.
+
+    Parameters
+    ----------
+    path : path
+        The file, not empty.
+    blank_lines : bool
+        Whether blank lines were met.
+
+    Returns
+    -------
+    list of str
+        One note, or none.
+    """
+    found: list[str] = []
+    with open_binary(path) as stream:
+        start = stream.readline()
+        stream.seek(-1, os.SEEK_END)
+        end = stream.read()
+    if start.startswith(BOM):
+        found.append("a byte order mark")
+    if start.endswith(b"\r\n"):
+        found.append("CRLF line ends")
+    if blank_lines:
+        found.append("blank lines")
+    if end != b"\n":
+        found.append("no final newline")
+    return [f"{os.fspath(path)}: read with {', '.join(found)}"] if found else []

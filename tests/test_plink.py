@@ -1,3 +1,4 @@
+import os
 import pickle
 import warnings
 from pathlib import Path
@@ -246,6 +247,7 @@ def test_open(tmp_path):
     copy = pickle.loads(pickle.dumps(plink))
     assert copy == plink
     assert "samples" not in vars(copy)
+    assert plink.notes == ()
     np.testing.assert_array_equal(copy.read_packed(0, 5), plink.read_packed(0, 5))
 
 
@@ -286,6 +288,8 @@ def test_variants_beyond_the_index(tmp_path, monkeypatch):
     bim.write_bytes(b"\xef\xbb\xbf\r\n" + b"\r\n\r\n".join(lines))
     plink = open_plink(tmp_path / "a.bed")
     assert len(plink.files[0].bim_index) == 5
+    (note,) = plink.notes
+    assert "a.bim: read with a byte order mark, CRLF line ends, no final newline" in note
     for start in range(19):
         for stop in range(start + 1, 20):
             table = pd.concat(plink.iter_variants(start, stop, chunk_size=5))
@@ -350,6 +354,10 @@ def test_changed_during_the_run(tmp_path):
     make(tmp_path / "a.bed", m=7, n=10)
     bed = tmp_path / "a.bed"
     plink = open_plink(bed)
+    later = plink.files[0].bed_mtime_ns + 10**9
+    os.utime(bed, ns=(later, later))
+    with pytest.raises(InputError, match="modified since it was opened"):
+        plink.read_packed(0, 1)
     bed.write_bytes(bed.read_bytes()[:-4])
     with pytest.raises(InputError, match=r"20 bytes, 24 when it was opened.*changed"):
         plink.read_packed(0, 1)

@@ -275,6 +275,35 @@ def test_finish_needs_every_block(store):
     assert store.summary() == {"n_variants": N, "lambda_gc_add": 1.01}
 
 
+def test_finish_removes_what_killed_writers_left(store):
+    fill(store)
+    old = store.path / "results" / "c.1.ab12.partial"
+    old_marker = store.run_dir / "blocks" / ".0000001.json.ab12.partial"
+    young = store.path / "results" / "c.1.cd34.partial"
+    for file in (old, old_marker, young):
+        file.write_bytes(b"half")
+    for file in (old, old_marker):
+        os.utime(file, (0, 0))
+    assert store.pending() == []
+    store.finish({})
+    assert [file.exists() for file in (old, old_marker, young)] == [False, False, True]
+
+
+def test_killed_writer_leaves_blocks_that_are_whole_or_pending(tmp_path):
+    store = make(tmp_path / "out.zarr", block_size=1)
+    endless = WRITER.replace("\nfor", "\nprint(1, flush=True)\nfor").replace("::2]", ":] * 1000")
+    for delay in (0.0, 0.013, 0.031):
+        writer = python(endless, store.path, 0)
+        assert writer.stdout.readline() == "1\n"
+        threading.Event().wait(delay)
+        writer.kill()
+        writer.communicate()
+        pending = store.pending()
+        assert pending == store.pending(verify=False)
+        done = sorted(store.done())
+        np.testing.assert_array_equal(store.read(0, N)[done, 4], done)
+
+
 def test_xarray_reads_the_store_without_a_warning(store):
     values = fill(store)
     with warnings.catch_warnings():

@@ -33,7 +33,7 @@ from hlmm_dask.genotypes.plink_tables import (
     variants_frame,
 )
 from hlmm_dask.genotypes.plink_write import write_plink
-from hlmm_dask.text import count_lines, iter_rows, open_binary
+from hlmm_dask.text import count_lines, iter_rows, layout_notes, open_binary
 
 __all__ = [
     "MISSING",
@@ -102,11 +102,14 @@ class PlinkGenotypes:
         The files; their variants follow each other.
     n_samples, n_variants : int
         Samples, and variants of all files.
+    notes : tuple of str
+        What was unusual in the layout of the .fam and .bim files.
     """
 
     files: tuple[PlinkFile, ...]
     n_samples: int
     n_variants: int
+    notes: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the cached samples.
@@ -280,7 +283,8 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
         )
         first += n_variants
     assert samples is not None
-    return PlinkGenotypes(files=tuple(files), n_samples=len(samples), n_variants=first)
+    notes = tuple(note for file in files for p in (file.fam, file.bim) for note in layout_notes(p))
+    return PlinkGenotypes(files=tuple(files), n_samples=len(samples), n_variants=first, notes=notes)
 
 
 def _read_header(bed: Path) -> bytes:
@@ -324,10 +328,15 @@ def _crc(path: Path) -> int:
 def _read_into(file: PlinkFile, out: NDArray[np.uint8], offset: int) -> None:
     with open_binary(file.bed, buffering=0) as stream:
         status = os.fstat(stream.fileno())
-        if (status.st_size, status.st_mtime_ns) != (file.bed_size, file.bed_mtime_ns):
+        if status.st_size != file.bed_size:
             raise InputError(
-                f"{file.bed}: {status.st_size} bytes, {file.bed_size} when it was opened, or "
-                "modified since; the file has changed"
+                f"{file.bed}: {status.st_size} bytes, {file.bed_size} when it was opened; "
+                "the file has changed, start again with --overwrite"
+            )
+        if status.st_mtime_ns != file.bed_mtime_ns:
+            raise InputError(
+                f"{file.bed}: modified since it was opened; if its content has changed, "
+                "start again with --overwrite"
             )
         view = memoryview(out.data).cast("B")
         stream.seek(offset)
