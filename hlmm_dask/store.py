@@ -318,6 +318,10 @@ class ResultsStore:
             done = {index for index in done if self.verify(index)}
         return [block for block in self.blocks() if block.index not in done]
 
+    def discard(self, index: int) -> None:
+        """Remove the marker of a block, so that it counts as not computed."""
+        self._marker(index).unlink(missing_ok=True)
+
     def require_complete(self) -> None:
         """Raise a `StoreError` that counts the missing blocks, if any are missing."""
         missing = [block.index for block in self.pending(verify=False)]

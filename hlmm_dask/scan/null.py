@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,8 @@ TableSource = str | PathLike[str] | Table
 Genotypes = Paths | PlinkGenotypes | xr.Dataset
 
 H2_INIT = 0.05
+
+_Fit = TypeVar("_Fit", HLMFit, HLMMFit)
 
 
 @dataclass(frozen=True)
@@ -245,7 +248,7 @@ def _effects(
     return Effects(("Intercept", *names), effects / unit, errors / unit)
 
 
-def _converged[Fit: (HLMFit, HLMMFit)](fit: Fit, what: str) -> Fit:
+def _converged(fit: _Fit, what: str) -> _Fit:
     if not fit.converged:
         reason = fit.convergence.name.lower().replace("_", " ")
         raise InputError(

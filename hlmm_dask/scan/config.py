@@ -1,0 +1,59 @@
+"""What decides the numbers of a scan, besides its input."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from hlmm_dask.errors import InputError
+from hlmm_dask.kernels.packed import Engine
+from hlmm_dask.kernels.table import Filters
+
+
+@dataclass(frozen=True)
+class ScanConfig:
+    """Options of a scan.
+
+    Attributes
+    ----------
+    start, stop : int or None
+        Variants start..stop-1 are scanned; None stands for the end.
+    min_maf : float
+        Variants with a minor allele frequency above this are fitted.
+    max_missing : float
+        Variants with a percentage of missing calls below this are fitted.
+    count_a2 : bool
+        Effects are per copy of allele 2 (.bim column 6) instead of allele 1.
+    h2 : {"refit", "null"}
+        Estimate h2 again for every variant, or keep that of the null model.
+    engine : {"numba", "numpy"}
+        How class sums are computed.
+    """
+
+    start: int = 0
+    stop: int | None = None
+    min_maf: float = 0.05
+    max_missing: float = 5.0
+    count_a2: bool = False
+    h2: Literal["refit", "null"] = "refit"
+    engine: Engine = "numba"
+
+    def check(self) -> None:
+        """Raise an `InputError` for values that make no sense."""
+        if not 0.0 <= self.min_maf < 0.5:
+            raise InputError(f"min_maf {self.min_maf}: expected 0 <= min_maf < 0.5")
+        if not 0.0 < self.max_missing <= 100.0:
+            raise InputError(
+                f"max_missing {self.max_missing}: expected a percentage, 0 < max_missing <= 100"
+            )
+        if self.h2 not in ("refit", "null"):
+            raise InputError(f"h2 '{self.h2}': expected refit or null")
+        if self.engine not in ("numba", "numpy"):
+            raise InputError(f"engine '{self.engine}': expected numba or numpy")
+
+    @property
+    def filters(self) -> Filters:
+        """Which variants are fitted."""
+        return Filters(self.min_maf, self.max_missing, self.count_a2)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The options by name."""
+        return asdict(self)

@@ -1,0 +1,441 @@
+"""A scan from start to end: plan, graph, cluster, store."""
+
+import hashlib
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from distributed import Client, Future, as_completed
+
+from hlmm_dask.errors import InputError, StoreError
+from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.kernels.block import BlockModel, block_model
+from hlmm_dask.kernels.packed import Engine, PackedLayout
+from hlmm_dask.models.inference import genomic_control_lambda
+from hlmm_dask.scan.cluster import ClusterOptions, connect
+from hlmm_dask.scan.config import ScanConfig
+from hlmm_dask.scan.events import (
+    BlockDone,
+    BlockFailed,
+    Observer,
+    ScanFinished,
+    ScanStarted,
+    tell,
+)
+from hlmm_dask.scan.graph import (
+    lazy_dosage,
+    lazy_packed,
+    lazy_records,
+    publish_model,
+    tasks,
+)
+from hlmm_dask.scan.null import Genotypes, NullModel
+from hlmm_dask.scan.plan import choose_block_size
+from hlmm_dask.schema import INDEX, Status
+from hlmm_dask.store import ResultsStore, open_results
+
+# Attempts at a block after the first, each on whichever worker is free.
+_RETRIES = 2
+_VARIANTS_A_PIECE = 100_000
+
+
+@dataclass(frozen=True)
+class Source:
+    """The variants of a scan.
+
+    Attributes
+    ----------
+    genotypes : PlinkGenotypes or Dataset
+        Where they are read from.
+    start, stop : int
+        Range of the variants.
+    """
+
+    genotypes: PlinkGenotypes | xr.Dataset
+    start: int
+    stop: int
+
+    @property
+    def n_variants(self) -> int:
+        """Variants of the scan."""
+        return self.stop - self.start
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of the genotypes."""
+        if isinstance(self.genotypes, PlinkGenotypes):
+            return self.genotypes.n_samples
+        return int(self.genotypes.sizes["samples"])
+
+    def variants(self) -> Iterator[pd.DataFrame]:
+        """Give the variants in pieces; allele1 is the counted one."""
+        if isinstance(self.genotypes, PlinkGenotypes):
+            yield from self.genotypes.iter_variants(self.start, self.stop)
+            return
+        for first in range(self.start, self.stop, _VARIANTS_A_PIECE):
+            part = self.genotypes.isel(
+                variants=slice(first, min(first + _VARIANTS_A_PIECE, self.stop))
+            )
+            alleles = part["variant_allele"].to_numpy().astype(object)
+            yield pd.DataFrame(
+                {
+                    "contig": part["variant_contig"].to_numpy().astype(str).astype(object),
+                    "variant_id": part["variant_id"].to_numpy().astype(object),
+                    "position": part["variant_position"].to_numpy(),
+                    "allele1": alleles[:, 1],
+                    "allele2": alleles[:, 0],
+                }
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """Say what decides the genotypes."""
+        if isinstance(self.genotypes, PlinkGenotypes):
+            return self.genotypes.identity()
+        total = hashlib.sha256()
+        for piece in self.variants():
+            total.update(pd.util.hash_pandas_object(piece, index=False).to_numpy().data)
+        return {"n_variants": self.n_variants, "variants_sha256": total.hexdigest()}
+
+
+def open_source(genotypes: Genotypes, config: ScanConfig) -> Source:
+    """Open what is to be scanned and check the range.
+
+    Raises
+    ------
+    InputError
+        If files can't be used or the range is not in them.
+    """
+    if isinstance(genotypes, xr.Dataset):
+        n_variants = int(genotypes.sizes["variants"])
+        opened: PlinkGenotypes | xr.Dataset = genotypes
+    else:
+        opened = genotypes if isinstance(genotypes, PlinkGenotypes) else open_plink(genotypes)
+        n_variants = opened.n_variants
+    stop = n_variants if config.stop is None else config.stop
+    if not 0 <= config.start < stop <= n_variants:
+        raise InputError(
+            f"range {config.start} {stop}: expected 0 <= START < END <= {n_variants}, "
+            "the number of variants"
+        )
+    return Source(opened, config.start, stop)
+
+
+def scan(
+    genotypes: Genotypes,
+    null: NullModel,
+    *,
+    client: Client | None = None,
+    cluster: ClusterOptions | None = None,
+    out: str | os.PathLike[str] | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    min_maf: float = 0.05,
+    max_missing: float = 5.0,
+    count_a2: bool = False,
+    h2: Literal["refit", "null"] = "refit",
+    engine: Engine = "numba",
+    block_size: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    observers: Sequence[Observer] = (),
+) -> xr.Dataset:
+    """Fit every variant and return the results.
+
+    Parameters
+    ----------
+    genotypes : path, paths, PlinkGenotypes or Dataset
+        PLINK files, a pattern with ``@`` for the chromosome, or a Dataset as of ``open_bed``.
+    null : NullModel
+        From ``fit_null`` with the same genotypes.
+    client : distributed.Client, optional
+        Cluster to run on; its workers must see the files. A cluster of worker processes
+        on this machine by default.
+    cluster : ClusterOptions, optional
+        How to connect or what to start, where no client is given.
+    out : path, optional
+        Results store (a folder, ``.zarr``) to write. Without, results are kept in memory.
+    start, stop, min_maf, max_missing, count_a2, h2, engine
+        See ``ScanConfig``.
+    block_size : int, optional
+        Variants a block (task, chunk); chosen from the data by default.
+    resume : bool
+        Go on with an existing store; finished blocks are not fitted again.
+    overwrite : bool
+        Replace an existing store.
+    observers : sequence of Observer
+        Called with each event.
+
+    Returns
+    -------
+    Dataset
+        One variable for each column, dimension ``variants``; lazy where ``out`` is given.
+
+    Raises
+    ------
+    InputError
+        If input or options can't be used; nothing is written then.
+    StoreError
+        If the store exists, belongs to another run, or blocks failed.
+    """
+    config = ScanConfig(start, stop, min_maf, max_missing, count_a2, h2, engine)
+    if out is not None:
+        run_scan(
+            genotypes, null, config, out, client=client, cluster=cluster, block_size=block_size,
+            resume=resume, overwrite=overwrite, observers=observers,
+        )  # fmt: skip
+        return open_results(out)
+    folder = Path(tempfile.mkdtemp(prefix="hlmm_dask_"))
+    try:
+        path = folder / "results.zarr"
+        run_scan(
+            genotypes, null, config, path, client=client, cluster=cluster,
+            block_size=block_size, observers=observers,
+        )  # fmt: skip
+        return open_results(path).load()
+    finally:
+        shutil.rmtree(folder)
+
+
+def run_scan(
+    genotypes: Genotypes,
+    null: NullModel,
+    config: ScanConfig,
+    out: str | os.PathLike[str],
+    *,
+    client: Client | None = None,
+    cluster: ClusterOptions | None = None,
+    block_size: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    observers: Sequence[Observer] = (),
+) -> ResultsStore:
+    """Fill a results store; see :func:`scan`.
+
+    Returns
+    -------
+    ResultsStore
+        Complete, and marked as finished with a summary.
+    """
+    began = time.perf_counter()
+    config.check()
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite exclude each other; give one")
+    if block_size is not None and block_size < 1:
+        raise InputError(f"block size {block_size}: expected at least 1")
+    source = open_source(genotypes, config)
+    if source.n_samples != null.n_file_samples:
+        raise InputError(
+            f"the null model was fitted for genotypes of {null.n_file_samples} samples, these "
+            f"have {source.n_samples}; call fit_null with the genotypes that are scanned"
+        )
+    options = cluster or ClusterOptions()
+    options.check()
+    fingerprint = _fingerprint(source, null, config)
+    store = _open_store(
+        Path(out), source, null, config, fingerprint, block_size, resume=resume, overwrite=overwrite
+    )
+    connection: AbstractContextManager[Client] = (
+        nullcontext(client) if client is not None else connect(options)
+    )
+    with ExitStack() as stack:
+        stack.enter_context(store.lock(f"pid {os.getpid()} on {socket.gethostname()}"))
+        pending = [block.index for block in store.pending()]
+        failed: list[BlockFailed] = []
+        if pending:
+            for index in pending:
+                store.discard(index)
+            at = stack.enter_context(connection)
+            failed = _run_blocks(store, source, null, config, pending, at, observers)
+        if failed:
+            raise StoreError(
+                f"{store.path}: {len(failed)} of {store.n_blocks} blocks failed "
+                f"(block {failed[0].block}: {failed[0].error}); the others are kept, "
+                "run again with --resume"
+            )
+        seconds = time.perf_counter() - began
+        if pending or not store.is_finished:
+            store.finish(summarise(store, seconds))
+    return store
+
+
+def summarise(store: ResultsStore, seconds: float) -> dict[str, Any]:
+    """Summary of a complete store: variants by status, λ_GC of both tests, rate."""
+    counts: dict[str, int] = {}
+    for marker in store.markers():
+        for label, n in marker["counts"].items():
+            counts[label] = counts.get(label, 0) + n
+    statistics = read_columns(store, ("add_t", "var_t"))
+    return {
+        "n_variants": store.n_variants,
+        "n_fitted": counts.get(Status.OK.label, 0),
+        "counts": counts,
+        "lambda_gc_add": genomic_control_lambda(statistics["add_t"]),
+        "lambda_gc_var": genomic_control_lambda(statistics["var_t"]),
+        "seconds": seconds,
+        "variants_per_second": store.n_variants / seconds,
+    }
+
+
+def read_columns(store: ResultsStore, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Read whole columns of a store, block by block."""
+    names = tuple(names)
+    where = [INDEX[name] for name in names]
+    out = np.empty((len(names), store.n_variants))
+    for block in store.blocks():
+        out[:, block.start : block.stop] = store.read(block.start, block.stop)[:, where].T
+    return dict(zip(names, out, strict=True))
+
+
+def _block_model(null: NullModel, config: ScanConfig) -> BlockModel:
+    model = replace(null.model, fix_h2=config.h2 == "null")
+    layout = PackedLayout(null.n_file_samples, null.sample_index)
+    return block_model(model, layout, config.filters, engine=config.engine)
+
+
+def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[str, Any]:
+    options = config.fingerprint() | {"start": source.start, "stop": source.stop}
+    return {
+        "genotypes": source.identity(),
+        **options,
+        "phenotype": null.phenotype_name,
+        "model": null.name,
+        "fit_covariates": null.fit_covariates,
+        "n_samples": null.n_samples,
+        "n_random": null.n_random,
+        "null_model_sha256": null.digest(),
+        "hlmm_dask": version("hlmm-dask"),
+    }
+
+
+def _open_store(
+    path: Path,
+    source: Source,
+    null: NullModel,
+    config: ScanConfig,
+    fingerprint: dict[str, Any],
+    block_size: int | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> ResultsStore:
+    if resume and path.exists():
+        store = ResultsStore.open(path)
+        wanted = block_size or store.block_size
+        store.check_fingerprint(fingerprint | {"block_size": wanted})
+        return store
+    covariates = null.model.X.shape[1] + null.model.V.shape[1] - 2 if null.fit_covariates else 0
+    size = block_size or choose_block_size(
+        source.n_variants,
+        source.n_samples,
+        n_random=null.n_random,
+        n_covariates=covariates,
+    )
+    size = min(size, source.n_variants)
+    return ResultsStore.create(
+        path,
+        n_variants=source.n_variants,
+        block_size=size,
+        variants=source.variants(),
+        fingerprint=fingerprint | {"block_size": size},
+        attrs={
+            "model": null.name,
+            "phenotype": null.phenotype_name,
+            "n_analysed_samples": null.n_samples,
+            "first_variant": source.start,
+            "hlmm_dask": version("hlmm-dask"),
+        },
+        count_a2=config.count_a2,
+        overwrite=overwrite,
+    )
+
+
+def _run_blocks(
+    store: ResultsStore,
+    source: Source,
+    null: NullModel,
+    config: ScanConfig,
+    pending: list[int],
+    client: Client,
+    observers: Sequence[Observer],
+) -> list[BlockFailed]:
+    began = time.perf_counter()
+    task = publish_model(store, _block_model(null, config))
+    if isinstance(source.genotypes, PlinkGenotypes):
+        blocks = lazy_packed(source.genotypes, source.start, source.stop, store.block_size)
+    else:
+        blocks = lazy_dosage(source.genotypes, source.start, source.stop, store.block_size)
+    todo = sum(store.block(i).stop - store.block(i).start for i in pending)
+    n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
+    tell(
+        observers,
+        ScanStarted(
+            n_variants=store.n_variants,
+            n_blocks=store.n_blocks,
+            n_done_variants=store.n_variants - todo,
+            n_done_blocks=store.n_blocks - len(pending),
+            n_samples=null.n_samples,
+            n_workers=n_workers,
+            model=null.name,
+        ),
+    )
+    numbers, delayed = zip(*tasks(lazy_records(blocks, task), pending), strict=True)
+    futures: Sequence[Future] = client.compute(list(delayed), retries=_RETRIES)
+    block_of = {future.key: index for future, index in zip(futures, numbers, strict=True)}
+    failed: list[BlockFailed] = []
+    n_variants = n_fitted = 0
+    try:
+        for future in as_completed(futures, loop=client.loop):
+            block = store.block(block_of[future.key])
+            size = block.stop - block.start
+            if future.status == "finished":
+                record = future.result()[0, 0]
+                n_variants += record["n_variants"]
+                n_fitted += record["n_fitted"]
+                tell(
+                    observers,
+                    BlockDone(
+                        block=block.index,
+                        n_variants=record["n_variants"],
+                        n_fitted=record["n_fitted"],
+                        seconds=record["seconds"],
+                        worker=record["worker"],
+                    ),
+                )
+            else:
+                failure = BlockFailed(block.index, _reason(future), size)
+                failed.append(failure)
+                tell(observers, failure)
+            # What is released is not computed again when its worker dies.
+            future.release()
+    except BaseException:
+        client.cancel(list(futures))
+        raise
+    tell(
+        observers,
+        ScanFinished(
+            seconds=time.perf_counter() - began,
+            n_variants=n_variants,
+            n_fitted=n_fitted,
+            n_failed_blocks=len(failed),
+        ),
+    )
+    return failed
+
+
+def _reason(future: Future) -> str:
+    if future.status == "error":
+        error = future.exception()
+        lines = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return f"the task was {future.status}: the scheduler is gone or was restarted"
