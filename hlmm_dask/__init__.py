@@ -1,6 +1,6 @@
 """Heteroskedastic linear (mixed) models for whole genomes, on Dask."""
 
-from hlmm_dask.errors import InputError, StoreError
+from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.export import read_models_table
 from hlmm_dask.genotypes.dataset import open_bed
 from hlmm_dask.models.hlm import HLM
@@ -14,6 +14,7 @@ __all__ = [
     "HLMM",
     "InputError",
     "NullModel",
+    "ScanError",
     "StoreError",
     "fit_null",
     "open_bed",

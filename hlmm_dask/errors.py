@@ -11,3 +11,7 @@ class InputError(ValueError):
 
 class StoreError(RuntimeError):
     """The results store can't be used: it exists, belongs to another run, or is damaged."""
+
+
+class ScanError(RuntimeError):
+    """Blocks could not be computed; the others are kept and the run can be resumed."""

@@ -1,1 +1,1 @@
-"""Readers of genotypes: PLINK 1 files as packed bytes or as a lazy Dataset."""
+"""Genotype files: lazy readers behind one contract."""

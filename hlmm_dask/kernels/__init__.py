@@ -1,0 +1,1 @@
+"""Kernels: a block of variants and a null model in, a table of results out."""

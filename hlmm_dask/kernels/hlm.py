@@ -17,6 +17,7 @@ from hlmm_dask.models.newton import minimise
 
 FloatArray = NDArray[np.float64]
 
+
 @dataclass(frozen=True)
 class _Profile:
     """Everything at one value of β1, with α and β0 at their maximum given it; (b,) each."""

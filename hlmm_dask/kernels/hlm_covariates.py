@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlmm_dask.kernels.table import VariantFit, convergence_status
-from hlmm_dask.models.newton import minimise, solve_positive_definite
 from hlmm_dask.models.hlm import LOG_2PI
+from hlmm_dask.models.newton import minimise, solve_positive_definite
 from hlmm_dask.schema import Status
 
 FloatArray = NDArray[np.float64]
@@ -169,9 +169,7 @@ def _fit_batch(model: CovariateModel, dosage: FloatArray, tolerance: float) -> V
     start[:, :c] = model.alpha
     start[:, c + 1 : c + 1 + v] = model.beta
     rows = np.flatnonzero(~collinear)
-    out = {
-        name: np.full(b, np.nan) for name in ("add", "add_se", "var", "var_se", "loglik")
-    }
+    out = {name: np.full(b, np.nan) for name in ("add", "add_se", "var", "var_se", "loglik")}
     status = np.full(b, int(Status.COLLINEAR), dtype=np.int64)
     if rows.size:
         result = minimise(

@@ -68,7 +68,7 @@ class RandomEffectModel:
     @property
     def n_random(self) -> int:
         """Number of random effects l."""
-        return self.design.shape[1] - 2
+        return int(self.design.shape[1]) - 2
 
 
 def class_grams(model: RandomEffectModel, codes: Codes) -> FloatArray:
@@ -182,9 +182,7 @@ class _Batch:
         A_blup = (A @ blup[:, None, :, None])[:, :, :, 0]
         u_sum = w * (r1 - (c_k @ blup[:, :, None])[:, :, 0])
         uu = w**2 * (
-            r2
-            - 2.0 * (e @ blup[:, :, None])[:, :, 0]
-            + (A_blup @ blup[:, :, None])[:, :, 0]
+            r2 - 2.0 * (e @ blup[:, :, None])[:, :, 0] + (A_blup @ blup[:, :, None])[:, :, 0]
         )
         q = w[:, :, None] * (e - A_blup)
         Q = Z @ q  # (b, 2, l)
@@ -320,7 +318,7 @@ def _inverse_of_identity_plus(
 def _inverse_or_nan(matrices: FloatArray) -> FloatArray:
     """Inverse of each matrix (b, p, p), NaN where it is singular or not finite."""
     out = np.full_like(matrices, np.nan)
-    good = np.isfinite(matrices).all(axis=(1, 2))
+    good = np.asarray(np.isfinite(matrices).all(axis=(1, 2)))
     good[good] &= np.abs(np.linalg.det(matrices[good])) > 0
     out[good] = np.linalg.inv(matrices[good])
     return out

@@ -51,7 +51,7 @@ class PackedLayout:
         return (self.n_file_samples + 3) // 4
 
     def planes(self, values: FloatArray) -> FloatArray:
-        """Lay out ``values`` (n,) of the analysed samples in planes (4, n_bytes), zero elsewhere."""
+        """Lay out ``values`` (n,) of the analysed samples in planes (4, n_bytes), else zero."""
         assert values.shape == (self.n_samples,)
         out = np.zeros((4, self.n_bytes))
         out[self.sample_index & 3, self.sample_index >> 2] = values
@@ -170,7 +170,7 @@ def class_sums(
 
 
 def unpack(packed: Packed, layout: PackedLayout) -> NDArray[np.int8]:
-    """Copies of allele 1 of the analysed samples, (m, n) int8, -1 where missing."""
+    """Return copies of allele 1 of the analysed samples, (m, n) int8, -1 where missing."""
     out = np.empty((packed.shape[0], layout.n_samples), dtype=np.int8)
     _unpack(np.ascontiguousarray(packed), layout.sample_index, out)
     return out
@@ -192,8 +192,7 @@ def _sums_numpy(packed: Packed, phenotype: PackedPhenotype) -> tuple[IntArray, F
     return counts, sums
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _as_float(typing_context: Any, bits: Any) -> Any:
+def _as_float_impl(typing_context: Any, bits: Any) -> Any:
     """Reinterpret 64 bits as a double: a class is selected by AND, without a branch."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -202,16 +201,19 @@ def _as_float(typing_context: Any, bits: Any) -> Any:
     return types.float64(types.int64), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _popcount(typing_context: Any, byte: Any) -> Any:
+def _popcount_impl(typing_context: Any, byte: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
 
     return types.uint8(types.uint8), codegen
 
 
+_as_float: Any = intrinsic(_as_float_impl)
+_popcount: Any = intrinsic(_popcount_impl)
+
+
 # fastmath lets the compiler split each sum over vector lanes; NaN and infinity can't occur.
-@njit(fastmath={"reassoc", "nsz", "contract"}, nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(fastmath={"reassoc", "nsz", "contract"}, nogil=True, cache=True)
 def _sum(packed: Any, planes: Any, out: Any) -> None:  # pragma: no cover - compiled
     m, n_bytes = packed.shape
     for low in range(0, n_bytes, _CHUNK_BYTES):
@@ -243,7 +245,7 @@ def _sum(packed: Any, planes: Any, out: Any) -> None:  # pragma: no cover - comp
             out[j, 5] += q2
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _count(packed: Any, keep: Any, out: Any) -> None:  # pragma: no cover - compiled
     m, n_bytes = packed.shape
     for j in range(m):
@@ -253,15 +255,15 @@ def _count(packed: Any, keep: Any, out: Any) -> None:  # pragma: no cover - comp
             low = row[b] & np.uint8(0x55)
             high = (row[b] >> np.uint8(1)) & np.uint8(0x55)
             mask = keep[b]
-            n0 += np.int64(_popcount(np.uint8(~(low | high) & mask)))
-            n1 += np.int64(_popcount(np.uint8(low & ~high & mask)))
-            n2 += np.int64(_popcount(np.uint8(high & ~low & mask)))
+            n0 += int(_popcount(np.uint8(~(low | high) & mask)))
+            n1 += int(_popcount(np.uint8(low & ~high & mask)))
+            n2 += int(_popcount(np.uint8(high & ~low & mask)))
         out[j, 0] = n0
         out[j, 1] = n1
         out[j, 2] = n2
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _unpack(packed: Any, sample_index: Any, out: Any) -> None:  # pragma: no cover - compiled
     for j in range(packed.shape[0]):
         for i in range(sample_index.shape[0]):

@@ -119,7 +119,9 @@ def classify(
 
     results[:, INDEX["n_samples"]] = n_called
     results[:, INDEX["minor_allele_frequency"]] = np.where(unknown, np.nan, maf)
-    results[:, INDEX["effect_allele_frequency"]] = 1.0 - frequency if filters.count_a2 else frequency
+    results[:, INDEX["effect_allele_frequency"]] = (
+        1.0 - frequency if filters.count_a2 else frequency
+    )
     results[:, INDEX["status"]] = status
     return np.asarray(mean)
 

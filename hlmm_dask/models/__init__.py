@@ -1,0 +1,1 @@
+"""Models: numpy and scipy only, one model at a time."""

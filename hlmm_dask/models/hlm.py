@@ -216,9 +216,7 @@ class HLM:
             value = np.array([-2.0 * self.loglik(alpha, beta)])
             return value, self.grad_beta(alpha, beta)[None], profile[None]
 
-        result = minimise(
-            evaluate, start[None], tolerance=tolerance, max_iterations=max_iterations
-        )
+        result = minimise(evaluate, start[None], tolerance=tolerance, max_iterations=max_iterations)
         beta = result.x[0]
         alpha = self.alpha_mle(beta)
         alpha_cov, beta_cov = self.alpha_cov(beta), self.beta_cov()

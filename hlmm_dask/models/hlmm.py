@@ -129,13 +129,17 @@ class HLMM:
         return len(self.y)
 
     @cached_property
+    def mean_square(self) -> float:
+        """Mean squared residual of ordinary least squares."""
+        return float(np.mean((self.y - self.X @ self.alpha_ols()) ** 2))
+
+    @property
     def h2_min(self) -> float:
         """Lower bound of h2: 1e-5 times the mean squared residual of least squares.
 
         It is 1e-5 for a standardised phenotype, hlmm's bound, and moves with the unit of y.
         """
-        residual = self.y - self.X @ self.alpha_ols()
-        return H2_MIN * float(np.mean(residual**2))
+        return H2_MIN * self.mean_square
 
     # -- likelihood ---------------------------------------------------------------------------
 
@@ -235,7 +239,7 @@ class HLMM:
             Estimates; ``convergence`` says whether they are a maximum.
         """
         bound = self.h2_min if h2_min is None else h2_min
-        h2_start = max(self.h2_min / H2_MIN * 0.05 if h2_init is None else h2_init, bound)
+        h2_start = max(0.05 * self.mean_square if h2_init is None else h2_init, bound)
         c, v = self.X.shape[1], self.V.shape[1]
         if start is None:
             alpha = self.alpha_ols()
@@ -355,9 +359,10 @@ class HLMM:
         hessian[c:-1, c:-1] += 2.0 * (Vu.T @ state.solve(G, Vu))
 
         # ∂β_a∂h2 = -tr(D V_a PGGᵀP) + 2 (D V_a u)ᵀ PG Gᵀu, with PG = D⁻¹GΛ⁻¹ = D⁻¹U L⁻¹
-        PG = state.weight[:, None] * linalg.solve_triangular(
-            state.chol, U.T, lower=True, trans="T", check_finite=False
-        ).T
+        PG = (
+            state.weight[:, None]
+            * linalg.solve_triangular(state.chol, U.T, lower=True, trans="T", check_finite=False).T
+        )
         row_norm = state.variance * np.sum(PG * PG, axis=1)
         hessian[c:-1, -1] = -(V.T @ row_norm) + 2.0 * (Vu.T @ (PG @ gamma))
         hessian[-1, -1] = -np.sum(K * K) + 2.0 * gamma @ (K @ gamma)

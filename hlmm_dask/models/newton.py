@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-Evaluate = Callable[
-    [FloatArray, IntArray], tuple[FloatArray, FloatArray, FloatArray]
-]
+Evaluate = Callable[[FloatArray, IntArray], tuple[FloatArray, FloatArray, FloatArray]]
 
 # A step is taken without asking whether the value falls when the fall it predicts
 # drowns in the value's own rounding error.
@@ -63,7 +61,7 @@ class NewtonResult:
     @property
     def converged(self) -> NDArray[np.bool_]:
         """Whether each problem converged, (b,)."""
-        return self.convergence == Convergence.CONVERGED
+        return np.asarray(self.convergence == Convergence.CONVERGED)
 
 
 def solve_positive_definite(
@@ -203,7 +201,7 @@ def minimise(
         One row per problem, with the reason why its iteration ended.
     """
     x = np.array(start, dtype=np.float64)
-    b, p = x.shape
+    b = len(x)
     rows = np.arange(b)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         value, gradient, hessian = evaluate(x, rows)
@@ -247,9 +245,7 @@ def minimise(
                 target = value[index] - _SUFFICIENT_DECREASE * (
                     length[searching] * predicted[searching]
                 )
-                good = (new_value <= target + slack) & _finite(
-                    new_value, new_gradient, new_hessian
-                )
+                good = (new_value <= target + slack) & _finite(new_value, new_gradient, new_hessian)
                 taken = index[good]
                 x[taken] = trial[good]
                 value[taken] = new_value[good]
@@ -269,4 +265,4 @@ def minimise(
 def _finite(value: FloatArray, gradient: FloatArray, hessian: FloatArray) -> NDArray[np.bool_]:
     flat = hessian.reshape(len(value), -1)
     # A sum is finite only if every term is, and costs one pass.
-    return np.isfinite(value + gradient.sum(axis=1) + flat.sum(axis=1))
+    return np.asarray(np.isfinite(value + gradient.sum(axis=1) + flat.sum(axis=1)))

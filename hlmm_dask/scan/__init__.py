@@ -1,0 +1,1 @@
+"""The scan: null model, plan, graph, run."""

@@ -45,7 +45,10 @@ class ClusterOptions:
             raise InputError("--scheduler and --scheduler-file exclude each other; give one")
         if self.scheduler_file and not Path(self.scheduler_file).is_file():
             raise InputError(f"{self.scheduler_file}: no such scheduler file")
-        for name, value in (("workers", self.workers), ("threads-per-worker", self.threads_per_worker)):
+        for name, value in (
+            ("workers", self.workers),
+            ("threads-per-worker", self.threads_per_worker),
+        ):
             if value is not None and value < 1:
                 raise InputError(f"--{name} {value}: expected at least 1")
         if self.memory_limit not in ("auto", "0"):
@@ -84,7 +87,7 @@ def connect(options: ClusterOptions) -> Iterator[Client]:
             except TimeoutError as error:
                 raise InputError(
                     f"{target}: no worker within {options.timeout:g} s; start workers with "
-                    f"'dask worker {client.scheduler.address}'"
+                    f"'dask worker {target}'"
                 ) from error
             yield client
         return

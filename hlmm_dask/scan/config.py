@@ -55,5 +55,5 @@ class ScanConfig:
         return Filters(self.min_maf, self.max_missing, self.count_a2)
 
     def fingerprint(self) -> dict[str, Any]:
-        """The options by name."""
+        """Return the options by name."""
         return asdict(self)

@@ -59,9 +59,7 @@ def publish_model(store: ResultsStore, model: BlockModel) -> BlockTask:
     return BlockTask(store, hashlib.sha256(content).hexdigest())
 
 
-def lazy_packed(
-    genotypes: PlinkGenotypes, start: int, stop: int, block_size: int
-) -> da.Array:
+def lazy_packed(genotypes: PlinkGenotypes, start: int, stop: int, block_size: int) -> da.Array:
     """Packed genotypes of the variants start..stop-1 as a Dask array chunked by variant.
 
     Returns
@@ -69,7 +67,7 @@ def lazy_packed(
     dask.array.Array
         (stop - start, n_bytes) uint8; nothing is read until a block is computed.
     """
-    return da.map_blocks(
+    array: da.Array = da.map_blocks(
         _read_packed,
         genotypes,
         start,
@@ -80,13 +78,15 @@ def lazy_packed(
         # Without meta dask would call the reader while the graph is built.
         meta=np.empty((0, 0), dtype=np.uint8),
     )
+    return array
 
 
 def lazy_dosage(dataset: xr.Dataset, start: int, stop: int, block_size: int) -> da.Array:
     """Dosages of the variants start..stop-1 of a Dataset, chunked by variant."""
     dosage = dataset["call_dosage"].transpose("variants", "samples").data
     array = dosage if isinstance(dosage, da.Array) else da.from_array(np.asarray(dosage))
-    return array[start:stop].rechunk((_chunks(stop - start, block_size), -1))
+    chunked: da.Array = array[start:stop].rechunk((_chunks(stop - start, block_size), -1))
+    return chunked
 
 
 def lazy_records(blocks: da.Array, task: BlockTask) -> da.Array:
@@ -98,7 +98,7 @@ def lazy_records(blocks: da.Array, task: BlockTask) -> da.Array:
         (n_blocks, 1) object: dicts with ``n_variants``, ``n_fitted``, ``seconds``, ``worker``.
     """
     n_blocks = blocks.numblocks[0]
-    return da.map_blocks(
+    array: da.Array = da.map_blocks(
         _fit_and_store,
         blocks,
         task,
@@ -106,6 +106,7 @@ def lazy_records(blocks: da.Array, task: BlockTask) -> da.Array:
         dtype=object,
         meta=np.empty((0, 0), dtype=object),
     )
+    return array
 
 
 def tasks(records: da.Array, indices: list[int]) -> Iterator[tuple[int, Any]]:

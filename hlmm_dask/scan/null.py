@@ -184,9 +184,7 @@ def fit_null(
     if random_genotypes is not None or random_table is not None:
         columns = random_effects(
             aligned.ids,
-            _table(random_table, missing)
-            if random_table is not None
-            else _plink(random_genotypes),
+            _table(random_table, missing) if random_table is not None else _plink(random_genotypes),
         )
         G, notes = columns.G, notes + columns.notes
     fitted = fit_null_arrays(aligned, G, fit_covariates=fit_covariates, h2_init=h2_init)
@@ -205,7 +203,7 @@ def fit_null_arrays(
     X = np.column_stack([ones, aligned.standardised_mean_covariates()])
     V = np.column_stack([ones, aligned.standardised_variance_covariates()])
     y = aligned.y
-    null = _converged(HLM(y, X, V).fit(), f"phenotype '{aligned.phenotype_name}'")
+    null = converged(HLM(y, X, V).fit(), f"phenotype '{aligned.phenotype_name}'")
     model = DenseModel(y, X, V, null.alpha, null.beta)
     if not fit_covariates:
         adjusted = (y - X @ null.alpha) * np.exp(-0.5 * (V @ null.beta))
@@ -214,9 +212,10 @@ def fit_null_arrays(
     if G is not None:
         mixed = HLMM(model.y, model.X, model.V, G)
         # The adjusted phenotype has unit variance by construction.
-        bound = mixed.h2_min if fit_covariates else H2_MIN
-        random = _converged(
-            mixed.fit(h2_init=h2_init * bound / H2_MIN, h2_min=bound),
+        scale = mixed.mean_square if fit_covariates else 1.0
+        bound = H2_MIN * scale
+        random = converged(
+            mixed.fit(h2_init=h2_init * scale, h2_min=bound),
             f"phenotype '{aligned.phenotype_name}', random effects",
         )
         model = replace(
@@ -228,8 +227,10 @@ def fit_null_arrays(
         n_file_samples=aligned.n_samples,
         sample_index=aligned.sample_index,
         phenotype_name=aligned.phenotype_name,
-        mean_effects=_effects(aligned.mean_names, null.alpha, null.alpha_se, aligned.mean_scale),
-        variance_effects=_effects(
+        mean_effects=effects_per_unit(
+            aligned.mean_names, null.alpha, null.alpha_se, aligned.mean_scale
+        ),
+        variance_effects=effects_per_unit(
             aligned.variance_names, null.beta, null.beta_se, aligned.variance_scale
         ),
         loglik=null.loglik,
@@ -241,14 +242,16 @@ def fit_null_arrays(
     )
 
 
-def _effects(
+def effects_per_unit(
     names: tuple[str, ...], effects: FloatArray, errors: FloatArray, scale: FloatArray
 ) -> Effects:
+    """Effects per unit of each covariate in its file, given those of standardised covariates."""
     unit = np.concatenate([[1.0], scale])
     return Effects(("Intercept", *names), effects / unit, errors / unit)
 
 
-def _converged(fit: _Fit, what: str) -> _Fit:
+def converged(fit: _Fit, what: str) -> _Fit:
+    """Return the fit, or raise an `InputError` that says why it is not a maximum."""
     if not fit.converged:
         reason = fit.convergence.name.lower().replace("_", " ")
         raise InputError(

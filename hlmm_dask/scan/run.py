@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 from distributed import Client, Future, as_completed
 
-from hlmm_dask.errors import InputError, StoreError
+from hlmm_dask.errors import InputError, ScanError
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.kernels.block import BlockModel, block_model
 from hlmm_dask.kernels.packed import Engine, PackedLayout
@@ -186,7 +186,9 @@ def scan(
     InputError
         If input or options can't be used; nothing is written then.
     StoreError
-        If the store exists, belongs to another run, or blocks failed.
+        If the store exists or belongs to another run.
+    ScanError
+        If blocks failed; the others are kept.
     """
     config = ScanConfig(start, stop, min_maf, max_missing, count_a2, h2, engine)
     if out is not None:
@@ -258,7 +260,7 @@ def run_scan(
             at = stack.enter_context(connection)
             failed = _run_blocks(store, source, null, config, pending, at, observers)
         if failed:
-            raise StoreError(
+            raise ScanError(
                 f"{store.path}: {len(failed)} of {store.n_blocks} blocks failed "
                 f"(block {failed[0].block}: {failed[0].error}); the others are kept, "
                 "run again with --resume"
@@ -390,7 +392,7 @@ def _run_blocks(
         ),
     )
     numbers, delayed = zip(*tasks(lazy_records(blocks, task), pending), strict=True)
-    futures: Sequence[Future] = client.compute(list(delayed), retries=_RETRIES)
+    futures: Sequence[Future[Any]] = client.compute(list(delayed), retries=_RETRIES)
     block_of = {future.key: index for future, index in zip(futures, numbers, strict=True)}
     failed: list[BlockFailed] = []
     n_variants = n_fitted = 0
@@ -433,7 +435,7 @@ def _run_blocks(
     return failed
 
 
-def _reason(future: Future) -> str:
+def _reason(future: "Future[Any]") -> str:
     if future.status == "error":
         error = future.exception()
         lines = str(error).strip().splitlines()

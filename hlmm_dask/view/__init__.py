@@ -1,0 +1,1 @@
+"""Views: they read events and results, no more."""

@@ -1,0 +1,310 @@
+"""Command lines: arguments to calls, errors to one line and an exit code."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from hlmm_dask.errors import InputError, ScanError, StoreError
+
+if TYPE_CHECKING:
+    from hlmm_dask.scan.job import ScanJob
+
+EXIT_OK, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 75
+
+
+def scan_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-scan``: fit every variant of a genome. Returns the exit code."""
+    return _run(_scan_parser(), argv, _scan)
+
+
+def hlmm_chr_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-chr``: hlmm_chr.py's command line on the same engine. Returns the exit code."""
+    return _run(_chr_parser(), argv, _chr)
+
+
+def fit_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-fit``: fit_hlmm_model.py's command line, one model without variants."""
+    return _run(_fit_parser(), argv, _fit)
+
+
+def dispersion_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-dispersion``: add dispersion effects to an existing table."""
+    return _run(_dispersion_parser(), argv, _dispersion)
+
+
+def _run(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    command: Callable[[argparse.Namespace], None],
+) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = parser.parse_args(arguments)
+    try:
+        command(options)
+    except (InputError, StoreError) as error:
+        return _complain(parser.prog, error, EXIT_INPUT)
+    except ScanError as error:
+        return _complain(parser.prog, error, EXIT_FAILED)
+    except OSError as error:
+        return _complain(
+            parser.prog, error, EXIT_INTERRUPTED if _resumable(options) else EXIT_INPUT
+        )
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog}: interrupted", file=sys.stderr)
+        if _resumable(options):
+            again = [a for a in arguments if a not in ("--overwrite", "--resume")]
+            print(f"finished blocks are kept; go on with:\n  {_command(parser, again)} --resume",
+                  file=sys.stderr)  # fmt: skip
+        return EXIT_INTERRUPTED
+    return EXIT_OK
+
+
+def _complain(program: str, error: Exception, code: int) -> int:
+    print(f"{program}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+    return code
+
+
+def _resumable(options: argparse.Namespace) -> bool:
+    return hasattr(options, "resume") and Path(f"{options.outprefix}.zarr").exists()
+
+
+def _command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> str:
+    return shlex.join([*parser.prog.split(), *arguments])
+
+
+# -- parsers ----------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Options with hyphens or underscores; errors in one line, exit code 2."""
+
+    def option(self, name: str, **settings: Any) -> None:
+        """Add ``--name`` in both spellings."""
+        names = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"])
+        self.add_argument(*names, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_INPUT, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _parser(program: str, description: str) -> _Parser:
+    return _Parser(
+        prog=program,
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _add_model_options(parser: _Parser) -> None:
+    parser.option("mean-covar", metavar="FILE", help="covariates of the mean: FID IID values")
+    parser.option(
+        "var-covar", metavar="FILE", help="covariates of the log variance: FID IID values"
+    )
+    parser.option("random-gts", metavar="FILE", help=".bed with the variants of the random effects")
+    parser.option(
+        "random-gts-txt",
+        action="store_true",
+        help="--random_gts is a text file: FID IID x1 x2 ...",
+    )
+    parser.option("h2-init", type=float, default=0.05,
+                  help="start of h2, as a share of the phenotype's variance")  # fmt: skip
+    parser.option("phen-index", default="1", metavar="N|NAME",
+                  help="column of the phenotype file: number from 1, or name")  # fmt: skip
+    parser.option("missing-char", default="NA", help="missing value in the tables")
+    parser.option("no-h2-estimate", action="store_true", help="don't write the h2 estimate")
+
+
+def _add_scan_options(parser: _Parser) -> None:
+    _add_model_options(parser)
+    parser.option(
+        "fit-covariates",
+        action="store_true",
+        help="keep the covariates in every model; else project out (mean) and rescale (variance)",
+    )
+    parser.option("min-maf", type=float, default=0.05, help="fit variants with MAF above this")
+    parser.option("max-missing", type=float, default=5.0,
+                  help="fit variants with a percentage of missing calls below this")  # fmt: skip
+    parser.option("no-covariate-estimates", action="store_true",
+                  help="don't write the covariates' effects")  # fmt: skip
+
+
+def _add_run_options(parser: _Parser) -> None:
+    group = parser.add_argument_group("cluster and output")
+
+    def option(name: str, **settings: Any) -> None:
+        names = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"])
+        group.add_argument(*names, **settings)
+
+    option("scheduler", metavar="ADDRESS", help="running Dask scheduler, tcp://host:port")
+    option("scheduler-file", metavar="FILE", help="file with a running scheduler's address")
+    option("workers", type=int, help="worker processes; all cores by default")
+    option("threads-per-worker", type=int, default=1, help="threads of each")
+    option("memory-limit", default="auto", help="memory of each worker, such as 4GiB")
+    option("block-size", type=int, help="variants a block; chosen from the data by default")
+    option("h2", choices=["refit", "null"], default="refit",
+           help="estimate h2 for every variant, or keep the null model's")  # fmt: skip
+    option("dispersion", action="store_true", help="estimate dispersion effects")
+    option("parquet", action="store_true", help="write OUTPREFIX.parquet too")
+    option("resume", action="store_true", help="go on with OUTPREFIX.zarr")
+    option("overwrite", action="store_true", help="replace existing output")
+    option("engine", choices=["numba", "numpy"], default="numba",
+           help="compiled sums, or plain array operations (slow, same numbers)")  # fmt: skip
+
+
+def _scan_parser() -> _Parser:
+    parser = _parser(
+        "hlmm-scan", "Scan a genome for variants that change mean and spread of a trait."
+    )
+    parser.add_argument(
+        "genofile", nargs="+",
+        help=".bed with .bim and .fam beside it, several, or a pattern with @ for the chromosome",
+    )  # fmt: skip
+    parser.add_argument("phenofile", help="FID IID values")
+    parser.add_argument("outprefix", help="start of the output files' names")
+    parser.option("range", nargs=2, type=int, metavar=("START", "END"),
+                  help="only these variants, 0-based, END not included")  # fmt: skip
+    parser.option("count-A2", dest="count_a2", action="store_true",
+                  help="effects per copy of allele 2 (.bim column 6), not allele 1")  # fmt: skip
+    _add_scan_options(parser)
+    _add_run_options(parser)
+    return parser
+
+
+def _chr_parser() -> _Parser:
+    parser = _parser(
+        "hlmm_chr.py", "hlmm_chr.py's command line: fit the variants START to END-1 of a .bed."
+    )
+    parser.add_argument("genofile", help=".bed with .bim and .fam beside it")
+    parser.add_argument("start", type=int, help="first variant, 0-based")
+    parser.add_argument("end", type=int, help="variant to stop before")
+    parser.add_argument("phenofile", help="FID IID values")
+    parser.add_argument("outprefix", help="start of the output files' names")
+    parser.option("whole-chr", action="store_true", help="all variants; START and END are ignored")
+    parser.option("append", action="store_true",
+                  help="add the rows to an existing OUTPREFIX.models.gz")  # fmt: skip
+    _add_scan_options(parser)
+    parser.option("workers", type=int, help="worker processes; all cores by default")
+    return parser
+
+
+def _fit_parser() -> _Parser:
+    parser = _parser(
+        "fit_hlmm_model.py", "fit_hlmm_model.py's command line: fit one model, without variants."
+    )
+    parser.add_argument("phenofile", help="FID IID values")
+    parser.add_argument("outprefix", help="start of the output files' names")
+    _add_model_options(parser)
+    return parser
+
+
+def _dispersion_parser() -> _Parser:
+    parser = _parser("hlmm-dispersion", "Add dispersion effects to a table of a scan, or of hlmm.")
+    parser.add_argument("table", help="OUTPREFIX.models.gz")
+    parser.add_argument("out", help="table to be written (gzipped)")
+    parser.option("overwrite", action="store_true", help="replace an existing table")
+    return parser
+
+
+# -- commands ---------------------------------------------------------------------------------
+# Imported late: --help and mistyped options answer at once.
+
+
+def _scan(options: argparse.Namespace) -> None:
+    from hlmm_dask.scan.job import ScanJob
+
+    start, stop = options.range or (0, None)
+    _watch(
+        ScanJob(
+            genofile=options.genofile if len(options.genofile) > 1 else options.genofile[0],
+            phenofile=options.phenofile,
+            outprefix=options.outprefix,
+            start=start,
+            stop=stop,
+            count_a2=options.count_a2,
+            h2=options.h2,
+            engine=options.engine,
+            scheduler=options.scheduler,
+            scheduler_file=options.scheduler_file,
+            threads_per_worker=options.threads_per_worker,
+            memory_limit=options.memory_limit,
+            block_size=options.block_size,
+            dispersion=options.dispersion,
+            parquet=options.parquet,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            **_common(options),
+        )
+    )
+
+
+def _chr(options: argparse.Namespace) -> None:
+    from hlmm_dask.scan.job import ScanJob
+
+    print(
+        "effects are per copy of allele 2 (.bim column 6), as hlmm counted; "
+        "hlmm-scan counts allele 1",
+        file=sys.stderr,
+    )
+    _watch(
+        ScanJob(
+            genofile=options.genofile,
+            phenofile=options.phenofile,
+            outprefix=options.outprefix,
+            start=0 if options.whole_chr else options.start,
+            stop=None if options.whole_chr else options.end,
+            count_a2=True,
+            append=options.append,
+            overwrite=True,
+            keep_store=False,
+            **_common(options),
+        )
+    )
+
+
+def _watch(job: "ScanJob") -> None:
+    from hlmm_dask.scan.job import run_job
+    from hlmm_dask.view.terminal import TerminalProgress, print_summary
+
+    with TerminalProgress() as progress:
+        summary = run_job(job, (progress,))
+    print_summary(summary, title=f"{job.output('.models.gz')}")
+
+
+def _common(options: argparse.Namespace) -> dict[str, Any]:
+    names = (
+        "mean_covar", "var_covar", "random_gts", "random_gts_txt", "h2_init", "phen_index",
+        "missing_char", "no_h2_estimate", "fit_covariates", "min_maf", "max_missing",
+        "no_covariate_estimates", "workers",
+    )  # fmt: skip
+    return {name: getattr(options, name) for name in names}
+
+
+def _dispersion(options: argparse.Namespace) -> None:
+    from hlmm_dask.scan.job import add_dispersion
+
+    print(add_dispersion(options.table, options.out, overwrite=options.overwrite), file=sys.stderr)
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from hlmm_dask.scan.job import fit_model
+
+    fit_model(
+        phenofile=options.phenofile,
+        outprefix=options.outprefix,
+        mean_covar=options.mean_covar,
+        var_covar=options.var_covar,
+        random_gts=options.random_gts,
+        random_gts_txt=options.random_gts_txt,
+        h2_init=options.h2_init,
+        phen_index=options.phen_index,
+        missing_char=options.missing_char,
+        no_h2_estimate=options.no_h2_estimate,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(scan_main())

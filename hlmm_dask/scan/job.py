@@ -1,0 +1,322 @@
+"""A whole job: from files to the finished table and the null model's files."""
+
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hlmm_dask.durable import replacing
+from hlmm_dask.errors import InputError, StoreError
+from hlmm_dask.export import read_models_table, write_parquet, write_tsv
+from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.kernels.packed import Engine
+from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersion_effects
+from hlmm_dask.models.hlm import HLM, HLMFit
+from hlmm_dask.models.hlmm import HLMM, HLMMFit
+from hlmm_dask.random_effects import random_effects
+from hlmm_dask.samples import align
+from hlmm_dask.scan.cluster import ClusterOptions
+from hlmm_dask.scan.config import ScanConfig
+from hlmm_dask.scan.events import Note, Observer, tell
+from hlmm_dask.scan.null import Effects, NullModel, converged, effects_per_unit, fit_null
+from hlmm_dask.scan.run import read_columns, run_scan
+from hlmm_dask.schema import DISPERSION_COLUMNS
+from hlmm_dask.store import ResultsStore
+from hlmm_dask.tables import read_table
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """Everything that a command line says; names as the options of ``hlmm-scan``."""
+
+    genofile: str | list[str]
+    phenofile: str
+    outprefix: str
+    start: int = 0
+    stop: int | None = None
+    mean_covar: str | None = None
+    var_covar: str | None = None
+    fit_covariates: bool = False
+    random_gts: str | None = None
+    random_gts_txt: bool = False
+    h2_init: float = 0.05
+    phen_index: str = "1"
+    min_maf: float = 0.05
+    missing_char: str = "NA"
+    max_missing: float = 5.0
+    no_covariate_estimates: bool = False
+    no_h2_estimate: bool = False
+    count_a2: bool = False
+    h2: Literal["refit", "null"] = "refit"
+    engine: Engine = "numba"
+    scheduler: str | None = None
+    scheduler_file: str | None = None
+    workers: int | None = None
+    threads_per_worker: int = 1
+    memory_limit: str = "auto"
+    block_size: int | None = None
+    dispersion: bool = False
+    parquet: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    append: bool = False
+    keep_store: bool = True
+
+    @property
+    def config(self) -> ScanConfig:
+        """What decides the numbers."""
+        return ScanConfig(
+            self.start, self.stop, self.min_maf, self.max_missing, self.count_a2, self.h2,
+            self.engine,
+        )  # fmt: skip
+
+    @property
+    def cluster(self) -> ClusterOptions:
+        """Where it runs."""
+        return ClusterOptions(
+            self.scheduler, self.scheduler_file, self.workers, self.threads_per_worker,
+            self.memory_limit,
+        )  # fmt: skip
+
+    def output(self, suffix: str) -> Path:
+        """Path of an output file."""
+        return Path(f"{self.outprefix}{suffix}")
+
+
+def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, Any]:
+    """Scan, and write the table and the null model's files.
+
+    Returns
+    -------
+    dict
+        The summary: variants read, fitted, left out by reason, λ_GC of both tests, seconds.
+
+    Raises
+    ------
+    InputError, StoreError
+        Before any work, if input or output can't be used.
+    ScanError
+        If blocks failed.
+    """
+    job.config.check()
+    job.cluster.check()
+    _check_output(job)
+    genotypes = open_plink(job.genofile)
+    for note in genotypes.notes:
+        tell(observers, Note(note))
+    null = _fit_null(job, genotypes)
+    for text in (_accounting(null), *null.notes):
+        tell(observers, Note(text))
+    with ExitStack() as stack:
+        path = job.output(".zarr")
+        if not job.keep_store:
+            parent = path.resolve().parent
+            folder = tempfile.mkdtemp(prefix=f".{path.name}.", dir=parent)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            path = Path(folder) / path.name
+        store = run_scan(
+            genotypes,
+            null,
+            job.config,
+            path,
+            cluster=job.cluster,
+            block_size=job.block_size,
+            resume=job.resume,
+            overwrite=job.overwrite and job.keep_store,
+            observers=observers,
+        )
+        summary = store.summary() or {}
+        extra: dict[str, NDArray[np.float64]] = {}
+        if job.dispersion:
+            result = estimate_dispersion(store)
+            if isinstance(result, NotEstimable):
+                tell(observers, Note(f"no dispersion effects: {result.reason}"))
+            else:
+                extra = dispersion_columns(result)
+                summary |= {"slope of var on add": f"{result.r_av:.6g}"}
+        write_tsv(store, job.output(".models.gz"), extra=extra, append=job.append)
+        if job.parquet:
+            write_parquet(store, job.output(".parquet"), extra=extra)
+    _write_null(job, null)
+    return summary
+
+
+def estimate_dispersion(store: ResultsStore) -> DispersionResult | NotEstimable:
+    """Dispersion effects of all variants of a complete store."""
+    columns = read_columns(store, ("add", "add_se", "var", "var_se"))
+    return dispersion_effects(columns["add"], columns["add_se"], columns["var"], columns["var_se"])
+
+
+def add_dispersion(table: str, out: str, *, overwrite: bool = False) -> str:
+    """Add dispersion effects to a text table; see ``hlmm-dispersion``.
+
+    Returns
+    -------
+    str
+        One line on the fitted relation.
+
+    Raises
+    ------
+    InputError
+        If the table can't be read, ``out`` exists, or nothing can be estimated.
+    """
+    target = Path(out)
+    if target.exists() and not overwrite:
+        raise InputError(f"{target}: exists; give --overwrite or another name")
+    frame = read_models_table(table)
+    result = dispersion_effects(frame["add"], frame["add_se"], frame["var"], frame["var_se"])
+    if isinstance(result, NotEstimable):
+        raise InputError(f"{table}: no dispersion effects: {result.reason}")
+    headers = {column.name: column.header for column in DISPERSION_COLUMNS}
+    for name, values in dispersion_columns(result).items():
+        frame[headers[name]] = values
+    with replacing(target) as file:
+        frame.to_csv(file, sep="\t", index=False, na_rep="NaN", compression="gzip")
+    return f"{result.n_used:,} variants, slope of var on add {result.r_av:.6g}"
+
+
+def dispersion_columns(result: DispersionResult) -> dict[str, NDArray[np.float64]]:
+    """Columns of dispersion effects by their names in ``schema.DISPERSION_COLUMNS``."""
+    return {
+        "dispersion": result.dispersion,
+        "dispersion_se": result.dispersion_se,
+        "dispersion_t": result.dispersion_t,
+        "dispersion_neg_log10_p": result.dispersion_neg_log10_p,
+    }
+
+
+def _check_output(job: ScanJob) -> None:
+    folder = job.output("").absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder for the output; create it")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: not writable; choose another OUTPREFIX")
+    if job.resume or job.overwrite or job.append:
+        return
+    for suffix in (".zarr", ".models.gz", ".parquet"):
+        if job.output(suffix).exists():
+            raise StoreError(
+                f"{job.output(suffix)}: exists; give --resume to go on with {job.output('.zarr')}, "
+                "or --overwrite"
+            )
+
+
+def _fit_null(job: ScanJob, genotypes: PlinkGenotypes) -> NullModel:
+    return fit_null(
+        genotypes,
+        job.phenofile,
+        phenotype_column=phenotype_selector(job.phen_index),
+        mean_covariates=job.mean_covar,
+        variance_covariates=job.var_covar,
+        random_genotypes=None if job.random_gts_txt else job.random_gts,
+        random_table=job.random_gts if job.random_gts_txt else None,
+        fit_covariates=job.fit_covariates,
+        h2_init=job.h2_init,
+        missing=(job.missing_char,),
+    )
+
+
+def phenotype_selector(text: str) -> str | int:
+    """Read a phenotype's number (from 1) or name from the text of an option."""
+    return int(text) if text.isdecimal() else text
+
+
+def _accounting(null: NullModel) -> str:
+    steps = ", ".join(f"{n:,} {step}" for step, n in null.accounting)
+    return f"samples of phenotype '{null.phenotype_name}': {steps}"
+
+
+def _write_null(job: ScanJob, null: NullModel) -> None:
+    if not job.no_covariate_estimates:
+        write_effects(job.output(".null_mean_effects.txt"), null.mean_effects)
+        write_effects(job.output(".null_variance_effects.txt"), null.variance_effects)
+    if null.h2 is not None and not job.no_h2_estimate:
+        write_estimate(job.output(".null_h2.txt"), null.h2, null.h2_se)
+
+
+def write_effects(path: Path, effects: Effects) -> None:
+    """Write name, effect and standard error, tab separated, one line each, as hlmm does."""
+    rows = zip(effects.names, effects.effects, effects.standard_errors, strict=True)
+    _write_text(path, "".join(f"{name}\t{float(e)!r}\t{float(se)!r}\n" for name, e, se in rows))
+
+
+def write_estimate(path: Path, value: float, standard_error: float | None) -> None:
+    """Write a value and its standard error, one line each, as hlmm does."""
+    se = "NaN" if standard_error is None or np.isnan(standard_error) else repr(standard_error)
+    _write_text(path, f"{value!r}\n{se}\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def fit_model(
+    *,
+    phenofile: str,
+    outprefix: str,
+    mean_covar: str | None = None,
+    var_covar: str | None = None,
+    random_gts: str | None = None,
+    random_gts_txt: bool = False,
+    h2_init: float = 0.05,
+    phen_index: str = "1",
+    missing_char: str = "NA",
+    no_h2_estimate: bool = False,
+) -> None:
+    """Fit one model without variants and write its estimates; names as the command's options.
+
+    Without random effects HLM, with them HLMM of all parameters jointly. Writes
+    ``OUTPREFIX.mean_effects.txt``, ``OUTPREFIX.variance_effects.txt`` and, with random effects,
+    ``OUTPREFIX.h2.txt``.
+    """
+    missing = (missing_char,)
+    folder = Path(outprefix).absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder for the output; create it")
+    source = None
+    if random_gts is not None:
+        source = (
+            read_table(random_gts, missing=missing) if random_gts_txt else open_plink(random_gts)
+        )
+    aligned = align(
+        source.samples if isinstance(source, PlinkGenotypes) else None,
+        read_table(phenofile, missing=missing),
+        phenotype_column=phenotype_selector(phen_index),
+        mean_covariates=None if mean_covar is None else read_table(mean_covar, missing=missing),
+        variance_covariates=None if var_covar is None else read_table(var_covar, missing=missing),
+        genotypes_name=str(random_gts),
+    )
+    ones = np.ones((aligned.n_samples, 1))
+    X = np.column_stack([ones, aligned.standardised_mean_covariates()])
+    V = np.column_stack([ones, aligned.standardised_variance_covariates()])
+    what = f"phenotype '{aligned.phenotype_name}'"
+    notes = aligned.notes
+    if source is None:
+        fit: HLMFit | HLMMFit = converged(HLM(aligned.y, X, V).fit(), what)
+    else:
+        columns = random_effects(aligned.ids, source)
+        notes = notes + columns.notes
+        mixed = HLMM(aligned.y, X, V, columns.G)
+        scale = mixed.mean_square
+        random = converged(mixed.fit(h2_init=h2_init * scale), what)
+        fit = random
+        print(f"h2 {random.h2:.6g} (SE {random.h2_se:.3g})", file=sys.stderr)
+        if not no_h2_estimate:
+            write_estimate(Path(f"{outprefix}.h2.txt"), random.h2, random.h2_se)
+    for note in notes:
+        print(note, file=sys.stderr)
+    for suffix, names, effects, errors, unit in (
+        ("mean", aligned.mean_names, fit.alpha, fit.alpha_se, aligned.mean_scale),
+        ("variance", aligned.variance_names, fit.beta, fit.beta_se, aligned.variance_scale),
+    ):
+        table = effects_per_unit(names, effects, errors, unit)
+        write_effects(Path(f"{outprefix}.{suffix}_effects.txt"), table)
+    print(f"{aligned.n_samples:,} samples, log-likelihood {fit.loglik:.6f}", file=sys.stderr)
