@@ -10,7 +10,6 @@ from hlmm_dask.kernels.hlm import fit_class_sums
 from hlmm_dask.kernels.hlm_covariates import CovariateModel, fit_with_covariates
 from hlmm_dask.kernels.hlmm import RandomEffectModel, fit_random_effects
 from hlmm_dask.kernels.packed import (
-    ClassSums,
     Engine,
     Packed,
     PackedLayout,
@@ -113,9 +112,7 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
     if not rows.size:
         return results
     if model.dense.G is None and model.dense.X.shape[1] == model.dense.V.shape[1] == 1:
-        fit = fit_class_sums(
-            ClassSums(sums.counts[:, rows], sums.sums[:, rows], sums.squares[:, rows])
-        )
+        fit = fit_class_sums(sums.take(rows))
         fill_estimates(results, rows, fit, count_a2=model.filters.count_a2)
         return results
     size = max(1, _UNPACKED_DOUBLES // model.layout.n_samples)
@@ -123,7 +120,7 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
         part = rows[i : i + size]
         codes = unpack(packed[part], model.layout)
         if model.random_effects is not None:
-            fit = fit_random_effects(model.random_effects, codes)
+            fit = fit_random_effects(model.random_effects, codes, sums.take(part))
         else:
             fit = _fit_dosage(model, np.where(codes < 0, np.nan, codes.astype(np.float64)))
         fill_estimates(results, part, fit, count_a2=model.filters.count_a2)

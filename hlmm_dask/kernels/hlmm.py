@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
+from hlmm_dask.kernels.packed import ClassSums
 from hlmm_dask.kernels.table import UNBOUNDED_SPAN, VariantFit, convergence_status
 from hlmm_dask.models.hlm import LOG_2PI
 from hlmm_dask.models.newton import minimise
@@ -18,6 +19,10 @@ from hlmm_dask.models.newton import minimise
 FloatArray = NDArray[np.float64]
 Codes = NDArray[np.int8]
 
+# From this many samples on, products over samples are done in single precision.
+SINGLE_PRECISION_SAMPLES = 8192
+# Rows of a Gram matrix's partial sums: short enough for single precision, and for the cache.
+_GRAM_ROWS = 1024
 # Doubles in one (batch, l, l) array; a dozen of them are alive at once.
 _BATCH_DOUBLES = 400_000
 
@@ -28,11 +33,16 @@ class RandomEffectModel:
 
     Attributes
     ----------
-    design : (n, l + 2) float64
-        Columns of G, then the phenotype, then ones: one symmetric product of
-        a class's rows holds its Gram matrix, sums and count.
-    total : (l + 2, l + 2) float64
-        designᵀ design.
+    y : (n,) float64
+        Phenotype.
+    G : (n, l) float64
+        Random-effect design.
+    G_single : (n, l) float32, optional
+        The same in single precision, given for many samples, see :meth:`build`.
+    gram : (l, l) float64
+        GᵀG.
+    Gy, G1 : (l,) float64
+        Gᵀy and Gᵀ1.
     alpha, beta, h2 : float
         Null model: mean, log variance, variance of the random effects.
     h2_min : float
@@ -41,8 +51,12 @@ class RandomEffectModel:
         Keep h2 at the null model's.
     """
 
-    design: FloatArray
-    total: FloatArray
+    y: FloatArray
+    G: FloatArray
+    G_single: NDArray[np.float32] | None
+    gram: FloatArray
+    Gy: FloatArray
+    G1: FloatArray
     alpha: float
     beta: float
     h2: float
@@ -61,18 +75,35 @@ class RandomEffectModel:
         h2_min: float,
         fix_h2: bool = False,
     ) -> "RandomEffectModel":
-        """Model of a phenotype ``y`` (n,) with random-effect design ``G`` (n, l)."""
-        design = np.column_stack([G, y, np.ones(len(y))])
-        return cls(design, design.T @ design, alpha, beta, h2, h2_min, fix_h2)
+        """Model of a phenotype ``y`` (n,) with random-effect design ``G`` (n, l).
+
+        From 8,192 samples on, the Gram matrices of genotype classes are computed in single
+        precision: they enter the estimates only through differences between classes, and
+        what that costs is below 1e-7 standard errors (``tests/test_kernels_hlmm.py``).
+        """
+        single = len(y) >= SINGLE_PRECISION_SAMPLES
+        return cls(
+            y=y,
+            G=np.ascontiguousarray(G),
+            G_single=np.ascontiguousarray(G, dtype=np.float32) if single else None,
+            gram=G.T @ G,
+            Gy=G.T @ y,
+            G1=G.sum(axis=0),
+            alpha=alpha,
+            beta=beta,
+            h2=h2,
+            h2_min=h2_min,
+            fix_h2=fix_h2,
+        )
 
     @property
     def n_random(self) -> int:
         """Number of random effects l."""
-        return int(self.design.shape[1]) - 2
+        return int(self.G.shape[1])
 
 
-def class_grams(model: RandomEffectModel, codes: Codes) -> FloatArray:
-    """Gram matrices of ``model.design`` by genotype class.
+def class_grams(model: RandomEffectModel, codes: Codes) -> tuple[FloatArray, FloatArray]:
+    """Gram matrices of G, and its products with y and ones, by genotype class.
 
     The largest class comes by difference from the total, so that the cost is that of
     the other samples.
@@ -80,51 +111,67 @@ def class_grams(model: RandomEffectModel, codes: Codes) -> FloatArray:
     Parameters
     ----------
     model : RandomEffectModel
-        With design (n, l + 2).
+        With G (n, l).
     codes : (m, n) int8
         Copies of allele 1, -1 where missing.
 
     Returns
     -------
-    (m, 3, l + 2, l + 2) float64
+    A : (m, 3, l, l) float64
+        Σ G_i G_iᵀ over the samples of each class.
+    products : (m, 3, 2, l) float64
+        Σ G_i y_i and Σ G_i.
     """
-    size = model.design.shape[1]
-    out = np.zeros((len(codes), 3, size, size))
-    for grams, code in zip(out, codes, strict=True):
+    m, n_random = len(codes), model.n_random
+    A = np.empty((m, 3, n_random, n_random))
+    products = np.empty((m, 3, 2, n_random))
+    both = np.stack([model.y, np.ones_like(model.y)])
+    for j, code in enumerate(codes):
         members = [np.flatnonzero(code == k) for k in (0, 1, 2)]
         largest = int(np.argmax([len(index) for index in members]))
-        rest = model.total.copy()
+        A[j, largest] = model.gram
+        products[j, largest] = model.Gy, model.G1
         missing = np.flatnonzero(code < 0)
-        if missing.size:
-            carriers = model.design[missing]
-            rest -= carriers.T @ carriers
-        for k in (0, 1, 2):
-            if k != largest and members[k].size:
-                carriers = model.design[members[k]]
-                grams[k] = carriers.T @ carriers
-                rest -= grams[k]
-        grams[largest] = rest
-    return out
+        for k, index in [*enumerate(members), (-1, missing)]:
+            if k == largest:
+                continue
+            gram, product = _products(model, both, index)
+            if k >= 0:
+                A[j, k], products[j, k] = gram, product
+            A[j, largest] -= gram
+            products[j, largest] -= product
+    return A, products
+
+
+def _products(
+    model: RandomEffectModel, both: FloatArray, index: NDArray[np.int64]
+) -> tuple[FloatArray, FloatArray]:
+    """Gram matrix (l, l) of the rows ``index`` of G, and their products with ``both`` (2, l)."""
+    n_random = model.n_random
+    gram, product = np.zeros((n_random, n_random)), np.zeros((2, n_random))
+    for i in range(0, len(index), _GRAM_ROWS):
+        part = index[i : i + _GRAM_ROWS]
+        rows = np.take(model.G, part, axis=0)
+        product += both[:, part] @ rows
+        if model.G_single is not None:
+            single = np.take(model.G_single, part, axis=0)
+            gram += single.T @ single
+        else:
+            gram += rows.T @ rows
+    return gram, product
 
 
 class _Batch:
     """Likelihood of a batch of ``b`` variants in class space; formulas in :meth:`evaluate`."""
 
-    def __init__(self, model: RandomEffectModel, codes: Codes) -> None:
-        grams = class_grams(model, codes)
-        n_random = model.n_random
-        b = len(codes)
+    def __init__(self, model: RandomEffectModel, codes: Codes, sums: ClassSums) -> None:
         self.model = model
-        self.A = np.ascontiguousarray(grams[:, :, :n_random, :n_random])
-        self.b = np.ascontiguousarray(grams[:, :, :n_random, n_random])  # Σ G_i y_i
-        self.c = np.ascontiguousarray(grams[:, :, :n_random, n_random + 1])  # Σ G_i
-        self.squares = grams[:, :, n_random, n_random].copy()
-        self.sums = grams[:, :, n_random, n_random + 1].copy()
-        self.counts = np.rint(grams[:, :, n_random + 1, n_random + 1])
+        self.A, products = class_grams(model, codes)
+        self.b, self.c = np.ascontiguousarray(products.transpose(2, 0, 1, 3))
+        self.counts, self.sums, self.squares = sums.counts.T, sums.sums.T, sums.squares.T
         self.n = self.counts.sum(axis=1)
         mean = (self.counts[:, 1] + 2.0 * self.counts[:, 2]) / self.n
         self.x = np.arange(3.0) - mean[:, None]
-        assert self.A.shape == (b, 3, n_random, n_random)
 
     def evaluate(
         self, theta: FloatArray, rows: NDArray[np.int64]
@@ -238,7 +285,7 @@ class _Batch:
 
 
 def fit_random_effects(
-    model: RandomEffectModel, codes: Codes, *, tolerance: float = 1e-7
+    model: RandomEffectModel, codes: Codes, sums: ClassSums, *, tolerance: float = 1e-7
 ) -> VariantFit:
     """Fit every variant of a block with random effects, h2 estimated anew for each.
 
@@ -248,6 +295,8 @@ def fit_random_effects(
         Phenotype, random effects and null model.
     codes : (m, n) int8
         Copies of allele 1, -1 where missing.
+    sums : ClassSums
+        Sums of the phenotype over the same variants' classes.
     tolerance : float
         Distance to the maximum, in standard errors, at which to stop.
 
@@ -258,13 +307,18 @@ def fit_random_effects(
     """
     m = len(codes)
     size = max(1, min(64, _BATCH_DOUBLES // model.n_random**2))
-    parts = [_fit_batch(model, codes[i : i + size], tolerance) for i in range(0, m, size)]
+    parts = [
+        _fit_batch(model, codes[i : i + size], sums.take(slice(i, i + size)), tolerance)
+        for i in range(0, m, size)
+    ]
     names = ("add", "add_se", "var", "var_se", "loglik", "status", "h2")
     return VariantFit(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
 
 
-def _fit_batch(model: RandomEffectModel, codes: Codes, tolerance: float) -> VariantFit:
-    batch = _Batch(model, codes)
+def _fit_batch(
+    model: RandomEffectModel, codes: Codes, sums: ClassSums, tolerance: float
+) -> VariantFit:
+    batch = _Batch(model, codes, sums)
     start = np.zeros((len(codes), 4 if model.fix_h2 else 5))
     start[:, 0], start[:, 2] = model.alpha, model.beta
     if not model.fix_h2:

@@ -89,6 +89,12 @@ class ClassSums:
         assert self.counts.shape == self.sums.shape == self.squares.shape
         assert self.counts.shape[0] == 3
 
+    def take(self, variants: slice | IntArray) -> "ClassSums":
+        """Sums of some of the variants."""
+        return ClassSums(
+            self.counts[:, variants], self.sums[:, variants], self.squares[:, variants]
+        )
+
 
 @dataclass(frozen=True)
 class PackedPhenotype:
