@@ -86,8 +86,15 @@ def block_model(
             h2_min=dense.h2_min,
             fix_h2=dense.fix_h2,
         )
+    # Class sums are for models with an intercept, to which a shift of y makes no difference;
+    # centred, Σy² holds no digits of the mean.
     return BlockModel(
-        pack_phenotype(layout, dense.y), filters, dense, covariates, random_effects, engine
+        phenotype=pack_phenotype(layout, dense.y - dense.y.mean()),
+        filters=filters,
+        dense=dense,
+        covariates=covariates,
+        random_effects=random_effects,
+        engine=engine,
     )
 
 
@@ -108,7 +115,15 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
     """
     results = empty_results(len(packed))
     sums = class_sums(packed, model.phenotype, engine=model.engine)
-    classify(results, sums.counts, model.layout.n_samples, model.filters)
+    n_called = sums.counts.sum(axis=0)
+    classify(
+        results,
+        n_called=n_called,
+        copies=sums.counts[1] + 2.0 * sums.counts[2],
+        uniform=sums.counts[1] == n_called,
+        n_analysed=model.layout.n_samples,
+        filters=model.filters,
+    )
     rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
     if not rows.size:
         return results
@@ -150,16 +165,17 @@ def fit_dosage(model: BlockModel, dosage: NDArray[np.floating]) -> FloatArray:
     called = ~np.isnan(analysed)
     n_called = called.sum(axis=1).astype(np.float64)
     copies = np.where(called, analysed, 0.0).sum(axis=1)
-    # Counts with the same mean; a constant dosage stands in one class.
-    counts = np.stack([n_called - copies / 2.0, np.zeros(len(copies)), copies / 2.0])
-    with np.errstate(invalid="ignore"):
-        spread = np.where(called, analysed, -np.inf).max(axis=1) - np.where(
-            called, analysed, np.inf
-        ).min(axis=1)
-    inner = (spread == 0) & (copies > 0) & (copies < 2.0 * n_called)
-    counts[:, inner] = np.stack([0.0 * n_called, n_called, 0.0 * n_called])[:, inner]
+    highest = np.where(called, analysed, -np.inf).max(axis=1)
+    lowest = np.where(called, analysed, np.inf).min(axis=1)
     results = empty_results(len(dosage))
-    classify(results, counts, model.layout.n_samples, model.filters)
+    classify(
+        results,
+        n_called=n_called,
+        copies=copies,
+        uniform=highest == lowest,
+        n_analysed=model.layout.n_samples,
+        filters=model.filters,
+    )
     rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
     if rows.size:
         fit = _fit_dosage(model, analysed[rows])

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from hlmm_dask.kernels.packed import ClassSums
 from hlmm_dask.kernels.table import UNBOUNDED_SPAN, VariantFit, convergence_status
+from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
 from hlmm_dask.models.newton import minimise
 
 FloatArray = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class _Profile:
@@ -96,12 +98,17 @@ def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
         flat = profile(np.zeros(len(n)), everything)
         # One step of Fisher scoring from the homoskedastic fit.
         start = np.clip(np.nan_to_num(-flat.gradient / x_square), -0.5, 0.5)
-        result = minimise(evaluate, start[:, None], tolerance=tolerance)
+        occupied = np.where(n_k > 0, x, np.nan)
+        span = np.nanmax(occupied, axis=0) - np.nanmin(occupied, axis=0)
+        result = minimise(
+            evaluate,
+            start[:, None],
+            first_length=lambda step, rows: longest_length(step[:, 0] * span[rows]),
+            tolerance=tolerance,
+        )
         beta1 = result.x[:, 0]
         at = profile(beta1, everything)
         loglik = -0.5 * (at.deviance + n * LOG_2PI)
-        occupied = np.where(n_k > 0, x, np.nan)
-        span = np.nanmax(occupied, axis=0) - np.nanmin(occupied, axis=0)
         return VariantFit(
             add=at.slope,
             add_se=1.0 / np.sqrt(at.information),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from hlmm_dask.kernels.table import UNBOUNDED_SPAN, VariantFit, convergence_status
+from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
 from hlmm_dask.models.newton import minimise
 
@@ -29,12 +30,12 @@ class RandomEffectModel:
     Attributes
     ----------
     design : (n, l + 2) float64
-        Columns of G, then the phenotype, then ones: one symmetric product of
+        Columns of G, then the centred phenotype, then ones: one symmetric product of
         a class's rows holds its Gram matrix, sums and count.
     total : (l + 2, l + 2) float64
         designᵀ design.
     alpha, beta, h2 : float
-        Null model: mean, log variance, variance of the random effects.
+        Null model: mean of the centred phenotype, log variance, variance of the random effects.
     h2_min : float
         Lower bound of h2.
     fix_h2 : bool
@@ -62,8 +63,10 @@ class RandomEffectModel:
         fix_h2: bool = False,
     ) -> "RandomEffectModel":
         """Model of a phenotype ``y`` (n,) with random-effect design ``G`` (n, l)."""
-        design = np.column_stack([G, y, np.ones(len(y))])
-        return cls(design, design.T @ design, alpha, beta, h2, h2_min, fix_h2)
+        # A shift of y moves the intercept alone; centred, Σy² holds no digits of the mean.
+        centre = float(np.mean(y))
+        design = np.column_stack([G, y - centre, np.ones(len(y))])
+        return cls(design, design.T @ design, alpha - centre, beta, h2, h2_min, fix_h2)
 
     @property
     def n_random(self) -> int:
@@ -154,7 +157,7 @@ class _Batch:
         w = np.where(empty, 0.0, np.exp(-eta))
         d = np.where(empty, 0.0, np.exp(eta))
         possible = np.isfinite(w.sum(axis=1) + d.sum(axis=1)) & (
-            np.abs(theta[:, 3]) < UNBOUNDED_SPAN
+            np.abs(theta[:, 3]) < 2.0 * UNBOUNDED_SPAN
         )
         w[~possible] = d[~possible] = 1.0
 
@@ -182,9 +185,7 @@ class _Batch:
         A_blup = (A @ blup[:, None, :, None])[:, :, :, 0]
         u_sum = w * (r1 - (c_k @ blup[:, :, None])[:, :, 0])
         uu = w**2 * (
-            r2
-            - 2.0 * (e @ blup[:, :, None])[:, :, 0]
-            + (A_blup @ blup[:, :, None])[:, :, 0]
+            r2 - 2.0 * (e @ blup[:, :, None])[:, :, 0] + (A_blup @ blup[:, :, None])[:, :, 0]
         )
         q = w[:, :, None] * (e - A_blup)
         Q = Z @ q  # (b, 2, l)
@@ -271,17 +272,18 @@ def _fit_batch(model: RandomEffectModel, codes: Codes, tolerance: float) -> Vari
     start[:, 0], start[:, 2] = model.alpha, model.beta
     if not model.fix_h2:
         start[:, 4] = max(model.h2, model.h2_min)
+    occupied = np.where(batch.counts > 0, batch.x, np.nan)
+    span = np.nanmax(occupied, axis=1) - np.nanmin(occupied, axis=1)
     result = minimise(
         batch.evaluate,
         start,
+        first_length=lambda step, rows: longest_length(step[:, 3] * span[rows]),
         lower_bound_of_last=None if model.fix_h2 else model.h2_min,
         tolerance=tolerance,
     )
     with np.errstate(all="ignore"):
         covariance = 2.0 * _inverse_or_nan(result.hessian)
         se = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    occupied = np.where(batch.counts > 0, batch.x, np.nan)
-    span = np.nanmax(occupied, axis=1) - np.nanmin(occupied, axis=1)
     return VariantFit(
         add=result.x[:, 1],
         add_se=se[:, 1],

@@ -13,7 +13,9 @@ FloatArray = NDArray[np.float64]
 
 # Span of the log variance over a variant's genotypes beyond which the maximum is taken
 # to lie at infinity: some genotype class is fitted without residual.
-UNBOUNDED_SPAN = 25.0
+# Standard deviations then differ by a factor of 8000. Not more: sums over a class that come by
+# difference are known to 1e-16 of the total, so that a class without residual seems to have one.
+UNBOUNDED_SPAN = 18.0
 
 
 @dataclass(frozen=True)
@@ -79,39 +81,41 @@ def empty_results(n_variants: int) -> FloatArray:
 
 
 def classify(
-    results: FloatArray, counts: FloatArray, n_analysed: int, filters: Filters
-) -> FloatArray:
-    """Fill sample counts, frequencies and status; return the mean copies of allele 1.
+    results: FloatArray,
+    *,
+    n_called: FloatArray,
+    copies: FloatArray,
+    uniform: NDArray[np.bool_],
+    n_analysed: int,
+    filters: Filters,
+) -> None:
+    """Fill sample counts, frequencies and status.
 
     Parameters
     ----------
     results : (m, N_COLUMNS) float64
         Filled in place; status ``OK`` marks the variants to fit.
-    counts : (3, m) float64
-        Samples with 0, 1 and 2 copies of allele 1.
+    n_called : (m,) float64
+        Samples with a call.
+    copies : (m,) float64
+        Copies of allele 1 that they carry together.
+    uniform : (m,) bool
+        Whether all of them carry the same.
     n_analysed : int
         Analysed samples, called or not.
     filters : Filters
         The bounds.
-
-    Returns
-    -------
-    (m,) float64
-        Mean copies of allele 1 among the called samples, NaN without one.
     """
-    n_called = counts.sum(axis=0)
-    allele_copies = counts[1] + 2.0 * counts[2]
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = allele_copies / n_called
-    frequency = mean / 2.0
+        frequency = copies / n_called / 2.0
     maf = np.minimum(frequency, 1.0 - frequency)
     # 100 (1 - n/N) in this form: the strict comparison is then hlmm's to the last bit.
     missing_percent = 100.0 * (1.0 - n_called / n_analysed)
 
-    status = np.full(len(mean), int(Status.OK))
+    status = np.full(len(results), int(Status.OK))
     status[~(maf > filters.min_maf)] = Status.LOW_MAF
-    status[counts[1] == n_called] = Status.ALL_HETEROZYGOUS
-    status[(counts[0] == n_called) | (counts[2] == n_called)] = Status.MONOMORPHIC
+    status[uniform] = Status.ALL_HETEROZYGOUS
+    status[(copies == 0) | (copies == 2.0 * n_called)] = Status.MONOMORPHIC
     too_many = ~(missing_percent < filters.max_missing)
     status[too_many] = Status.MISSING
     status[n_called == 0] = Status.ALL_MISSING
@@ -119,9 +123,10 @@ def classify(
 
     results[:, INDEX["n_samples"]] = n_called
     results[:, INDEX["minor_allele_frequency"]] = np.where(unknown, np.nan, maf)
-    results[:, INDEX["effect_allele_frequency"]] = 1.0 - frequency if filters.count_a2 else frequency
+    results[:, INDEX["effect_allele_frequency"]] = (
+        1.0 - frequency if filters.count_a2 else frequency
+    )
     results[:, INDEX["status"]] = status
-    return np.asarray(mean)
 
 
 def fill_estimates(

@@ -1,5 +1,6 @@
 """Heteroskedastic linear model: y ~ N(Xα, diag(exp(Vβ)))."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from hlmm_dask.models.design import (
     check_parameter_count,
     check_parameters,
     least_squares,
+    longest_length,
     start_beta,
 )
 from hlmm_dask.models.newton import Convergence, minimise
@@ -208,23 +210,36 @@ class HLM:
             x: FloatArray, rows: NDArray[np.int64]
         ) -> tuple[FloatArray, FloatArray, FloatArray]:
             beta = x[0]
+            outside = np.full(1, np.inf), np.zeros_like(x), np.zeros((1, x.shape[1], x.shape[1]))
             if np.ptp(self.V @ beta) > 600.0:
-                return np.full(1, np.inf), np.zeros_like(x), np.zeros((1, x.shape[1], x.shape[1]))
+                return outside
             alpha = self.alpha_mle(beta)
             full = self.hessian(alpha, beta)
-            profile = full[c:, c:] - full[c:, :c] @ np.linalg.solve(full[:c, :c], full[:c, c:])
+            try:
+                explained = full[c:, :c] @ np.linalg.solve(full[:c, :c], full[:c, c:])
+            except np.linalg.LinAlgError:
+                return outside
+            profile = full[c:, c:] - explained
             value = np.array([-2.0 * self.loglik(alpha, beta)])
             return value, self.grad_beta(alpha, beta)[None], profile[None]
 
         result = minimise(
-            evaluate, start[None], tolerance=tolerance, max_iterations=max_iterations
+            evaluate,
+            start[None],
+            first_length=lambda step, _: longest_length(np.max(np.abs(step @ self.V.T), axis=1)),
+            tolerance=tolerance,
+            max_iterations=max_iterations,
         )
         beta = result.x[0]
         alpha = self.alpha_mle(beta)
-        alpha_cov, beta_cov = self.alpha_cov(beta), self.beta_cov()
+        alpha_cov, beta_cov = np.full((c, c), np.nan), self.beta_cov()
+        with suppress(np.linalg.LinAlgError):
+            alpha_cov = self.alpha_cov(beta)
+        with np.errstate(invalid="ignore"):
+            alpha_se = np.sqrt(np.diag(alpha_cov))
         return HLMFit(
             alpha=alpha,
-            alpha_se=np.sqrt(np.diag(alpha_cov)),
+            alpha_se=alpha_se,
             alpha_cov=alpha_cov,
             beta=beta,
             beta_se=np.sqrt(np.diag(beta_cov)),

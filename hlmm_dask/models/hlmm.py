@@ -1,5 +1,6 @@
 """Heteroskedastic linear mixed model: y ~ N(Xα, h2·GGᵀ + diag(exp(Vβ)))."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,7 @@ from hlmm_dask.models.design import (
     check_parameter_count,
     check_parameters,
     least_squares,
+    longest_length,
     start_beta,
 )
 from hlmm_dask.models.hlm import HLM, LOG_2PI
@@ -265,12 +267,17 @@ class HLMM:
             evaluate,
             theta[None, :size],
             lower_bound_of_last=None if fix_h2 else bound,
+            first_length=lambda step, _: longest_length(
+                np.max(np.abs(step[:, c : c + v] @ self.V.T), axis=1)
+            ),
             tolerance=tolerance,
             max_iterations=max_iterations,
         )
         best = result.x[0]
         h2 = h2_start if fix_h2 else float(best[-1])
-        covariance = 2.0 * np.linalg.inv(result.hessian[0])
+        covariance = np.full((size, size), np.nan)
+        with suppress(np.linalg.LinAlgError):
+            covariance = 2.0 * np.linalg.inv(result.hessian[0])
         with np.errstate(invalid="ignore"):
             se = np.sqrt(np.diag(covariance))
         return HLMMFit(
@@ -320,7 +327,6 @@ class HLMM:
         X, V, G = self.X, self.V, self.G
         c, v = X.shape[1], V.shape[1]
         state = self._state(beta, h2)
-        n_random = G.shape[1]
         residual = self.y - X @ alpha
         u = state.solve(G, residual)
         PX = state.solve(G, X)
@@ -330,9 +336,9 @@ class HLMM:
         du = state.variance * u
         excess = trace_term - du * u
         gamma = G.T @ u
-        # K = GᵀPG = (I - Λ⁻¹)/h2
-        inverse = linalg.cho_solve((state.chol, True), np.eye(n_random), check_finite=False)
-        K = (np.eye(n_random) - inverse) / h2
+        # K = GᵀPG = Λ⁻¹ GᵀD⁻¹G, which keeps its digits where h2 is small or zero
+        weighted_gram = (G * state.weight[:, None]).T @ G
+        K = linalg.cho_solve((state.chol, True), weighted_gram, check_finite=False)
 
         gradient = np.empty(c + v + 1)
         gradient[:c] = -2.0 * (X.T @ u)
@@ -355,9 +361,10 @@ class HLMM:
         hessian[c:-1, c:-1] += 2.0 * (Vu.T @ state.solve(G, Vu))
 
         # ∂β_a∂h2 = -tr(D V_a PGGᵀP) + 2 (D V_a u)ᵀ PG Gᵀu, with PG = D⁻¹GΛ⁻¹ = D⁻¹U L⁻¹
-        PG = state.weight[:, None] * linalg.solve_triangular(
-            state.chol, U.T, lower=True, trans="T", check_finite=False
-        ).T
+        PG = (
+            state.weight[:, None]
+            * linalg.solve_triangular(state.chol, U.T, lower=True, trans="T", check_finite=False).T
+        )
         row_norm = state.variance * np.sum(PG * PG, axis=1)
         hessian[c:-1, -1] = -(V.T @ row_norm) + 2.0 * (Vu.T @ (PG @ gamma))
         hessian[-1, -1] = -np.sum(K * K) + 2.0 * gamma @ (K @ gamma)
