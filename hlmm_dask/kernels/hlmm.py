@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from hlmm_dask.kernels.table import UNBOUNDED_SPAN, VariantFit, convergence_status
+from hlmm_dask.kernels.table import (
+    UNBOUNDED_SPAN,
+    VariantFit,
+    convergence_status,
+    within_class_squares,
+)
 from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
 from hlmm_dask.models.newton import minimise
@@ -124,6 +129,8 @@ class _Batch:
         self.squares = grams[:, :, n_random, n_random].copy()
         self.sums = grams[:, :, n_random, n_random + 1].copy()
         self.counts = np.rint(grams[:, :, n_random + 1, n_random + 1])
+        means, within = within_class_squares(self.counts.T, self.sums.T, self.squares.T)
+        self.means, self.within = means.T, within.T
         self.n = self.counts.sum(axis=1)
         mean = (self.counts[:, 1] + 2.0 * self.counts[:, 2]) / self.n
         self.x = np.arange(3.0) - mean[:, None]
@@ -176,8 +183,9 @@ class _Batch:
         trace_k = (l_ - trace_inverse) / h2
         trace_kk = (l_ - 2.0 * trace_inverse + trace_inverse2) / h2**2
 
-        r1 = self.sums[rows] - n_k * mu
-        r2 = self.squares[rows] - 2.0 * mu * self.sums[rows] + n_k * mu**2
+        away = self.means[rows] - mu
+        r1 = n_k * away
+        r2 = self.within[rows] + n_k * away**2
         c_k = self.c[rows]
         e = self.b[rows] - mu[:, :, None] * c_k  # (b, 3, l)
         weighted_e = (w[:, None, :] @ e)[:, 0]

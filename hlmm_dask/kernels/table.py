@@ -13,9 +13,10 @@ FloatArray = NDArray[np.float64]
 
 # Span of the log variance over a variant's genotypes beyond which the maximum is taken
 # to lie at infinity: some genotype class is fitted without residual.
-# Standard deviations then differ by a factor of 8000. Not more: sums over a class that come by
-# difference are known to 1e-16 of the total, so that a class without residual seems to have one.
-UNBOUNDED_SPAN = 18.0
+UNBOUNDED_SPAN = 25.0
+# Sums over a class that come by difference are known to about 1e-16 of the total: a class with
+# less than this share of the total sum of squares has no residual.
+_NO_RESIDUAL = 1e-13
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,16 @@ def convergence_status(
         runaway = ~(np.abs(var) * dosage_span <= UNBOUNDED_SPAN)
     status[runaway | (convergence == Convergence.NOT_FINITE)] = Status.UNBOUNDED
     return status.astype(np.int64)
+
+
+def within_class_squares(
+    counts: FloatArray, sums: FloatArray, squares: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Class means of y, zero in an empty class, and sums of squares about them; all (3, m)."""
+    means = np.where(counts > 0, sums / np.maximum(counts, 1.0), 0.0)
+    within = squares - sums * means
+    none = (counts <= 1) | (within <= _NO_RESIDUAL * squares.sum(axis=0))
+    return means, np.where(none, 0.0, within)
 
 
 def empty_results(n_variants: int) -> FloatArray:
