@@ -92,9 +92,7 @@ def test_hlmms_minimised_quantity_and_its_gradient() -> None:
     value, gradient = model.neg_loglik_and_gradient(BETA, H2)
     assert value == pytest.approx(-2 * model.profile_loglik(BETA, H2) / 50 - LOG_2PI, rel=1e-12)
     assert model.neg_loglik(BETA, H2) == pytest.approx(value, rel=1e-12)
-    numerical = five_point(
-        lambda t: np.asarray(model.neg_loglik(t[:2], t[2])), np.append(BETA, H2)
-    )
+    numerical = five_point(lambda t: np.asarray(model.neg_loglik(t[:2], t[2])), np.append(BETA, H2))
     np.testing.assert_allclose(gradient, numerical, rtol=1e-7, atol=1e-9)
 
 
@@ -122,9 +120,7 @@ def test_maximum_is_scipys(seed: int, n_random: int) -> None:
     )  # fmt: skip
     assert fit.loglik >= -other.fun - 1e-8
     assert fit.loglik == pytest.approx(-other.fun, abs=1e-6)
-    np.testing.assert_allclose(
-        np.concatenate([fit.alpha, fit.beta, [fit.h2]]), other.x, atol=2e-3
-    )
+    np.testing.assert_allclose(np.concatenate([fit.alpha, fit.beta, [fit.h2]]), other.x, atol=2e-3)
     gradient = model.gradient(fit.alpha, fit.beta, fit.h2)
     np.testing.assert_allclose(gradient[:4], 0.0, atol=1e-8)
     assert fit.loglik == pytest.approx(model.loglik(fit.alpha, fit.beta, fit.h2), abs=1e-9)

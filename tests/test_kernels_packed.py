@@ -122,6 +122,4 @@ def test_unpack_inverts_packing(n: int) -> None:
     rng = np.random.default_rng(n)
     codes = random_codes(rng, 7, n)
     index = np.flatnonzero(rng.random(n) < 0.8)
-    np.testing.assert_array_equal(
-        unpack(encode(codes), PackedLayout(n, index)), codes[:, index]
-    )
+    np.testing.assert_array_equal(unpack(encode(codes), PackedLayout(n, index)), codes[:, index])

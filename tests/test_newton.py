@@ -152,9 +152,7 @@ MATRIX = np.array([[4.0, 1.5], [1.5, 3.0]])
         ((2.0, 0.5), (5.0, 4.0), True),  # minimum on the bound itself
     ],
 )
-def test_lower_bound(
-    centre: tuple[float, float], start: tuple[float, float], active: bool
-) -> None:
+def test_lower_bound(centre: tuple[float, float], start: tuple[float, float], active: bool) -> None:
     bound = 0.5
     at = np.array(centre)
     result = minimise(quadratic(MATRIX, at), np.array([start]), lower_bound_of_last=bound)

@@ -51,6 +51,8 @@ class _Batch:
 
     def __init__(self, model: CovariateModel, dosage: FloatArray) -> None:
         self.model = model
+        # Effects on the mean are searched from the null's: no digits of y's mean are lost.
+        self.residual = model.y - model.X @ model.alpha
         called = ~np.isnan(dosage)
         self.n_called = called.sum(axis=1).astype(np.float64)
         self.mask = None if called.all() else called.astype(np.float64)
@@ -81,7 +83,7 @@ class _Batch:
     def evaluate(
         self, theta: FloatArray, rows: NDArray[np.int64]
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """-2ℓ, gradient and Hessian in (α, α_g, β, β_g)."""
+        """-2ℓ, gradient and Hessian in (α, α_g, β, β_g), α less the null's."""
         model, c, v = self.model, self.c, self.v
         b = len(rows)
         a_end, size = c + 1, c + v + 2
@@ -95,7 +97,7 @@ class _Batch:
         hbb = hessian[:, a_end:, a_end:]
         hba = hessian[:, a_end:, :a_end]
         for part in self.chunks():
-            X, V, y = model.X[part], model.V[part], model.y[part]
+            X, V, y = model.X[part], model.V[part], self.residual[part]
             g = self.g[rows, part]
             mask = None if self.mask is None else self.mask[rows, part]
             eta = beta @ V.T + beta_g * g
@@ -167,7 +169,6 @@ def _fit_batch(model: CovariateModel, dosage: FloatArray, tolerance: float) -> V
     grams = [batch.gram(model.X), batch.gram(model.V)]
     collinear = (_residual_share(grams[0]) < _COLLINEAR) | (_residual_share(grams[1]) < _COLLINEAR)
     start = np.zeros((b, c + v + 2))
-    start[:, :c] = model.alpha
     start[:, c + 1 : c + 1 + v] = model.beta
     rows = np.flatnonzero(~collinear)
     out = {name: np.full(b, np.nan) for name in ("add", "add_se", "var", "var_se", "loglik")}

@@ -71,7 +71,10 @@ def convergence_status(
         convergence == Convergence.CONVERGED, int(Status.OK), int(Status.NOT_CONVERGED)
     )
     with np.errstate(invalid="ignore"):
-        runaway = ~(np.abs(var) * dosage_span <= UNBOUNDED_SPAN)
+        span = np.abs(var) * dosage_span
+        # On the way to infinity the likelihood becomes flat, and the search stops early.
+        flat = (status == Status.NOT_CONVERGED) & (span > 0.5 * UNBOUNDED_SPAN)
+        runaway = flat | ~(span <= UNBOUNDED_SPAN)
     status[runaway | (convergence == Convergence.NOT_FINITE)] = Status.UNBOUNDED
     return status.astype(np.int64)
 
@@ -119,7 +122,8 @@ def classify(
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         frequency = copies / n_called / 2.0
-    maf = np.minimum(frequency, 1.0 - frequency)
+        # Not 1 - frequency: a bound that is met exactly must not depend on the allele counted.
+        maf = np.minimum(copies, 2.0 * n_called - copies) / n_called / 2.0
     # 100 (1 - n/N) in this form: the strict comparison is then hlmm's to the last bit.
     missing_percent = 100.0 * (1.0 - n_called / n_analysed)
 
