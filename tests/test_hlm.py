@@ -136,6 +136,7 @@ def test_sample_order_and_shift_make_no_difference(seed: int, shift: float) -> N
     order = np.random.default_rng(seed).permutation(60)
     fit = model.fit()
     other = HLM(model.y[order] + shift, model.X[order], model.V[order]).fit()
+    assert other.converged
     np.testing.assert_allclose(
         (other.alpha - [shift, 0, 0]) / other.alpha_se, fit.alpha / fit.alpha_se, atol=1e-7
     )

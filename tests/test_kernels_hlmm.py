@@ -57,7 +57,7 @@ def assert_is_the_models(
 @pytest.mark.parametrize("missing", [0.0, 0.06])
 def test_estimates_are_the_models(n_random: int, missing: float) -> None:
     model = example(n_random)
-    codes = random_codes(150, missing=missing)
+    codes = random_codes(150, m=3 if n_random > 50 else 6, missing=missing)
     assert_is_the_models(model, codes, fit_random_effects(model, codes))
 
 

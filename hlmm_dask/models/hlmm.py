@@ -1,6 +1,7 @@
 """Heteroskedastic linear mixed model: y ~ N(Xα, h2·GGᵀ + diag(exp(Vβ)))."""
 
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -250,7 +251,10 @@ class HLMM:
             )
         else:
             alpha, beta = self._alpha(start[0]), self._beta(start[1])
-        theta = np.concatenate([alpha, beta, [h2_start]])
+        # Searched about the start, so that no digits of the residuals are lost to y's mean.
+        centred = copy(self)
+        centred.y = self.y - self.X @ alpha
+        theta = np.concatenate([np.zeros(c), beta, [h2_start]])
         size = c + v if fix_h2 else c + v + 1
 
         def evaluate(
@@ -258,7 +262,7 @@ class HLMM:
         ) -> tuple[FloatArray, FloatArray, FloatArray]:
             h2 = h2_start if fix_h2 else float(x[0, -1])
             try:
-                value, gradient, hessian = self._evaluate(x[0, :c], x[0, c : c + v], h2)
+                value, gradient, hessian = centred._evaluate(x[0, :c], x[0, c : c + v], h2)
             except linalg.LinAlgError:
                 return np.full(1, np.inf), np.zeros((1, size)), np.zeros((1, size, size))
             return np.array([value]), gradient[None, :size], hessian[None, :size, :size]
@@ -281,7 +285,7 @@ class HLMM:
         with np.errstate(invalid="ignore"):
             se = np.sqrt(np.diag(covariance))
         return HLMMFit(
-            alpha=best[:c],
+            alpha=alpha + best[:c],
             alpha_se=se[:c],
             beta=best[c : c + v],
             beta_se=se[c : c + v],
