@@ -24,8 +24,11 @@ class RandomEffects:
 
     Attributes
     ----------
-    G : (n_samples, l) float64
-        Columns with mean 0 and population standard deviation l ** -0.5, C order.
+    raw : (n_samples, l) float32 or float64
+        Values with the mean in place of missing ones, C order; single precision where that
+        holds them exactly, as it does genotypes.
+    centre, scale : (l,) float64
+        Mean of each column, and 1 / (population standard deviation * l ** 0.5).
     names : tuple of str
         Name of each column: the variant's ID, or the column's name.
     contig : (l,) object or None
@@ -38,12 +41,19 @@ class RandomEffects:
         Columns left out, and samples absent.
     """
 
-    G: NDArray[np.float64]
+    raw: NDArray[np.float32] | NDArray[np.float64]
+    centre: NDArray[np.float64]
+    scale: NDArray[np.float64]
     names: tuple[str, ...]
     contig: NDArray[np.object_] | None
     position: NDArray[np.int64] | None
     n_absent: int
     notes: tuple[str, ...]
+
+    @property
+    def G(self) -> NDArray[np.float64]:
+        """Columns with mean 0 and population standard deviation l ** -0.5, (n_samples, l)."""
+        return (self.raw.astype(np.float64) - self.centre) * self.scale
 
 
 def random_effects(
@@ -103,19 +113,22 @@ def random_effects(
             f"{name}: all {len(names)} columns are constant or missing among the {len(wanted)} "
             "analysed samples, nothing is left for the random effects"
         )
-    G = np.empty((len(wanted), n_kept))
+    single = not isinstance(source, Table) or bool(
+        np.array_equal(source.values, source.values.astype(np.float32), equal_nan=True)
+    )
+    raw: NDArray[Any] = np.empty((len(wanted), n_kept), np.float32 if single else np.float64)
     first = column = 0
     for block in _blocks(source, rows, block_size):
         at = slice(first, first + len(block))
         chosen = kept[at]
-        values = block[chosen] - means[at][chosen, None]
-        values[np.isnan(values)] = 0.0
-        values /= (sds[at][chosen] * np.sqrt(n_kept))[:, None]
-        G[:, column : column + len(values)] = values.T
+        values = np.where(np.isnan(block[chosen]), means[at][chosen, None], block[chosen])
+        raw[:, column : column + len(values)] = values.T
         first += len(block)
         column += len(values)
     return RandomEffects(
-        G=G,
+        raw=raw,
+        centre=means[kept],
+        scale=1.0 / (sds[kept] * np.sqrt(n_kept)),
         names=tuple(str(n) for n in names[kept]),
         contig=None if contig is None else contig[kept],
         position=None if position is None else position[kept],

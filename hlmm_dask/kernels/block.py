@@ -72,21 +72,28 @@ def block_model(
     """Choose the kernel for a model and lay out what it needs."""
     intercept_only = dense.X.shape[1] == dense.V.shape[1] == 1
     covariates = random_effects = None
-    if dense.G is None:
+    if dense.design is None:
         # Also serves dosages that are not hard calls.
         covariates = CovariateModel(dense.y, dense.X, dense.V, dense.alpha, dense.beta)
     elif intercept_only:
         random_effects = RandomEffectModel.build(
             dense.y,
-            dense.G,
+            dense.design,
             alpha=float(dense.alpha[0]),
             beta=float(dense.beta[0]),
             h2=dense.h2,
             h2_min=dense.h2_min,
             fix_h2=dense.fix_h2,
         )
+    # Class sums are for models with an intercept, to which a shift of y makes no difference;
+    # centred, Σy² holds no digits of the mean.
     return BlockModel(
-        pack_phenotype(layout, dense.y), filters, dense, covariates, random_effects, engine
+        phenotype=pack_phenotype(layout, dense.y - dense.y.mean()),
+        filters=filters,
+        dense=dense,
+        covariates=covariates,
+        random_effects=random_effects,
+        engine=engine,
     )
 
 
@@ -107,11 +114,19 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
     """
     results = empty_results(len(packed))
     sums = class_sums(packed, model.phenotype, engine=model.engine)
-    classify(results, sums.counts, model.layout.n_samples, model.filters)
+    n_called = sums.counts.sum(axis=0)
+    classify(
+        results,
+        n_called=n_called,
+        copies=sums.counts[1] + 2.0 * sums.counts[2],
+        uniform=sums.counts[1] == n_called,
+        n_analysed=model.layout.n_samples,
+        filters=model.filters,
+    )
     rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
     if not rows.size:
         return results
-    if model.dense.G is None and model.dense.X.shape[1] == model.dense.V.shape[1] == 1:
+    if model.dense.design is None and model.dense.X.shape[1] == model.dense.V.shape[1] == 1:
         fit = fit_class_sums(sums.take(rows))
         fill_estimates(results, rows, fit, count_a2=model.filters.count_a2)
         return results
@@ -120,7 +135,7 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
         part = rows[i : i + size]
         codes = unpack(packed[part], model.layout)
         if model.random_effects is not None:
-            fit = fit_random_effects(model.random_effects, codes, sums.take(part))
+            fit = fit_random_effects(model.random_effects, codes)
         else:
             fit = _fit_dosage(model, np.where(codes < 0, np.nan, codes.astype(np.float64)))
         fill_estimates(results, part, fit, count_a2=model.filters.count_a2)
@@ -147,16 +162,17 @@ def fit_dosage(model: BlockModel, dosage: NDArray[np.floating]) -> FloatArray:
     called = ~np.isnan(analysed)
     n_called = called.sum(axis=1).astype(np.float64)
     copies = np.where(called, analysed, 0.0).sum(axis=1)
-    # Counts with the same mean; a constant dosage stands in one class.
-    counts = np.stack([n_called - copies / 2.0, np.zeros(len(copies)), copies / 2.0])
-    with np.errstate(invalid="ignore"):
-        spread = np.where(called, analysed, -np.inf).max(axis=1) - np.where(
-            called, analysed, np.inf
-        ).min(axis=1)
-    inner = (spread == 0) & (copies > 0) & (copies < 2.0 * n_called)
-    counts[:, inner] = np.stack([0.0 * n_called, n_called, 0.0 * n_called])[:, inner]
+    highest = np.where(called, analysed, -np.inf).max(axis=1)
+    lowest = np.where(called, analysed, np.inf).min(axis=1)
     results = empty_results(len(dosage))
-    classify(results, counts, model.layout.n_samples, model.filters)
+    classify(
+        results,
+        n_called=n_called,
+        copies=copies,
+        uniform=highest == lowest,
+        n_analysed=model.layout.n_samples,
+        filters=model.filters,
+    )
     rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
     if rows.size:
         fit = _fit_dosage(model, analysed[rows])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hlmm_dask.kernels.table import VariantFit, convergence_status
 from hlmm_dask.models.hlm import HLM, HLMFit
 from hlmm_dask.models.hlmm import HLMM, HLMMFit
+from hlmm_dask.models.random_design import RandomDesign
 from hlmm_dask.schema import Status
 
 FloatArray = NDArray[np.float64]
@@ -29,8 +30,8 @@ class DenseModel:
         Designs of mean and log variance, the intercept among them.
     alpha, beta : (c,), (v,) float64
         Null model, from which each variant's fit starts.
-    G : (n, l) float64, optional
-        Random-effect design.
+    design : RandomDesign, optional
+        Design of the random effects, (n, l).
     h2, h2_min : float
         Null model's variance of the random effects and its lower bound.
     fix_h2 : bool
@@ -42,7 +43,7 @@ class DenseModel:
     V: FloatArray
     alpha: FloatArray
     beta: FloatArray
-    G: FloatArray | None = None
+    design: RandomDesign | None = None
     h2: float = 0.0
     h2_min: float = 0.0
     fix_h2: bool = False
@@ -51,6 +52,7 @@ class DenseModel:
 def fit_dense(model: DenseModel, dosage: FloatArray) -> VariantFit:
     """Fit every variant of ``dosage`` (m, n), copies of allele 1, NaN where missing."""
     m = len(dosage)
+    G = None if model.design is None else model.design.matrix()
     estimates = np.full((m, 6), np.nan)
     status = np.zeros(m, dtype=np.int64)
     for j, g in enumerate(dosage):
@@ -59,7 +61,7 @@ def fit_dense(model: DenseModel, dosage: FloatArray) -> VariantFit:
         X = np.column_stack([model.X[called], x])
         V = np.column_stack([model.V[called], x])
         try:
-            fit = _fit_one(model, model.y[called], X, V, called)
+            fit = _fit_one(model, model.y[called], X, V, None if G is None else G[called])
         except ValueError:
             # The designs were checked before; what is left is dependence on the variant.
             status[j] = Status.COLLINEAR
@@ -79,17 +81,17 @@ def fit_dense(model: DenseModel, dosage: FloatArray) -> VariantFit:
         var_se=var_se,
         loglik=loglik,
         status=status,
-        h2=None if model.G is None else h2s,
+        h2=None if model.design is None else h2s,
     )
 
 
 def _fit_one(
-    model: DenseModel, y: FloatArray, X: FloatArray, V: FloatArray, called: NDArray[np.bool_]
+    model: DenseModel, y: FloatArray, X: FloatArray, V: FloatArray, G: FloatArray | None
 ) -> HLMFit | HLMMFit:
     beta = np.append(model.beta, 0.0)
-    if model.G is None:
+    if G is None:
         return HLM(y, X, V).fit(beta_start=beta)
-    return HLMM(y, X, V, model.G[called]).fit(
+    return HLMM(y, X, V, G).fit(
         h2_init=model.h2,
         start=(np.append(model.alpha, 0.0), beta),
         h2_min=model.h2_min,

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlmm_dask.kernels.packed import ClassSums
-from hlmm_dask.kernels.table import UNBOUNDED_SPAN, VariantFit, convergence_status
+from hlmm_dask.kernels.table import (
+    UNBOUNDED_SPAN,
+    VariantFit,
+    convergence_status,
+    within_class_squares,
+)
+from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
 from hlmm_dask.models.newton import minimise
 
@@ -55,7 +61,8 @@ def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
     # Centred at the variant's own mean, so that no digits are lost in Σy² - 2μΣy + nμ².
     centre = sums.sums.sum(axis=0) / n
     s_k = sums.sums - n_k * centre
-    q_k = np.maximum(sums.squares - 2.0 * centre * sums.sums + n_k * centre**2, 0.0)
+    q_k = sums.squares - 2.0 * centre * sums.sums + n_k * centre**2
+    mean_k, within_k = within_class_squares(n_k, s_k, q_k)
 
     def profile(beta1: FloatArray, rows: NDArray[np.int64]) -> _Profile:
         xr, nr, sr = x[:, rows], n_k[:, rows], s_k[:, rows]
@@ -70,8 +77,9 @@ def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
         slope = (w0 * y1 - w1 * y0) / det
         intercept = (y0 - slope * w1) / w0
         mu = intercept + slope * xr
-        r1 = sr - nr * mu
-        r2 = np.maximum(q_k[:, rows] - 2.0 * mu * sr + nr * mu * mu, 0.0)
+        away = mean_k[:, rows] - mu
+        r1 = nr * away
+        r2 = within_k[:, rows] + nr * away * away
         vr = v * r2
         level = vr.sum(axis=0) / n[rows]  # exp(β0 - shift)
         z = vr / level
@@ -97,12 +105,17 @@ def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
         flat = profile(np.zeros(len(n)), everything)
         # One step of Fisher scoring from the homoskedastic fit.
         start = np.clip(np.nan_to_num(-flat.gradient / x_square), -0.5, 0.5)
-        result = minimise(evaluate, start[:, None], tolerance=tolerance)
+        occupied = np.where(n_k > 0, x, np.nan)
+        span = np.nanmax(occupied, axis=0) - np.nanmin(occupied, axis=0)
+        result = minimise(
+            evaluate,
+            start[:, None],
+            first_length=lambda step, rows: longest_length(step[:, 0] * span[rows]),
+            tolerance=tolerance,
+        )
         beta1 = result.x[:, 0]
         at = profile(beta1, everything)
         loglik = -0.5 * (at.deviance + n * LOG_2PI)
-        occupied = np.where(n_k > 0, x, np.nan)
-        span = np.nanmax(occupied, axis=0) - np.nanmin(occupied, axis=0)
         return VariantFit(
             add=at.slope,
             add_se=1.0 / np.sqrt(at.information),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlmm_dask.kernels.table import VariantFit, convergence_status
+from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
 from hlmm_dask.models.newton import minimise, solve_positive_definite
 from hlmm_dask.schema import Status
@@ -50,6 +51,8 @@ class _Batch:
 
     def __init__(self, model: CovariateModel, dosage: FloatArray) -> None:
         self.model = model
+        # Effects on the mean are searched from the null's: no digits of y's mean are lost.
+        self.residual = model.y - model.X @ model.alpha
         called = ~np.isnan(dosage)
         self.n_called = called.sum(axis=1).astype(np.float64)
         self.mask = None if called.all() else called.astype(np.float64)
@@ -80,7 +83,7 @@ class _Batch:
     def evaluate(
         self, theta: FloatArray, rows: NDArray[np.int64]
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """-2ℓ, gradient and Hessian in (α, α_g, β, β_g)."""
+        """-2ℓ, gradient and Hessian in (α, α_g, β, β_g), α less the null's."""
         model, c, v = self.model, self.c, self.v
         b = len(rows)
         a_end, size = c + 1, c + v + 2
@@ -94,7 +97,7 @@ class _Batch:
         hbb = hessian[:, a_end:, a_end:]
         hba = hessian[:, a_end:, :a_end]
         for part in self.chunks():
-            X, V, y = model.X[part], model.V[part], model.y[part]
+            X, V, y = model.X[part], model.V[part], self.residual[part]
             g = self.g[rows, part]
             mask = None if self.mask is None else self.mask[rows, part]
             eta = beta @ V.T + beta_g * g
@@ -166,17 +169,19 @@ def _fit_batch(model: CovariateModel, dosage: FloatArray, tolerance: float) -> V
     grams = [batch.gram(model.X), batch.gram(model.V)]
     collinear = (_residual_share(grams[0]) < _COLLINEAR) | (_residual_share(grams[1]) < _COLLINEAR)
     start = np.zeros((b, c + v + 2))
-    start[:, :c] = model.alpha
     start[:, c + 1 : c + 1 + v] = model.beta
     rows = np.flatnonzero(~collinear)
     out = {name: np.full(b, np.nan) for name in ("add", "add_se", "var", "var_se", "loglik")}
     status = np.full(b, int(Status.COLLINEAR), dtype=np.int64)
     if rows.size:
+        span = np.ptp(batch.g[rows], axis=1)
         result = minimise(
-            lambda x, index: batch.evaluate(x, rows[index]), start[rows], tolerance=tolerance
+            lambda x, index: batch.evaluate(x, rows[index]),
+            start[rows],
+            first_length=lambda step, index: longest_length(step[:, -1] * span[index]),
+            tolerance=tolerance,
         )
         information = 0.5 * result.hessian[:, : c + 1, : c + 1]
-        span = np.ptp(batch.g[rows], axis=1)
         out["add"][rows] = result.x[:, c]
         out["var"][rows] = result.x[:, -1]
         out["add_se"][rows] = _last_standard_error(information)
@@ -190,12 +195,15 @@ def _last_standard_error(information: FloatArray) -> FloatArray:
     """Square root of the last diagonal element of each inverse, (b,)."""
     unit = np.zeros(information.shape[:2])
     unit[:, -1] = 1.0
-    solution, _ = solve_positive_definite(information, unit)
-    return np.asarray(np.sqrt(np.maximum(solution[:, -1], 0.0)))
+    solution, definite = solve_positive_definite(information, unit)
+    return np.sqrt(np.where(definite & (solution[:, -1] > 0.0), solution[:, -1], np.nan))
 
 
 def _residual_share(gram: FloatArray) -> FloatArray:
-    """Share of the last column's sum of squares that the others leave unexplained, (b,)."""
+    """Share of the last column's sum of squares that the others leave unexplained, (b,).
+
+    Zero, too, where the others depend on each other.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         share = 1.0 / (_last_standard_error(gram) ** 2 * gram[:, -1, -1])
     return np.nan_to_num(share, posinf=0.0)

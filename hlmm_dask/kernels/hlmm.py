@@ -6,22 +6,27 @@ l x l matrices only and never touch the samples again.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from hlmm_dask.kernels.packed import ClassSums
-from hlmm_dask.kernels.table import UNBOUNDED_SPAN, VariantFit, convergence_status
+from hlmm_dask.kernels.table import (
+    UNBOUNDED_SPAN,
+    VariantFit,
+    convergence_status,
+    within_class_squares,
+)
+from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
 from hlmm_dask.models.newton import minimise
+from hlmm_dask.models.random_design import RandomDesign
 
 FloatArray = NDArray[np.float64]
 Codes = NDArray[np.int8]
 
-# From this many samples on, products over samples are done in single precision.
-SINGLE_PRECISION_SAMPLES = 8192
-# Rows of a Gram matrix's partial sums: short enough for single precision, and for the cache.
+# Rows of a Gram matrix's partial sums: they stay in the cache, and exact in single precision.
 _GRAM_ROWS = 1024
 # Doubles in one (batch, l, l) array; a dozen of them are alive at once.
 _BATCH_DOUBLES = 400_000
@@ -34,17 +39,15 @@ class RandomEffectModel:
     Attributes
     ----------
     y : (n,) float64
-        Phenotype.
-    G : (n, l) float64
-        Random-effect design.
-    G_single : (n, l) float32, optional
-        The same in single precision, given for many samples, see :meth:`build`.
+        Centred phenotype.
+    design : RandomDesign
+        Design of the random effects, (n, l).
     gram : (l, l) float64
         GᵀG.
-    Gy, G1 : (l,) float64
+    products : (2, l) float64
         Gᵀy and Gᵀ1.
     alpha, beta, h2 : float
-        Null model: mean, log variance, variance of the random effects.
+        Null model: mean of the centred phenotype, log variance, variance of the random effects.
     h2_min : float
         Lower bound of h2.
     fix_h2 : bool
@@ -52,11 +55,9 @@ class RandomEffectModel:
     """
 
     y: FloatArray
-    G: FloatArray
-    G_single: NDArray[np.float32] | None
+    design: RandomDesign
     gram: FloatArray
-    Gy: FloatArray
-    G1: FloatArray
+    products: FloatArray
     alpha: float
     beta: float
     h2: float
@@ -67,7 +68,7 @@ class RandomEffectModel:
     def build(
         cls,
         y: FloatArray,
-        G: FloatArray,
+        design: RandomDesign,
         *,
         alpha: float,
         beta: float,
@@ -75,31 +76,17 @@ class RandomEffectModel:
         h2_min: float,
         fix_h2: bool = False,
     ) -> "RandomEffectModel":
-        """Model of a phenotype ``y`` (n,) with random-effect design ``G`` (n, l).
-
-        From 8,192 samples on, the Gram matrices of genotype classes are computed in single
-        precision: they enter the estimates only through differences between classes, and
-        what that costs is below 1e-7 standard errors (``tests/test_kernels_hlmm.py``).
-        """
-        single = len(y) >= SINGLE_PRECISION_SAMPLES
-        return cls(
-            y=y,
-            G=np.ascontiguousarray(G),
-            G_single=np.ascontiguousarray(G, dtype=np.float32) if single else None,
-            gram=G.T @ G,
-            Gy=G.T @ y,
-            G1=G.sum(axis=0),
-            alpha=alpha,
-            beta=beta,
-            h2=h2,
-            h2_min=h2_min,
-            fix_h2=fix_h2,
-        )
+        """Model of a phenotype ``y`` (n,) with random effects of ``design`` (n, l)."""
+        # A shift of y moves the intercept alone; centred, Σy² holds no digits of the mean.
+        centre = float(np.mean(y))
+        y = y - centre
+        gram, products = _products(y, design, np.arange(len(y)))
+        return cls(y, design, gram, products, alpha - centre, beta, h2, h2_min, fix_h2)
 
     @property
     def n_random(self) -> int:
         """Number of random effects l."""
-        return int(self.G.shape[1])
+        return self.design.n_random
 
 
 def class_grams(model: RandomEffectModel, codes: Codes) -> tuple[FloatArray, FloatArray]:
@@ -125,17 +112,14 @@ def class_grams(model: RandomEffectModel, codes: Codes) -> tuple[FloatArray, Flo
     m, n_random = len(codes), model.n_random
     A = np.empty((m, 3, n_random, n_random))
     products = np.empty((m, 3, 2, n_random))
-    both = np.stack([model.y, np.ones_like(model.y)])
     for j, code in enumerate(codes):
         members = [np.flatnonzero(code == k) for k in (0, 1, 2)]
         largest = int(np.argmax([len(index) for index in members]))
-        A[j, largest] = model.gram
-        products[j, largest] = model.Gy, model.G1
-        missing = np.flatnonzero(code < 0)
-        for k, index in [*enumerate(members), (-1, missing)]:
+        A[j, largest], products[j, largest] = model.gram, model.products
+        for k, index in [*enumerate(members), (-1, np.flatnonzero(code < 0))]:
             if k == largest:
                 continue
-            gram, product = _products(model, both, index)
+            gram, product = _products(model.y, model.design, index)
             if k >= 0:
                 A[j, k], products[j, k] = gram, product
             A[j, largest] -= gram
@@ -144,31 +128,35 @@ def class_grams(model: RandomEffectModel, codes: Codes) -> tuple[FloatArray, Flo
 
 
 def _products(
-    model: RandomEffectModel, both: FloatArray, index: NDArray[np.int64]
+    y: FloatArray, design: RandomDesign, index: NDArray[np.int64]
 ) -> tuple[FloatArray, FloatArray]:
-    """Gram matrix (l, l) of the rows ``index`` of G, and their products with ``both`` (2, l)."""
-    n_random = model.n_random
-    gram, product = np.zeros((n_random, n_random)), np.zeros((2, n_random))
+    """Σ G_i G_iᵀ (l, l), and Σ G_i y_i and Σ G_i (2, l), over the samples ``index``."""
+    n_random = design.n_random
+    gram, sums = np.zeros((n_random, n_random)), np.zeros((2, n_random))
+    both = np.stack([y[index], np.ones(len(index))])
     for i in range(0, len(index), _GRAM_ROWS):
-        part = index[i : i + _GRAM_ROWS]
-        rows = np.take(model.G, part, axis=0)
-        product += both[:, part] @ rows
-        if model.G_single is not None:
-            single = np.take(model.G_single, part, axis=0)
-            gram += single.T @ single
-        else:
-            gram += rows.T @ rows
-    return gram, product
+        rows: NDArray[Any] = np.take(design.raw, index[i : i + _GRAM_ROWS], axis=0)
+        gram += rows.T @ rows
+        sums += both[:, i : i + _GRAM_ROWS] @ rows.astype(np.float64, copy=False)
+    centre, scale = design.centre, design.scale
+    cross = np.outer(centre, sums[1] - 0.5 * len(index) * centre)
+    gram -= cross + cross.T
+    gram *= np.outer(scale, scale)
+    sums -= both.sum(axis=1)[:, None] * centre
+    return gram, sums * scale
 
 
 class _Batch:
     """Likelihood of a batch of ``b`` variants in class space; formulas in :meth:`evaluate`."""
 
-    def __init__(self, model: RandomEffectModel, codes: Codes, sums: ClassSums) -> None:
+    def __init__(self, model: RandomEffectModel, codes: Codes) -> None:
         self.model = model
         self.A, products = class_grams(model, codes)
         self.b, self.c = np.ascontiguousarray(products.transpose(2, 0, 1, 3))
-        self.counts, self.sums, self.squares = sums.counts.T, sums.sums.T, sums.squares.T
+        members = np.stack([codes == k for k in (0, 1, 2)]).astype(np.float64)
+        counts, sums, squares = (members @ v for v in (np.ones_like(model.y), model.y, model.y**2))
+        means, within = within_class_squares(counts, sums, squares)
+        self.counts, self.means, self.within = counts.T, means.T, within.T
         self.n = self.counts.sum(axis=1)
         mean = (self.counts[:, 1] + 2.0 * self.counts[:, 2]) / self.n
         self.x = np.arange(3.0) - mean[:, None]
@@ -201,7 +189,7 @@ class _Batch:
         w = np.where(empty, 0.0, np.exp(-eta))
         d = np.where(empty, 0.0, np.exp(eta))
         possible = np.isfinite(w.sum(axis=1) + d.sum(axis=1)) & (
-            np.abs(theta[:, 3]) < UNBOUNDED_SPAN
+            np.abs(theta[:, 3]) < 2.0 * UNBOUNDED_SPAN
         )
         w[~possible] = d[~possible] = 1.0
 
@@ -220,8 +208,9 @@ class _Batch:
         trace_k = (l_ - trace_inverse) / h2
         trace_kk = (l_ - 2.0 * trace_inverse + trace_inverse2) / h2**2
 
-        r1 = self.sums[rows] - n_k * mu
-        r2 = self.squares[rows] - 2.0 * mu * self.sums[rows] + n_k * mu**2
+        away = self.means[rows] - mu
+        r1 = n_k * away
+        r2 = self.within[rows] + n_k * away**2
         c_k = self.c[rows]
         e = self.b[rows] - mu[:, :, None] * c_k  # (b, 3, l)
         weighted_e = (w[:, None, :] @ e)[:, 0]
@@ -285,7 +274,7 @@ class _Batch:
 
 
 def fit_random_effects(
-    model: RandomEffectModel, codes: Codes, sums: ClassSums, *, tolerance: float = 1e-7
+    model: RandomEffectModel, codes: Codes, *, tolerance: float = 1e-7
 ) -> VariantFit:
     """Fit every variant of a block with random effects, h2 estimated anew for each.
 
@@ -295,8 +284,6 @@ def fit_random_effects(
         Phenotype, random effects and null model.
     codes : (m, n) int8
         Copies of allele 1, -1 where missing.
-    sums : ClassSums
-        Sums of the phenotype over the same variants' classes.
     tolerance : float
         Distance to the maximum, in standard errors, at which to stop.
 
@@ -307,33 +294,29 @@ def fit_random_effects(
     """
     m = len(codes)
     size = max(1, min(64, _BATCH_DOUBLES // model.n_random**2))
-    parts = [
-        _fit_batch(model, codes[i : i + size], sums.take(slice(i, i + size)), tolerance)
-        for i in range(0, m, size)
-    ]
+    parts = [_fit_batch(model, codes[i : i + size], tolerance) for i in range(0, m, size)]
     names = ("add", "add_se", "var", "var_se", "loglik", "status", "h2")
     return VariantFit(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
 
 
-def _fit_batch(
-    model: RandomEffectModel, codes: Codes, sums: ClassSums, tolerance: float
-) -> VariantFit:
-    batch = _Batch(model, codes, sums)
+def _fit_batch(model: RandomEffectModel, codes: Codes, tolerance: float) -> VariantFit:
+    batch = _Batch(model, codes)
     start = np.zeros((len(codes), 4 if model.fix_h2 else 5))
     start[:, 0], start[:, 2] = model.alpha, model.beta
     if not model.fix_h2:
         start[:, 4] = max(model.h2, model.h2_min)
+    occupied = np.where(batch.counts > 0, batch.x, np.nan)
+    span = np.nanmax(occupied, axis=1) - np.nanmin(occupied, axis=1)
     result = minimise(
         batch.evaluate,
         start,
+        first_length=lambda step, rows: longest_length(step[:, 3] * span[rows]),
         lower_bound_of_last=None if model.fix_h2 else model.h2_min,
         tolerance=tolerance,
     )
     with np.errstate(all="ignore"):
         covariance = 2.0 * _inverse_or_nan(result.hessian)
         se = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    occupied = np.where(batch.counts > 0, batch.x, np.nan)
-    span = np.nanmax(occupied, axis=1) - np.nanmin(occupied, axis=1)
     return VariantFit(
         add=result.x[:, 1],
         add_se=se[:, 1],

@@ -90,7 +90,7 @@ class ClassSums:
         assert self.counts.shape[0] == 3
 
     def take(self, variants: slice | IntArray) -> "ClassSums":
-        """Sums of some of the variants."""
+        """Return the sums of some of the variants."""
         return ClassSums(
             self.counts[:, variants], self.sums[:, variants], self.squares[:, variants]
         )

@@ -14,6 +14,9 @@ FloatArray = NDArray[np.float64]
 # Span of the log variance over a variant's genotypes beyond which the maximum is taken
 # to lie at infinity: some genotype class is fitted without residual.
 UNBOUNDED_SPAN = 25.0
+# Sums over a class that come by difference are known to about 1e-16 of the total: a class with
+# less than this share of the total sum of squares has no residual.
+_NO_RESIDUAL = 1e-13
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,22 @@ def convergence_status(
         convergence == Convergence.CONVERGED, int(Status.OK), int(Status.NOT_CONVERGED)
     )
     with np.errstate(invalid="ignore"):
-        runaway = ~(np.abs(var) * dosage_span <= UNBOUNDED_SPAN)
+        span = np.abs(var) * dosage_span
+        # On the way to infinity the likelihood becomes flat, and the search stops early.
+        flat = (status == Status.NOT_CONVERGED) & (span > 0.5 * UNBOUNDED_SPAN)
+        runaway = flat | ~(span <= UNBOUNDED_SPAN)
     status[runaway | (convergence == Convergence.NOT_FINITE)] = Status.UNBOUNDED
     return status.astype(np.int64)
+
+
+def within_class_squares(
+    counts: FloatArray, sums: FloatArray, squares: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Class means of y, zero in an empty class, and sums of squares about them; all (3, m)."""
+    means = np.where(counts > 0, sums / np.maximum(counts, 1.0), 0.0)
+    within = squares - sums * means
+    none = (counts <= 1) | (within <= _NO_RESIDUAL * squares.sum(axis=0))
+    return means, np.where(none, 0.0, within)
 
 
 def empty_results(n_variants: int) -> FloatArray:
@@ -79,39 +95,42 @@ def empty_results(n_variants: int) -> FloatArray:
 
 
 def classify(
-    results: FloatArray, counts: FloatArray, n_analysed: int, filters: Filters
-) -> FloatArray:
-    """Fill sample counts, frequencies and status; return the mean copies of allele 1.
+    results: FloatArray,
+    *,
+    n_called: FloatArray,
+    copies: FloatArray,
+    uniform: NDArray[np.bool_],
+    n_analysed: int,
+    filters: Filters,
+) -> None:
+    """Fill sample counts, frequencies and status.
 
     Parameters
     ----------
     results : (m, N_COLUMNS) float64
         Filled in place; status ``OK`` marks the variants to fit.
-    counts : (3, m) float64
-        Samples with 0, 1 and 2 copies of allele 1.
+    n_called : (m,) float64
+        Samples with a call.
+    copies : (m,) float64
+        Copies of allele 1 that they carry together.
+    uniform : (m,) bool
+        Whether all of them carry the same.
     n_analysed : int
         Analysed samples, called or not.
     filters : Filters
         The bounds.
-
-    Returns
-    -------
-    (m,) float64
-        Mean copies of allele 1 among the called samples, NaN without one.
     """
-    n_called = counts.sum(axis=0)
-    allele_copies = counts[1] + 2.0 * counts[2]
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = allele_copies / n_called
-    frequency = mean / 2.0
-    maf = np.minimum(frequency, 1.0 - frequency)
+        frequency = copies / n_called / 2.0
+        # Not 1 - frequency: a bound that is met exactly must not depend on the allele counted.
+        maf = np.minimum(copies, 2.0 * n_called - copies) / n_called / 2.0
     # 100 (1 - n/N) in this form: the strict comparison is then hlmm's to the last bit.
     missing_percent = 100.0 * (1.0 - n_called / n_analysed)
 
-    status = np.full(len(mean), int(Status.OK))
+    status = np.full(len(results), int(Status.OK))
     status[~(maf > filters.min_maf)] = Status.LOW_MAF
-    status[counts[1] == n_called] = Status.ALL_HETEROZYGOUS
-    status[(counts[0] == n_called) | (counts[2] == n_called)] = Status.MONOMORPHIC
+    status[uniform] = Status.ALL_HETEROZYGOUS
+    status[(copies == 0) | (copies == 2.0 * n_called)] = Status.MONOMORPHIC
     too_many = ~(missing_percent < filters.max_missing)
     status[too_many] = Status.MISSING
     status[n_called == 0] = Status.ALL_MISSING
@@ -123,7 +142,6 @@ def classify(
         1.0 - frequency if filters.count_a2 else frequency
     )
     results[:, INDEX["status"]] = status
-    return np.asarray(mean)
 
 
 def fill_estimates(

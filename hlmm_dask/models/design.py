@@ -58,7 +58,15 @@ def check_parameters(name: str, value: ArrayLike, size: int) -> FloatArray:
 
 def least_squares(X: FloatArray, y: FloatArray) -> FloatArray:
     """Ordinary least squares coefficients of ``y`` (n,) on ``X`` (n, c)."""
-    return np.asarray(np.linalg.lstsq(X, y, rcond=None)[0], dtype=np.float64)
+    # lstsq drops directions that are small beside the others: the columns' units must not decide.
+    norms = np.linalg.norm(X, axis=0)
+    norms[norms == 0] = 1.0
+    return np.asarray(np.linalg.lstsq(X / norms, y, rcond=None)[0] / norms, dtype=np.float64)
+
+
+def longest_length(eta_change: FloatArray) -> FloatArray:
+    """Share of a step that changes no log variance by more than 5, given the largest changes."""
+    return np.asarray(5.0 / np.maximum(np.abs(eta_change), 1e-300), dtype=np.float64)
 
 
 def start_beta(V: FloatArray, squared_residuals: FloatArray) -> FloatArray:

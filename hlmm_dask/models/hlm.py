@@ -1,5 +1,7 @@
 """Heteroskedastic linear model: y ~ N(Xα, diag(exp(Vβ)))."""
 
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +14,7 @@ from hlmm_dask.models.design import (
     check_parameter_count,
     check_parameters,
     least_squares,
+    longest_length,
     start_beta,
 )
 from hlmm_dask.models.newton import Convergence, minimise
@@ -198,36 +201,52 @@ class HLM:
         ValueError
             If least squares leaves no residual.
         """
-        if beta_start is None:
-            start = start_beta(self.V, (self.y - self.X @ self.alpha_ols()) ** 2)
-        else:
-            start = self._beta(beta_start)
+        origin = self.alpha_ols()
+        # Searched about least squares, so that no digits of the residuals are lost to y's mean.
+        centred = copy(self)
+        centred.y = self.y - self.X @ origin
+        start = start_beta(self.V, centred.y**2) if beta_start is None else self._beta(beta_start)
         c = self.X.shape[1]
 
         def evaluate(
             x: FloatArray, rows: NDArray[np.int64]
         ) -> tuple[FloatArray, FloatArray, FloatArray]:
             beta = x[0]
+            outside = np.full(1, np.inf), np.zeros_like(x), np.zeros((1, x.shape[1], x.shape[1]))
             if np.ptp(self.V @ beta) > 600.0:
-                return np.full(1, np.inf), np.zeros_like(x), np.zeros((1, x.shape[1], x.shape[1]))
-            alpha = self.alpha_mle(beta)
-            full = self.hessian(alpha, beta)
-            profile = full[c:, c:] - full[c:, :c] @ np.linalg.solve(full[:c, :c], full[:c, c:])
-            value = np.array([-2.0 * self.loglik(alpha, beta)])
-            return value, self.grad_beta(alpha, beta)[None], profile[None]
+                return outside
+            alpha = centred.alpha_mle(beta)
+            full = centred.hessian(alpha, beta)
+            try:
+                explained = full[c:, :c] @ np.linalg.solve(full[:c, :c], full[:c, c:])
+            except np.linalg.LinAlgError:
+                return outside
+            profile = full[c:, c:] - explained
+            value = np.array([-2.0 * centred.loglik(alpha, beta)])
+            return value, centred.grad_beta(alpha, beta)[None], profile[None]
 
-        result = minimise(evaluate, start[None], tolerance=tolerance, max_iterations=max_iterations)
+        result = minimise(
+            evaluate,
+            start[None],
+            first_length=lambda step, _: longest_length(np.max(np.abs(step @ self.V.T), axis=1)),
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+        )
         beta = result.x[0]
-        alpha = self.alpha_mle(beta)
-        alpha_cov, beta_cov = self.alpha_cov(beta), self.beta_cov()
+        alpha = centred.alpha_mle(beta)
+        alpha_cov, beta_cov = np.full((c, c), np.nan), self.beta_cov()
+        with suppress(np.linalg.LinAlgError):
+            alpha_cov = self.alpha_cov(beta)
+        with np.errstate(invalid="ignore"):
+            alpha_se = np.sqrt(np.diag(alpha_cov))
         return HLMFit(
-            alpha=alpha,
-            alpha_se=np.sqrt(np.diag(alpha_cov)),
+            alpha=origin + alpha,
+            alpha_se=alpha_se,
             alpha_cov=alpha_cov,
             beta=beta,
             beta_se=np.sqrt(np.diag(beta_cov)),
             beta_cov=beta_cov,
-            loglik=self.loglik(alpha, beta),
+            loglik=centred.loglik(alpha, beta),
             n_iterations=int(result.n_iterations[0]),
             convergence=Convergence(int(result.convergence[0])),
         )

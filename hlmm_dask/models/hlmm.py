@@ -1,5 +1,7 @@
 """Heteroskedastic linear mixed model: y ~ N(Xα, h2·GGᵀ + diag(exp(Vβ)))."""
 
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +16,7 @@ from hlmm_dask.models.design import (
     check_parameter_count,
     check_parameters,
     least_squares,
+    longest_length,
     start_beta,
 )
 from hlmm_dask.models.hlm import HLM, LOG_2PI
@@ -252,7 +255,10 @@ class HLMM:
             )
         else:
             alpha, beta = self._alpha(start[0]), self._beta(start[1])
-        theta = np.concatenate([alpha, beta, [h2_start]])
+        # Searched about the start, so that no digits of the residuals are lost to y's mean.
+        centred = copy(self)
+        centred.y = self.y - self.X @ alpha
+        theta = np.concatenate([np.zeros(c), beta, [h2_start]])
         size = c + v if fix_h2 else c + v + 1
 
         def evaluate(
@@ -260,7 +266,7 @@ class HLMM:
         ) -> tuple[FloatArray, FloatArray, FloatArray]:
             h2 = h2_start if fix_h2 else float(x[0, -1])
             try:
-                value, gradient, hessian = self._evaluate(x[0, :c], x[0, c : c + v], h2)
+                value, gradient, hessian = centred._evaluate(x[0, :c], x[0, c : c + v], h2)
             except linalg.LinAlgError:
                 return np.full(1, np.inf), np.zeros((1, size)), np.zeros((1, size, size))
             return np.array([value]), gradient[None, :size], hessian[None, :size, :size]
@@ -269,16 +275,21 @@ class HLMM:
             evaluate,
             theta[None, :size],
             lower_bound_of_last=None if fix_h2 else bound,
+            first_length=lambda step, _: longest_length(
+                np.max(np.abs(step[:, c : c + v] @ self.V.T), axis=1)
+            ),
             tolerance=tolerance,
             max_iterations=max_iterations,
         )
         best = result.x[0]
         h2 = h2_start if fix_h2 else float(best[-1])
-        covariance = 2.0 * np.linalg.inv(result.hessian[0])
+        covariance = np.full((size, size), np.nan)
+        with suppress(np.linalg.LinAlgError):
+            covariance = 2.0 * np.linalg.inv(result.hessian[0])
         with np.errstate(invalid="ignore"):
             se = np.sqrt(np.diag(covariance))
         return HLMMFit(
-            alpha=best[:c],
+            alpha=alpha + best[:c],
             alpha_se=se[:c],
             beta=best[c : c + v],
             beta_se=se[c : c + v],
@@ -324,7 +335,6 @@ class HLMM:
         X, V, G = self.X, self.V, self.G
         c, v = X.shape[1], V.shape[1]
         state = self._state(beta, h2)
-        n_random = G.shape[1]
         residual = self.y - X @ alpha
         u = state.solve(G, residual)
         PX = state.solve(G, X)
@@ -334,9 +344,9 @@ class HLMM:
         du = state.variance * u
         excess = trace_term - du * u
         gamma = G.T @ u
-        # K = GᵀPG = (I - Λ⁻¹)/h2
-        inverse = linalg.cho_solve((state.chol, True), np.eye(n_random), check_finite=False)
-        K = (np.eye(n_random) - inverse) / h2
+        # K = GᵀPG = Λ⁻¹ GᵀD⁻¹G, which keeps its digits where h2 is small or zero
+        weighted_gram = (G * state.weight[:, None]).T @ G
+        K = linalg.cho_solve((state.chol, True), weighted_gram, check_finite=False)
 
         gradient = np.empty(c + v + 1)
         gradient[:c] = -2.0 * (X.T @ u)

@@ -15,6 +15,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Evaluate = Callable[[FloatArray, IntArray], tuple[FloatArray, FloatArray, FloatArray]]
 
+FirstLength = Callable[[FloatArray, IntArray], FloatArray]
+
 # A step is taken without asking whether the value falls when the fall it predicts
 # drowns in the value's own rounding error.
 _ROUNDING = 1e-12
@@ -168,6 +170,7 @@ def minimise(
     start: FloatArray,
     *,
     lower_bound_of_last: float | None = None,
+    first_length: FirstLength | None = None,
     tolerance: float = 1e-7,
     max_iterations: int = 60,
     max_halvings: int = 30,
@@ -188,6 +191,10 @@ def minimise(
         Start values.
     lower_bound_of_last : float, optional
         Lower bound of the last parameter.
+    first_length : callable, optional
+        ``first_length(step, rows)``, (k, p) and (k,) to (k,): the share of each Newton step with
+        which the line search begins if it is below 1. Where f flattens out towards infinity
+        steps are too long by many powers of ten, and halving alone does not bring them back.
     tolerance : float
         Distance to the optimum at which to stop, in standard errors.
     max_iterations : int
@@ -222,6 +229,8 @@ def minimise(
             done = active[close]
             if done.size:
                 x[done] += step[close]
+                if lower_bound_of_last is not None:
+                    x[done, -1] = np.maximum(x[done, -1], lower_bound_of_last)
                 value[done] -= predicted[close]
                 convergence[done] = np.where(
                     definite[close], Convergence.CONVERGED, Convergence.SADDLE_POINT
@@ -232,6 +241,8 @@ def minimise(
                     break
 
             length = np.ones(active.size)
+            if first_length is not None:
+                length = np.fmin(length, first_length(step, active))
             searching = np.arange(active.size)
             accepted = np.zeros(active.size, dtype=bool)
             for _ in range(max_halvings):

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.models.hlm import HLM, HLMFit
 from hlmm_dask.models.hlmm import H2_MIN, HLMM, HLMMFit
+from hlmm_dask.models.random_design import RandomDesign
 from hlmm_dask.random_effects import random_effects
 from hlmm_dask.samples import AlignedSamples, align
 from hlmm_dask.tables import Table, read_table
@@ -99,22 +100,24 @@ class NullModel:
     @property
     def n_random(self) -> int:
         """Number of random effects."""
-        return 0 if self.model.G is None else self.model.G.shape[1]
+        return 0 if self.model.design is None else self.model.design.n_random
 
     @property
     def name(self) -> str:
         """``HLM`` or ``HLMM``."""
-        return "HLM" if self.model.G is None else "HLMM"
+        return "HLM" if self.model.design is None else "HLMM"
 
     def digest(self) -> str:
         """SHA-256 of all numbers that decide the scan's results."""
         total = hashlib.sha256()
         model = self.model
-        for array in (self.sample_index, model.y, model.X, model.V, model.alpha, model.beta):
+        arrays: list[NDArray[Any]] = [self.sample_index, model.y, model.X, model.V]
+        arrays += [model.alpha, model.beta]
+        if model.design is not None:
+            arrays += [model.design.raw, model.design.centre, model.design.scale]
+            arrays.append(np.array([model.h2, model.h2_min]))
+        for array in arrays:
             total.update(np.ascontiguousarray(array).data)
-        if model.G is not None:
-            total.update(np.ascontiguousarray(model.G).data)
-            total.update(np.array([model.h2, model.h2_min]).data)
         return total.hexdigest()
 
 
@@ -180,20 +183,21 @@ def fit_null(
     )
     if random_genotypes is not None and random_table is not None:
         raise InputError("random effects are given as genotypes and as a table; give one of them")
-    G, notes = None, aligned.notes
+    design, notes = None, aligned.notes
     if random_genotypes is not None or random_table is not None:
         columns = random_effects(
             aligned.ids,
             _table(random_table, missing) if random_table is not None else _plink(random_genotypes),
         )
-        G, notes = columns.G, notes + columns.notes
-    fitted = fit_null_arrays(aligned, G, fit_covariates=fit_covariates, h2_init=h2_init)
+        design = RandomDesign(columns.raw, columns.centre, columns.scale)
+        notes = notes + columns.notes
+    fitted = fit_null_arrays(aligned, design, fit_covariates=fit_covariates, h2_init=h2_init)
     return replace(fitted, n_file_samples=len(samples), notes=notes)
 
 
 def fit_null_arrays(
     aligned: AlignedSamples,
-    G: FloatArray | None,
+    design: RandomDesign | None,
     *,
     fit_covariates: bool = False,
     h2_init: float = H2_INIT,
@@ -209,8 +213,8 @@ def fit_null_arrays(
         adjusted = (y - X @ null.alpha) * np.exp(-0.5 * (V @ null.beta))
         model = DenseModel(adjusted, ones, ones, np.zeros(1), np.zeros(1))
     random = None
-    if G is not None:
-        mixed = HLMM(model.y, model.X, model.V, G)
+    if design is not None:
+        mixed = HLMM(model.y, model.X, model.V, design.matrix())
         # The adjusted phenotype has unit variance by construction.
         scale = mixed.mean_square if fit_covariates else 1.0
         bound = H2_MIN * scale
@@ -219,7 +223,12 @@ def fit_null_arrays(
             f"phenotype '{aligned.phenotype_name}', random effects",
         )
         model = replace(
-            model, alpha=random.alpha, beta=random.beta, G=G, h2=random.h2, h2_min=bound
+            model,
+            alpha=random.alpha,
+            beta=random.beta,
+            design=design,
+            h2=random.h2,
+            h2_min=bound,
         )
     return NullModel(
         model=model,

@@ -1,0 +1,71 @@
+"""P-values on the -log10 scale."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from hlmm_dask.models.inference import (
+    genomic_control_lambda,
+    neg_log10_p_chi2_2df,
+    neg_log10_p_normal,
+)
+
+
+def asymptotic(t: float) -> float:
+    """-log10 of 2 Φ(-t) by the divergent series of Mills' ratio, cut where it is exact enough."""
+    series, term = 1.0, 1.0
+    for k in range(1, 12):
+        term *= -(2 * k - 1) / t**2
+        series += term
+    log_p = math.log(2.0) - t**2 / 2 - math.log(t * math.sqrt(2 * math.pi)) + math.log(series)
+    return -log_p / math.log(10.0)
+
+
+def test_normal_is_scipys() -> None:
+    t = np.linspace(-30.0, 30.0, 301)
+    expected = -(stats.norm.logsf(np.abs(t)) + np.log(2.0)) / np.log(10.0)
+    np.testing.assert_allclose(neg_log10_p_normal(t), expected, rtol=1e-13, atol=1e-14)
+    moderate = np.abs(t) < 8
+    chi2 = -np.log10(stats.chi2.sf(t[moderate] ** 2, 1))
+    np.testing.assert_allclose(neg_log10_p_normal(t[moderate]), chi2, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("t", [20.0, 40.0, 60.0, 1e3, 1e6])
+def test_normal_far_in_the_tail(t: float) -> None:
+    result = neg_log10_p_normal(np.array([t, -t]))
+    np.testing.assert_allclose(result, asymptotic(t), rtol=1e-12)
+
+
+def test_normal_at_zero_infinity_and_nan() -> None:
+    result = neg_log10_p_normal([0.0, np.nan, np.inf, -np.inf])
+    assert result[0] == 0.0
+    assert not np.signbit(result[0])
+    assert np.isnan(result[1])
+    assert (result[2:] == np.inf).all()
+
+
+def test_chi2_with_two_degrees_of_freedom() -> None:
+    chi2 = np.array([0.0, 0.3, 5.0, 200.0])
+    expected = -stats.chi2.logsf(chi2, 2) / np.log(10.0)
+    np.testing.assert_allclose(neg_log10_p_chi2_2df(chi2), expected, rtol=1e-13, atol=1e-15)
+    assert neg_log10_p_chi2_2df(7200.0) == pytest.approx(3600.0 / math.log(10.0), rel=1e-14)
+    assert np.isnan(neg_log10_p_chi2_2df(np.nan))
+
+
+def test_shape_is_kept() -> None:
+    t = np.ones((3, 1, 2))
+    assert neg_log10_p_normal(t).shape == neg_log10_p_chi2_2df(t).shape == t.shape
+
+
+def test_genomic_control() -> None:
+    t = stats.norm.ppf((np.arange(4001) + 0.5) / 4001)
+    assert genomic_control_lambda(t) == pytest.approx(1.0, abs=1e-3)
+    assert genomic_control_lambda(np.append(1.5 * t, np.nan)) == pytest.approx(2.25, abs=3e-3)
+    assert genomic_control_lambda([1.0]) == pytest.approx(1.0 / stats.chi2.median(1), rel=1e-12)
+
+
+@pytest.mark.parametrize("t", [[], [np.nan, np.nan]])
+def test_genomic_control_without_a_statistic(t: list[float]) -> None:
+    assert math.isnan(genomic_control_lambda(t))

@@ -1,0 +1,133 @@
+"""HLM with covariates in every model against the model of one variant."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hlmm_dask.kernels import hlm_covariates
+from hlmm_dask.kernels.dense import DenseModel, fit_dense
+from hlmm_dask.kernels.hlm_covariates import CovariateModel, fit_with_covariates
+from hlmm_dask.models.hlm import HLM
+from hlmm_dask.schema import Status
+
+FloatArray = NDArray[np.float64]
+NAMES = ("add", "add_se", "var", "var_se", "loglik")
+
+
+def example(n: int = 300, seed: int = 0) -> CovariateModel:
+    """Two covariates in the mean, one other in the variance, at the null model's maximum."""
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([np.ones(n), rng.standard_normal((n, 2))])
+    V = np.column_stack([np.ones(n), rng.standard_normal(n)])
+    y = X @ [3.0, 0.5, -0.2] + np.exp(0.5 * (V @ [0.5, 0.4])) * rng.standard_normal(n)
+    null = HLM(y, X, V).fit()
+    return CovariateModel(y, X, V, null.alpha, null.beta)
+
+
+def dosages(kind: str, m: int, n: int, seed: int = 1) -> FloatArray:
+    rng = np.random.default_rng(seed)
+    out = rng.binomial(2, rng.uniform(0.1, 0.9, (m, 1)), (m, n)).astype(np.float64)
+    if kind == "missing":
+        out[rng.random((m, n)) < 0.08] = np.nan
+    elif kind == "real":
+        out = np.clip(out + rng.normal(0.0, 0.2, (m, n)), 0.0, 2.0)
+        out[0, 3] = np.nan
+    return out
+
+
+@pytest.mark.parametrize("kind", ["calls", "missing", "real"])
+def test_estimates_are_the_models(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Several chunks of samples and batches of variants.
+    monkeypatch.setattr(hlm_covariates, "_CHUNK_SAMPLES", 128)
+    monkeypatch.setattr(hlm_covariates, "_BATCH_VARIANTS", 8)
+    model = example()
+    dosage = dosages(kind, 20, 300)
+    fit = fit_with_covariates(model, dosage)
+    assert (fit.status == Status.OK).all()
+    assert fit.h2 is None
+    for j, row in enumerate(dosage):
+        called = ~np.isnan(row)
+        g = row[called] - row[called].mean()
+        X, V = np.column_stack([model.X[called], g]), np.column_stack([model.V[called], g])
+        # From least squares, not from the null.
+        other = HLM(model.y[called], X, V).fit()
+        assert fit.add[j] == pytest.approx(other.alpha[-1], abs=1e-8 * other.alpha_se[-1])
+        assert fit.var[j] == pytest.approx(other.beta[-1], abs=1e-8 * other.beta_se[-1])
+        assert fit.add_se[j] == pytest.approx(other.alpha_se[-1], rel=1e-7)
+        assert fit.var_se[j] == pytest.approx(other.beta_se[-1], rel=1e-9)
+        assert fit.loglik[j] == pytest.approx(other.loglik, rel=1e-12)
+
+
+def test_dense_path_gives_the_same() -> None:
+    model = example()
+    dosage = dosages("missing", 6, 300)
+    fit = fit_with_covariates(model, dosage)
+    dense = fit_dense(DenseModel(model.y, model.X, model.V, model.alpha, model.beta), dosage)
+    np.testing.assert_array_equal(dense.status, fit.status)
+    for name in NAMES:
+        np.testing.assert_allclose(getattr(dense, name), getattr(fit, name), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_collinear_variant_has_a_status(unit: float) -> None:
+    """Collinear with a mean covariate, a variance covariate, or only nearly."""
+    model = example()
+    X = model.X * [1.0, unit, 1.0]
+    null = HLM(model.y, X, model.V).fit()
+    model = CovariateModel(model.y, X, model.V, null.alpha, null.beta)
+    dosage = dosages("calls", 4, 300)
+    dosage[0] = 1.0 + 0.2 * model.X[:, 1] / unit
+    dosage[1] = 1.0 - 0.1 * model.V[:, 1]
+    dosage[2] = 1.0 + 0.2 * model.X[:, 2] + 0.01 * np.random.default_rng(0).standard_normal(300)
+    fit = fit_with_covariates(model, dosage)
+    assert list(fit.status) == [Status.COLLINEAR, Status.COLLINEAR, Status.OK, Status.OK]
+    assert np.isnan(fit.add[:2]).all()
+    dense = fit_dense(DenseModel(model.y, X, model.V, model.alpha, model.beta), dosage)
+    np.testing.assert_array_equal(dense.status, fit.status)
+
+
+def test_covariate_that_is_constant_among_the_called() -> None:
+    model = example()
+    rare = np.zeros(300)
+    rare[:9] = 1.0
+    X = np.column_stack([model.X, rare])
+    null = HLM(model.y, X, model.V).fit()
+    model = CovariateModel(model.y, X, model.V, null.alpha, null.beta)
+    dosage = dosages("calls", 2, 300)
+    dosage[0, :9] = np.nan
+    assert list(fit_with_covariates(model, dosage).status) == [Status.COLLINEAR, Status.OK]
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1e8])
+def test_unit_of_y_makes_no_difference(factor: float) -> None:
+    model = example()
+    null = HLM(model.y * factor, model.X, model.V).fit()
+    scaled_model = CovariateModel(model.y * factor, model.X, model.V, null.alpha, null.beta)
+    dosage = dosages("missing", 10, 300)
+    fit, scaled = fit_with_covariates(model, dosage), fit_with_covariates(scaled_model, dosage)
+    assert (scaled.status == Status.OK).all()
+    np.testing.assert_allclose(scaled.add / scaled.add_se, fit.add / fit.add_se, atol=1e-8)
+    np.testing.assert_allclose(scaled.var / scaled.var_se, fit.var / fit.var_se, atol=1e-8)
+
+
+def test_batching_makes_no_difference() -> None:
+    model = example()
+    dosage = dosages("missing", 40, 300)
+    whole = fit_with_covariates(model, dosage)
+    parts = [fit_with_covariates(model, part) for part in np.array_split(dosage, [3, 10, 35])]
+    for name in NAMES:
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_allclose(joined, getattr(whole, name), rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("carriers", [1, 2, 5])
+def test_rare_variants(carriers: int) -> None:
+    """One carrier has no residual; with more there is a maximum, however rare they are."""
+    model = example()
+    rng = np.random.default_rng(2)
+    dosage = np.zeros((5, 300))
+    for row in dosage:
+        row[rng.choice(300, carriers, replace=False)] = 1.0
+    fit = fit_with_covariates(model, dosage)
+    expected = Status.UNBOUNDED if carriers == 1 else Status.OK
+    assert (fit.status == expected).all()

@@ -1,0 +1,125 @@
+"""Class sums off packed bytes against a plain loop."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hlmm_dask.genotypes.packed import encode
+from hlmm_dask.kernels.packed import (
+    ClassSums,
+    Engine,
+    PackedLayout,
+    class_sums,
+    pack_phenotype,
+    unpack,
+)
+
+Codes = NDArray[np.int8]
+FloatArray = NDArray[np.float64]
+NAMES = ("counts", "sums", "squares")
+
+
+def random_codes(rng: np.random.Generator, m: int, n: int) -> Codes:
+    return rng.choice(np.array([-1, 0, 1, 2], np.int8), (m, n), p=[0.1, 0.4, 0.3, 0.2])
+
+
+def plain(codes: Codes, index: NDArray[np.int64], y: FloatArray) -> ClassSums:
+    out = np.zeros((3, 3, len(codes)))
+    for j, row in enumerate(codes):
+        for value, code in zip(y, row[index], strict=True):
+            if code >= 0:
+                out[:, code, j] += [1.0, value, value**2]
+    return ClassSums(*out)
+
+
+def assert_same(a: ClassSums, b: ClassSums, *, scale: float = 1.0) -> None:
+    np.testing.assert_array_equal(a.counts, b.counts)
+    np.testing.assert_allclose(a.sums, b.sums, rtol=1e-12, atol=1e-12 * scale)
+    np.testing.assert_allclose(a.squares, b.squares, rtol=1e-12, atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+@pytest.mark.parametrize("n", [1, 4, 37, 38, 39, 40])
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_sums_are_the_plain_loops(engine: Engine, n: int, share: float) -> None:
+    rng = np.random.default_rng(n)
+    codes = random_codes(rng, 25, n)
+    index = np.sort(rng.choice(n, max(1, round(share * n)), replace=False))
+    y = rng.standard_normal(len(index))
+    sums = class_sums(encode(codes), pack_phenotype(PackedLayout(n, index), y), engine=engine)
+    assert_same(sums, plain(codes, index, y), scale=n)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 70), st.integers(0, 6), st.integers(0, 10_000))
+def test_engines_agree(n: int, m: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    index = np.flatnonzero(rng.random(n) < 0.7)
+    phenotype = pack_phenotype(PackedLayout(n, index), rng.standard_normal(len(index)))
+    packed = rng.integers(0, 256, (m, (n + 3) // 4), dtype=np.uint8)
+    assert_same(
+        class_sums(packed, phenotype), class_sums(packed, phenotype, engine="numpy"), scale=n
+    )
+
+
+def test_more_than_one_chunk_of_bytes() -> None:
+    rng = np.random.default_rng(0)
+    n = 4 * 2500 + 3
+    codes = random_codes(rng, 9, n)
+    index = np.flatnonzero(rng.random(n) < 0.9)
+    y = rng.standard_normal(len(index))
+    phenotype = pack_phenotype(PackedLayout(n, index), y)
+    sums, other = (class_sums(encode(codes), phenotype, engine=e) for e in ("numba", "numpy"))
+    assert_same(sums, other, scale=n)
+    expected = np.array([[(row[index] == k).sum() for row in codes] for k in range(3)])
+    np.testing.assert_array_equal(sums.counts, expected)
+    direct = np.array([[y[row[index] == k].sum() for row in codes] for k in range(3)])
+    np.testing.assert_allclose(sums.sums, direct, atol=1e-10)
+
+
+def test_padding_and_other_samples_do_not_count() -> None:
+    n, index = 6, np.array([1, 4])
+    phenotype = pack_phenotype(PackedLayout(n, index), np.array([2.0, -3.0]))
+    codes = np.array([[0, 2, 1, 2, 1, 0]], np.int8)
+    packed = encode(codes)
+    for padding in (0x00, 0x50, 0xA0, 0xF0):
+        packed[:, 1] = (packed[:, 1] & 0x0F) | padding
+        sums = class_sums(packed, phenotype)
+        np.testing.assert_array_equal(sums.counts[:, 0], [0, 1, 1])
+        np.testing.assert_array_equal(sums.sums[:, 0], [0, -3, 2])
+        np.testing.assert_array_equal(sums.squares[:, 0], [0, 9, 4])
+
+
+def test_empty_class_zero_is_exactly_empty() -> None:
+    """It comes by difference, of which no rounding error may be left."""
+    rng = np.random.default_rng(1)
+    codes = rng.integers(1, 3, (4, 999)).astype(np.int8)
+    y = rng.standard_normal(999) * 1e5
+    sums = class_sums(encode(codes), pack_phenotype(PackedLayout(999, np.arange(999)), y))
+    for name in NAMES:
+        assert (getattr(sums, name)[0] == 0).all()
+
+
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+def test_views_are_read_right(engine: Engine) -> None:
+    rng = np.random.default_rng(2)
+    codes = random_codes(rng, 12, 50)
+    phenotype = pack_phenotype(PackedLayout(50, np.arange(50)), rng.standard_normal(50))
+    packed = encode(codes)
+    read_only = packed.copy()
+    read_only.flags.writeable = False
+    expected = class_sums(packed[::3].copy(), phenotype, engine=engine)
+    assert_same(class_sums(packed[::3], phenotype, engine=engine), expected)
+    assert_same(class_sums(np.asfortranarray(packed)[::3], phenotype, engine=engine), expected)
+    whole = class_sums(packed, phenotype, engine=engine)
+    assert_same(class_sums(read_only, phenotype, engine=engine), whole)
+
+
+@pytest.mark.parametrize("n", [1, 5, 64, 67])
+def test_unpack_inverts_packing(n: int) -> None:
+    rng = np.random.default_rng(n)
+    codes = random_codes(rng, 7, n)
+    index = np.flatnonzero(rng.random(n) < 0.8)
+    np.testing.assert_array_equal(unpack(encode(codes), PackedLayout(n, index)), codes[:, index])
