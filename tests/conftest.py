@@ -1,12 +1,12 @@
 """Fixtures that several test modules use."""
 
 import os
-
-# Small problems: BLAS threads would only wait for each other. Set before numpy is imported.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from pathlib import Path
 
 import pytest
+
+# Small problems: BLAS threads would only wait for each other. Set before numpy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
