@@ -425,17 +425,39 @@ def panels(analyses: Sequence[Analysis], *, height: float) -> tuple[Figure, list
     return figure, list(axes[0])
 
 
+def signed(value: float) -> str:
+    """Three decimals with a typographic minus."""
+    return f"{value:.3f}".replace("-", "−")
+
+
+def mark_first(ax: Axes, x: float, y: float, label: str, theme: Theme) -> None:
+    """Mark the variant that has a dispersion effect, and name it."""
+    ax.scatter(
+        [x], [y], s=60, marker="D", color=theme.accent, edgecolor=theme.surface, lw=1, zorder=4
+    )
+    ax.annotate(
+        label,
+        (x, y),
+        xytext=(9, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9.5,
+        zorder=3,
+        bbox={"facecolor": theme.surface, "edgecolor": "none", "pad": 1.0},
+    )
+
+
 def plot_coupling(study: Study, analyses: Sequence[Analysis], theme: Theme) -> Figure:
     """Variance effects against additive effects, with the estimated relation."""
     figure, axes = panels(analyses, height=4.2)
     for ax, x in zip(axes, analyses, strict=True):
         add, var = x.table["add"].to_numpy(float), x.table["var"].to_numpy(float)
-        ax.axhline(0, color=theme.muted, lw=0.8)
-        ax.axvline(0, color=theme.muted, lw=0.8)
+        ax.axhline(0, color=theme.muted, lw=0.7, zorder=1)
+        ax.axvline(0, color=theme.muted, lw=0.7, zorder=1)
         ax.scatter(add[1:], var[1:], s=14, color=theme.points, alpha=0.55, lw=0)
         expected = theory(study, x.label).coupling
         reach = np.array([-1.0, 1.0]) * 1.05 * np.nanmax(np.abs(add))
-        label = f"relation found, slope {x.fit.r_av:.3f}"
+        label = f"relation found, slope {signed(x.fit.r_av)}"
         ax.plot(reach, x.fit.r_av * reach, color=theme.second, lw=2, label=label)
         ax.plot(
             reach,
@@ -443,23 +465,13 @@ def plot_coupling(study: Study, analyses: Sequence[Analysis], theme: Theme) -> F
             color=theme.text,
             lw=1.2,
             ls=(0, (4, 3)),
-            label=f"gamma model, slope {expected:.3f}",
+            label=f"gamma model, slope {signed(expected)}",
         )
-        ax.scatter(
-            add[:1],
-            var[:1],
-            s=60,
-            marker="D",
-            color=theme.accent,
-            edgecolor=theme.surface,
-            lw=1,
-            zorder=4,
-            label="first variant",
-        )
+        mark_first(ax, float(add[0]), float(var[0]), "first variant", theme)
         ax.set_xlabel("Effect on the mean (SD per allele)")
     axes[0].set_ylabel("Effect on the log variance (per allele)")
     low, high = axes[0].get_ylim()
-    axes[0].set_ylim(low, high + 0.28 * (high - low))  # room for the legend
+    axes[0].set_ylim(low, high + 0.2 * (high - low))  # room for the legend
     for ax in axes:
         ax.legend(loc="upper right")
     return figure
@@ -484,20 +496,11 @@ def plot_dispersion(study: Study, analyses: Sequence[Analysis], theme: Theme) ->
             fontsize=9,
             color=theme.muted,
         )
-        if np.isfinite(p[0]):
-            ax.scatter(index[:1], p[:1], s=60, marker="D", color=theme.accent, lw=0, zorder=4)
-            ax.annotate(
-                f"first variant, {p[0]:.1f}",
-                (1, p[0]),
-                xytext=(10, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9.5,
-            )
+        mark_first(ax, 1.0, float(p[0]), f"first variant, {p[0]:.1f}", theme)
         ax.set_xlabel("Variant")
         ax.grid(visible=False, axis="x")
     axes[0].set_ylabel("Dispersion effect, −log10 p")
-    axes[0].set_ylim(bottom=0)
+    axes[0].set_ylim(0, 1.04 * axes[0].get_ylim()[1])
     return figure
 
 
@@ -530,8 +533,8 @@ def plot_power(study: Study, analyses: Sequence[Analysis], theme: Theme) -> Figu
     one, two = analyses[0], analyses[-1]
     figure, axes = plt.subplots(1, 2, figsize=(9.0, 4.2))
     pairs = (
-        (one.add_t**2, two.add_t**2, "Additive effects, t²"),
-        (one.fit.dispersion_t**2, two.fit.dispersion_t**2, "Dispersion effects, t²"),
+        (one.add_t**2, two.add_t**2, "Additive effects"),
+        (one.fit.dispersion_t**2, two.fit.dispersion_t**2, "Dispersion effects"),
     )
     for ax, (a, b, title) in zip(axes, pairs, strict=True):
         top = 1.06 * float(np.nanmax(np.concatenate([a, b])))
@@ -550,13 +553,13 @@ def plot_power(study: Study, analyses: Sequence[Analysis], theme: Theme) -> Figu
         )
         ax.set(
             title=title,
-            xlabel=one.label,
-            ylabel=two.label,
+            xlabel=f"t² without random effects ({one.label})",
+            ylabel=f"t² with random effects ({two.label})",
             xlim=(-0.02 * top, top),
             ylim=(-0.02 * top, top),
             aspect="equal",
         )
-        ax.annotate(f"on average x {slope:.2f}", (0.98, 0.04), xycoords="axes fraction", ha="right")
+        ax.annotate(f"on average × {slope:.2f}", (0.98, 0.04), xycoords="axes fraction", ha="right")
         ax.legend(loc="upper left")
     return figure
 
