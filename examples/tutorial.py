@@ -185,7 +185,10 @@ def scan(
         command += ["--workers", str(workers)]
     print("$ hlmm-scan", *command[3:], flush=True)
     started = time.perf_counter()
-    code = subprocess.run(command, check=False).returncode
+    # A notebook's kernel forces colours, and with them a progress bar where no terminal is.
+    forced = ("FORCE_COLOR", "CLICOLOR_FORCE")
+    environment = {k: v for k, v in os.environ.items() if k not in forced}
+    code = subprocess.run(command, check=False, env=environment).returncode
     if code:
         raise SystemExit(code)
     return read_table(Path(f"{out}.models.gz")), time.perf_counter() - started
