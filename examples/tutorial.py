@@ -472,6 +472,7 @@ def plot_coupling(study: Study, analyses: Sequence[Analysis], theme: Theme) -> F
             label=f"gamma model, slope {signed(expected)}",
         )
         mark_first(ax, float(add[0]), float(var[0]), "first variant", theme)
+        ax.locator_params(axis="x", nbins=6)
         ax.set_xlabel("Effect on the mean (SD per allele)")
     axes[0].set_ylabel("Effect on the log variance (per allele)")
     low, high = axes[0].get_ylim()
