@@ -22,7 +22,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -33,12 +35,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import beta, chi2, kstest
+from scipy.stats import beta, chi2, kstest, kstwo
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersion_effects
 from hlmm_dask.simulate import (
     GammaTrait,
+    TransformedEffects,
+    expected_effects,
     gamma_phenotype,
     inverse_normal_transform,
     simulate_genotypes,
@@ -93,11 +97,14 @@ def simulate(
     """Write test.bed, random.bed and phenotype.txt to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(3)]
-    test = simulate_genotypes(
-        folder / "test.bed", n_samples=samples, n_variants=variants, seed=seeds[0]
-    )
-    random = simulate_genotypes(
-        folder / "random.bed", n_samples=samples, n_variants=random_variants, seed=seeds[1]
+    test, random = (
+        simulate_genotypes(
+            folder / name, n_samples=samples, n_variants=count, seed=part, maf_range=(0.1, 0.5)
+        )
+        for name, count, part in (
+            ("test.bed", variants, seeds[0]),
+            ("random.bed", random_variants, seeds[1]),
+        )
     )
     trait = gamma_phenotype(
         [test.bed, random.bed],
@@ -178,7 +185,10 @@ def scan(
         command += ["--workers", str(workers)]
     print("$ hlmm-scan", *command[3:], flush=True)
     started = time.perf_counter()
-    code = subprocess.run(command, check=False).returncode
+    # A notebook's kernel forces colours, and with them a progress bar where no terminal is.
+    forced = ("FORCE_COLOR", "CLICOLOR_FORCE")
+    environment = {k: v for k, v in os.environ.items() if k not in forced}
+    code = subprocess.run(command, check=False, env=environment).returncode
     if code:
         raise SystemExit(code)
     return read_table(Path(f"{out}.models.gz")), time.perf_counter() - started
@@ -199,6 +209,17 @@ def analyse(label: str, table: pd.DataFrame, seconds: float) -> Analysis:
     return Analysis(label=label, table=table, fit=fit, seconds=seconds)
 
 
+@cache
+def _expected(shape: float, heritability: float, captured: float) -> TransformedEffects:
+    return expected_effects(shape, heritability=heritability, captured=captured)
+
+
+def theory(study: Study, label: str) -> TransformedEffects:
+    """Effects that the gamma model lets a scan find; the HLMM captures the random variants."""
+    share = study.n_random / (study.n_test + study.n_random) if label == "HLMM" else 0.0
+    return _expected(study.trait.shape, study.trait.heritability, share)
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table of figures: for each analysis what is expected and what was found."""
@@ -214,19 +235,29 @@ def figures(study: Study, analyses: Sequence[Analysis]) -> list[Row]:
     The effects are drawn from a Normal distribution, so a squared t of the mean is 1 + a times a
     chi-square with 1 df, where a = n x (share of the variance that one variant explains) /
     (variance that the model leaves unexplained). A variance effect that is r times the additive
-    effect gives 1 + a r² / 2: the standard error of a log variance is sqrt(2) times that of a
-    mean. Random effects leave less variance unexplained and cost degrees of freedom.
+    effect gives 1 + n x share x r² / 2: the standard error of a log variance is sqrt(2) times
+    that of the mean of a trait with variance 1. Random effects leave less variance unexplained
+    and cost degrees of freedom. Slope and dispersion effect are those of `expected_effects`.
     """
-    n, l = study.n_samples, study.n_random
-    share = study.explained / (study.n_test + l)
-    r = study.trait.coupling
+    n, n_random = study.n_samples, study.n_random
+    share = study.explained / (study.n_test + n_random)
 
     def strength(x: Analysis) -> float:
         if x.label == "HLM":
             return n * share
-        left = 1.0 - l * share
+        left = 1.0 - n_random * share
         reliability = n * share / (n * share + left)
-        return (n - l * reliability) * share / left
+        return (n - n_random * reliability) * share / left
+
+    def var_strength(x: Analysis) -> float:
+        return n * share * theory(study, x.label).coupling ** 2 / 2.0
+
+    def ks_expected(a: float) -> str:
+        """Give p where t² / (1 + a) follows the chi-square exactly."""
+        grid = np.linspace(0.0, 40.0, 4001)
+        distance = float(np.max(chi2.cdf(grid, 1) - chi2.cdf(grid / (1.0 + a), 1)))
+        p = float(kstwo.sf(distance, study.n_test))
+        return f"~ {show(p)}" if p < 0.01 else "any in 0–1"
 
     def row(
         name: str, expected: str | Callable[[Analysis], str], found: Callable[[Analysis], float]
@@ -253,7 +284,7 @@ def figures(study: Study, analyses: Sequence[Analysis]) -> list[Row]:
         ),
         row(
             "Median t² of variance effects",
-            lambda x: f"{NULL_MEDIAN * (1 + strength(x) * r * r / 2):.3f}",
+            lambda x: f"{NULL_MEDIAN * (1 + var_strength(x)):.3f}",
             lambda x: median(x.var_t),
         ),
         row(
@@ -261,17 +292,25 @@ def figures(study: Study, analyses: Sequence[Analysis]) -> list[Row]:
             f"{NULL_MEDIAN:.3f}",
             lambda x: median(x.fit.dispersion_t[1:]),
         ),
-        row("KS test of additive t², p", "small", lambda x: ks(x.add_t)),
-        row("KS test of variance t², p", "small", lambda x: ks(x.var_t)),
+        row("KS test of additive t², p", lambda x: ks_expected(strength(x)), lambda x: ks(x.add_t)),
+        row(
+            "KS test of variance t², p",
+            lambda x: ks_expected(var_strength(x)),
+            lambda x: ks(x.var_t),
+        ),
         row(
             "KS test of dispersion t²*, p",
-            "uniform in 0–1",
+            "any in 0–1",
             lambda x: ks(x.fit.dispersion_t[1:]),
         ),
-        row("Slope of variance on additive effects", f"{r:.3f}", lambda x: x.fit.r_av),
+        row(
+            "Slope of variance on additive effects",
+            lambda x: f"{theory(study, x.label).coupling:.3f}",
+            lambda x: x.fit.r_av,
+        ),
         row(
             "First variant: dispersion effect",
-            f"{study.dispersion_effect:.3f}",
+            lambda x: f"{study.dispersion_effect * theory(study, x.label).dispersion:.3f}",
             lambda x: float(x.fit.dispersion[0]),
         ),
         row("First variant: its standard error", "", lambda x: float(x.fit.dispersion_se[0])),
@@ -282,7 +321,7 @@ def figures(study: Study, analyses: Sequence[Analysis]) -> list[Row]:
         ),
         row(
             "Variance of the random effects, h2",
-            lambda x: "" if x.label == "HLM" else f"{l * share:.4f}",
+            lambda x: "" if x.label == "HLM" else f"{n_random * share:.4f}",
             lambda x: x.h2,
         ),
         row("Duration of the scan, s", "", lambda x: x.seconds),
@@ -299,8 +338,6 @@ def show(value: float) -> str:
     """Format a figure for the table: four digits, a dash for no value."""
     if not np.isfinite(value):
         return "–"
-    if value == 0.0:
-        return "< 1e-300"
     return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:#.4g}".rstrip(".")
 
 
@@ -345,7 +382,7 @@ Plot = Callable[[Study, Sequence[Analysis], Theme], Figure]
 @contextmanager
 def themed(theme: Theme) -> Iterator[None]:
     """Draw in the colours of `theme`, with open axes and a faint grid."""
-    settings = {
+    settings: dict[Any, Any] = {
         "figure.facecolor": theme.surface,
         "savefig.facecolor": theme.surface,
         "axes.facecolor": theme.surface,
@@ -376,62 +413,78 @@ def themed(theme: Theme) -> Iterator[None]:
         yield
 
 
-def panels(analyses: Sequence[Analysis], *, height: float, **options: bool) -> list[Axes]:
+def panels(analyses: Sequence[Analysis], *, height: float) -> tuple[Figure, list[Axes]]:
     """Make one panel for each analysis, side by side, titled by its model."""
     n = len(analyses)
     width = 9.0 if n > 1 else 5.2
-    _, axes = plt.subplots(1, n, figsize=(width, height), squeeze=False, **options)
+    figure, axes = plt.subplots(
+        1, n, figsize=(width, height), squeeze=False, sharex=True, sharey=True
+    )
     names = {
         "HLM": "Fixed effects (HLM)",
         "HLMM": "With random effects (HLMM)",
     }
     for ax, analysis in zip(axes[0], analyses, strict=True):
         ax.set_title(names.get(analysis.label, analysis.label))
-    return list(axes[0])
+    return figure, list(axes[0])
+
+
+def signed(value: float) -> str:
+    """Three decimals with a typographic minus."""
+    return f"{value:.3f}".replace("-", "−")
+
+
+def mark_first(ax: Axes, x: float, y: float, label: str, theme: Theme) -> None:
+    """Mark the variant that has a dispersion effect, and name it."""
+    ax.scatter(
+        [x], [y], s=60, marker="D", color=theme.accent, edgecolor=theme.surface, lw=1, zorder=4
+    )
+    ax.annotate(
+        label,
+        (x, y),
+        xytext=(9, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9.5,
+        zorder=3,
+        bbox={"facecolor": theme.surface, "edgecolor": "none", "pad": 1.0},
+    )
 
 
 def plot_coupling(study: Study, analyses: Sequence[Analysis], theme: Theme) -> Figure:
     """Variance effects against additive effects, with the estimated relation."""
-    axes = panels(analyses, height=4.2, sharex=True, sharey=True)
+    figure, axes = panels(analyses, height=4.2)
     for ax, x in zip(axes, analyses, strict=True):
         add, var = x.table["add"].to_numpy(float), x.table["var"].to_numpy(float)
-        ax.axhline(0, color=theme.muted, lw=0.8)
-        ax.axvline(0, color=theme.muted, lw=0.8)
+        ax.axhline(0, color=theme.muted, lw=0.7, zorder=1)
+        ax.axvline(0, color=theme.muted, lw=0.7, zorder=1)
         ax.scatter(add[1:], var[1:], s=14, color=theme.points, alpha=0.55, lw=0)
+        expected = theory(study, x.label).coupling
         reach = np.array([-1.0, 1.0]) * 1.05 * np.nanmax(np.abs(add))
-        label = f"relation found, slope {x.fit.r_av:.3f}"
+        label = f"relation found, slope {signed(x.fit.r_av)}"
         ax.plot(reach, x.fit.r_av * reach, color=theme.second, lw=2, label=label)
         ax.plot(
             reach,
-            study.trait.coupling * reach,
+            expected * reach,
             color=theme.text,
             lw=1.2,
             ls=(0, (4, 3)),
-            label=f"gamma model, slope {study.trait.coupling:.3f}",
+            label=f"gamma model, slope {signed(expected)}",
         )
-        ax.scatter(
-            add[:1],
-            var[:1],
-            s=60,
-            marker="D",
-            color=theme.accent,
-            edgecolor=theme.surface,
-            lw=1,
-            zorder=4,
-            label="first variant",
-        )
+        mark_first(ax, float(add[0]), float(var[0]), "first variant", theme)
+        ax.locator_params(axis="x", nbins=6)
         ax.set_xlabel("Effect on the mean (SD per allele)")
     axes[0].set_ylabel("Effect on the log variance (per allele)")
     low, high = axes[0].get_ylim()
-    axes[0].set_ylim(low, high + 0.28 * (high - low))  # room for the legend
+    axes[0].set_ylim(low, high + 0.2 * (high - low))  # room for the legend
     for ax in axes:
-        ax.legend(loc="upper left")
-    return axes[0].get_figure()
+        ax.legend(loc="upper right")
+    return figure
 
 
 def plot_dispersion(study: Study, analyses: Sequence[Analysis], theme: Theme) -> Figure:
     """Evidence for a dispersion effect along the variants, the first one marked."""
-    axes = panels(analyses, height=3.6, sharex=True, sharey=True)
+    figure, axes = panels(analyses, height=3.6)
     threshold = -np.log10(0.05 / study.n_test)
     for ax, x in zip(axes, analyses, strict=True):
         p = x.fit.dispersion_neg_log10_p
@@ -448,26 +501,17 @@ def plot_dispersion(study: Study, analyses: Sequence[Analysis], theme: Theme) ->
             fontsize=9,
             color=theme.muted,
         )
-        if np.isfinite(p[0]):
-            ax.scatter(index[:1], p[:1], s=60, marker="D", color=theme.accent, lw=0, zorder=4)
-            ax.annotate(
-                f"first variant, {p[0]:.1f}",
-                (1, p[0]),
-                xytext=(10, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9.5,
-            )
+        mark_first(ax, 1.0, float(p[0]), f"first variant, {p[0]:.1f}", theme)
         ax.set_xlabel("Variant")
         ax.grid(visible=False, axis="x")
     axes[0].set_ylabel("Dispersion effect, −log10 p")
-    axes[0].set_ylim(bottom=0)
-    return axes[0].get_figure()
+    axes[0].set_ylim(0, 1.04 * axes[0].get_ylim()[1])
+    return figure
 
 
 def plot_qq(study: Study, analyses: Sequence[Analysis], theme: Theme) -> Figure:
     """Quantiles of variance p-values before, and of dispersion p-values after the correction."""
-    axes = panels(analyses, height=4.2, sharex=True, sharey=True)
+    figure, axes = panels(analyses, height=4.2)
     for ax, x in zip(axes, analyses, strict=True):
         before = x.table["var_pval"].to_numpy(float)[1:]
         after = x.fit.dispersion_neg_log10_p[1:]
@@ -486,16 +530,16 @@ def plot_qq(study: Study, analyses: Sequence[Analysis], theme: Theme) -> Figure:
         ax.set_xlabel("Expected −log10 p")
         ax.legend(loc="upper left")
     axes[0].set_ylabel("Observed −log10 p")
-    return axes[0].get_figure()
+    return figure
 
 
 def plot_power(study: Study, analyses: Sequence[Analysis], theme: Theme) -> Figure:
     """Squared t of additive and dispersion effects, HLMM against HLM."""
     one, two = analyses[0], analyses[-1]
-    _, axes = plt.subplots(1, 2, figsize=(9.0, 4.2))
+    figure, axes = plt.subplots(1, 2, figsize=(9.0, 4.2))
     pairs = (
-        (one.add_t**2, two.add_t**2, "Additive effects, t²"),
-        (one.fit.dispersion_t**2, two.fit.dispersion_t**2, "Dispersion effects, t²"),
+        (one.add_t**2, two.add_t**2, "Additive effects"),
+        (one.fit.dispersion_t**2, two.fit.dispersion_t**2, "Dispersion effects"),
     )
     for ax, (a, b, title) in zip(axes, pairs, strict=True):
         top = 1.06 * float(np.nanmax(np.concatenate([a, b])))
@@ -514,15 +558,15 @@ def plot_power(study: Study, analyses: Sequence[Analysis], theme: Theme) -> Figu
         )
         ax.set(
             title=title,
-            xlabel=one.label,
-            ylabel=two.label,
+            xlabel=f"t² without random effects ({one.label})",
+            ylabel=f"t² with random effects ({two.label})",
             xlim=(-0.02 * top, top),
             ylim=(-0.02 * top, top),
             aspect="equal",
         )
-        ax.annotate(f"on average x {slope:.2f}", (0.98, 0.04), xycoords="axes fraction", ha="right")
+        ax.annotate(f"on average × {slope:.2f}", (0.98, 0.04), xycoords="axes fraction", ha="right")
         ax.legend(loc="upper left")
-    return axes[0].get_figure()
+    return figure
 
 
 @dataclass(frozen=True)
@@ -615,12 +659,13 @@ def write_report(
     pictures: dict[str, tuple[bytes, bytes]],
 ) -> None:
     """Write one self-contained HTML page: the table and the plots, for light and dark screens."""
+    first = float(analyses[0].fit.dispersion_neg_log10_p[0])
     facts = {
         "Samples": f"{study.n_samples:,}",
         "Variants scanned": f"{study.n_test:,}",
         "Variants in the random effects": f"{study.n_random:,}",
         "Heritability before the transform": f"{study.trait.heritability:.0%}",
-        "Dispersion, first variant": f"−log10 p = {show(rows[9].found[0])}",
+        "Dispersion, first variant": f"−log10 p = {show(first)}",
     }
     top = "".join(f'<th colspan="2">{html.escape(x.label)}</th>' for x in analyses)
     sub = "<th>expected</th><th>found</th>" * len(analyses)

@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaincinv, ndtr, ndtri
-from scipy.stats import gamma, rankdata
+from scipy.special import gammainc, gammaincc, ndtri, roots_hermitenorm
+from scipy.stats import rankdata
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.packed import decode
+from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.genotypes.plink_tables import read_fam
+from hlmm_dask.genotypes.plink_write import write_plink
 
 BLOCK_BYTES = 32 << 20
+MIN_MEAN = 0.05
 
 _Array = NDArray[np.float64]
 
@@ -52,14 +58,13 @@ class GammaTrait:
     mean : (n_samples,) float64
         Expected value of each sample, 1 + its genetic effects.
     dispersion : (n_samples,) float64
-        Variance over squared mean of each sample.
+        Variance over mean of each sample.
     effects : tuple of (n_variants,) float64
         For each genotype file, effect on the mean of one copy of allele 1.
     heritability : float
         Share of Var(value) that comes from Var(mean), in expectation.
-    coupling : float
-        Slope of the variants' variance effects on their additive effects that is expected
-        after an inverse-normal transform (see `expected_coupling`).
+    shape : float
+        Shape of the gamma at mean 1.
     """
 
     value: _Array
@@ -67,7 +72,30 @@ class GammaTrait:
     dispersion: _Array
     effects: tuple[_Array, ...]
     heritability: float
+    shape: float
+
+
+@dataclass(frozen=True)
+class TransformedEffects:
+    """What an inverse-normal transform makes of small effects on a gamma trait.
+
+    Attributes
+    ----------
+    mean : float
+        Effect on the transformed mean (SD) per unit of effect on the trait's mean.
+    coupling : float
+        Log-variance effect of a variant per unit of its transformed mean effect.
+    dispersion : float
+        Dispersion effect, what `coupling` leaves of the log-variance effect, per unit of effect
+        on the log dispersion of the trait.
+    genetic : float
+        Variance of the transformed trait that comes from the captured genetic effects.
+    """
+
+    mean: float
     coupling: float
+    dispersion: float
+    genetic: float
 
 
 def simulate_genotypes(
@@ -133,7 +161,23 @@ def simulate_genotypes(
                 counts[rng.random(shape, dtype=np.float32) < missing_rate] = -1
             yield counts
 
-    _write_plink(bed, blocks(), n_samples=n_samples, n_variants=n_variants, prefix=bed.stem)
+    row = np.arange(n_variants)
+    variants = pd.DataFrame(
+        {
+            "contig": "1",
+            "variant_id": [f"{bed.stem}{j}" for j in row],
+            "position": 1000 * (row + 1),
+            "allele1": "A",
+            "allele2": "G",
+        }
+    )
+    samples = pd.DataFrame(
+        {
+            "fid": [f"f{i}" for i in range(n_samples)],
+            "iid": [f"i{i}" for i in range(n_samples)],
+        }
+    )
+    write_plink(bed, blocks(), samples, variants)
     return SimulatedGenotypes(
         bed=bed, n_samples=n_samples, n_variants=n_variants, allele_frequency=frequency
     )
@@ -144,20 +188,21 @@ def gamma_phenotype(
     *,
     seed: int,
     heritability: float = 0.1,
-    shape: float = 4.0,
+    shape: float = 2.0,
     dispersion_effect: float = 0.15,
 ) -> GammaTrait:
     """Simulate a gamma trait from genotypes, with a dispersion effect of the first variant.
 
-    Sample i has mean mu_i and dispersion phi_i::
+    Sample i has mean mu_i and dispersion phi_i, the scale of its gamma::
 
         mu_i  = 1 + sum_j b_j (x_ij - mean_j),      b_j sd_j ~ N(0, 1), rescaled together
         phi_i = exp(d (x_i1 - mean_1)) / shape,     d = dispersion_effect
-        y_i  ~ Gamma(shape 1 / phi_i, scale mu_i phi_i)
+        y_i  ~ Gamma(shape mu_i / phi_i, scale phi_i)
 
-    so E y_i = mu_i and Var y_i = phi_i mu_i². The effects are scaled such that
-    Var(mu) / (Var(mu) + mean(phi mu²)) is `heritability` in these samples. x_ij counts allele
-    1; a missing call has the variant's mean. Genotypes are read block by block.
+    so E y_i = mu_i and Var y_i = phi_i mu_i. The effects are scaled such that
+    Var(mu) / (Var(mu) + mean(phi mu)) is `heritability` in these samples. A mean below 0.05, four
+    standard deviations out with the defaults, is set to 0.05. x_ij counts allele 1; a missing
+    call has the variant's mean. Genotypes are read block by block.
 
     Parameters
     ----------
@@ -168,8 +213,7 @@ def gamma_phenotype(
     heritability : float
         Of the untransformed trait, in (0, 1).
     shape : float
-        Shape of the gamma at the mean genotype; 1 / shape is its squared coefficient of
-        variation.
+        Shape of the gamma at mean 1 and the mean genotype: mean² / variance.
     dispersion_effect : float
         d, log variance per copy of allele 1 of the first variant.
 
@@ -180,8 +224,8 @@ def gamma_phenotype(
     Raises
     ------
     InputError
-        If the files disagree in the number of samples, a variant set does not vary, or the
-        heritability would need means below zero.
+        If a genotype file is bad, the files disagree in the number of samples, no variant varies,
+        or one sample in a thousand would have a mean below 0.05.
     """
     if not beds:
         raise InputError("no genotype file given: a trait needs at least one .bed")
@@ -190,22 +234,22 @@ def gamma_phenotype(
             f"heritability {heritability}, shape {shape}: give one in (0, 1) and one above 0"
         )
     rng = np.random.default_rng(seed)
-    paths = [Path(bed) for bed in beds]
-    n_samples = _count_lines(paths[0].with_suffix(".fam"))
+    files = [open_plink(bed) for bed in beds]
+    n_samples = files[0].n_samples
     score = np.zeros(n_samples)
     first: _Array | None = None
     effects = []
-    for path in paths:
-        if (found := _count_lines(path.with_suffix(".fam"))) != n_samples:
+    for bed, file in zip(beds, files, strict=True):
+        if file.n_samples != n_samples:
             raise InputError(
-                f"{path.with_suffix('.fam')}: {found} samples, expected {n_samples} as in "
-                f"{paths[0].with_suffix('.fam')}; simulate both with the same n_samples"
+                f"{bed}: {file.n_samples} samples, expected {n_samples} as in {beds[0]}; "
+                "simulate both with the same n_samples"
             )
         parts = []
-        for block in _read_bed_blocks(path, n_samples=n_samples):
+        for block in _blocks(file):
             centred = _centred(block)
             sd = centred.std(axis=1, dtype=np.float64)
-            b = rng.standard_normal(sd.size) * np.where(sd > 0, 1.0 / np.where(sd > 0, sd, 1.0), 0)
+            b = np.divide(rng.standard_normal(sd.size), sd, out=np.zeros(sd.size), where=sd > 0)
             score += b.astype(np.float32) @ centred
             parts.append(b)
             if first is None:
@@ -214,54 +258,94 @@ def gamma_phenotype(
     score -= score.mean()
     unit = float(score.std())
     if first is None or unit == 0.0:
-        raise InputError(f"{paths[0]}: no variant varies between the samples; simulate more")
+        raise InputError(f"{beds[0]}: no variant varies between the samples; simulate more")
 
     u = score / unit
-    multiplier = np.exp(dispersion_effect * first)
-    sigma = _genetic_sd(u, multiplier, heritability=heritability, shape=shape)
+    phi = np.exp(dispersion_effect * first) / shape
+    sigma = _genetic_sd(u, phi, heritability=heritability)
     mean = 1.0 + sigma * u
-    if mean.min() <= 0.0:
+    if (low := int((mean < MIN_MEAN).sum())) > n_samples / 1000:
         raise InputError(
-            f"heritability {heritability} with shape {shape} gives {int((mean <= 0).sum())} "
-            "samples a mean below 0; lower the heritability or raise the shape"
+            f"heritability {heritability} with shape {shape} gives {low} of {n_samples} samples "
+            f"a mean below {MIN_MEAN}; lower the heritability or raise the shape"
         )
-    phi = multiplier / shape
+    mean = np.maximum(mean, MIN_MEAN)
     return GammaTrait(
-        value=rng.standard_gamma(1.0 / phi) * (phi * mean),
+        value=rng.standard_gamma(mean / phi) * phi,
         mean=mean,
         dispersion=phi,
         effects=tuple(b * (sigma / unit) for b in effects),
         heritability=heritability,
-        coupling=expected_coupling(shape),
+        shape=shape,
     )
 
 
-def expected_coupling(shape: float) -> float:
-    """Slope of log-variance effects on mean effects that an inverse-normal transform leaves.
+def expected_effects(
+    shape: float, *, heritability: float, captured: float = 0.0
+) -> TransformedEffects:
+    """Say what small effects on the gamma trait become in an inverse-normal transformed one.
 
-    Let F and f be distribution and density of the gamma with mean mu, and u = Phi^-1(F(z)) the
-    transform. Around mu, with du unweighted::
-
-        d E u / d log mu = integral z f(z) du,   d log Var u / d log mu = integral 2 u z f(z) du
-
-    and the slope is the second over the first. To first order in the effects; it is near
-    2 / (3 sqrt(shape)), what Wilson and Hilferty's cube root leaves.
+    With F the distribution of the trait, a gamma whose mean is Normal between samples, and
+    u = Phi^-1(F(y)) the transformed value, a change of F by dF changes E u by the integral
+    of -dF over u, and E u² by that of -2 u dF. Where the model has random effects that capture
+    the part `captured` of the genetic variance, the variance is that given their value.
+    Everything to first order in the effects.
 
     Parameters
     ----------
     shape : float
-        Shape of the gamma.
+        Shape of the gamma at mean 1.
+    heritability : float
+        Of the untransformed trait, in (0, 1).
+    captured : float
+        Share of the genetic variance that random effects of the model stand for, in [0, 1].
 
     Returns
     -------
-    float
-        Log variance per standard deviation of the transformed trait.
+    TransformedEffects
     """
-    # Trapezoids are spectrally accurate for an integrand that vanishes at both ends.
-    u = np.linspace(-8.0, 8.0, 4001)
-    z = gammaincinv(shape, ndtr(u))
-    mass = z * gamma.pdf(z, shape)
-    return float(2.0 * (u * mass).sum() / mass.sum())
+    nodes, weights = roots_hermitenorm(15)
+    weights = weights / weights.sum()
+    sigma = np.sqrt(heritability / ((1.0 - heritability) * shape))
+    seen = sigma * np.sqrt(captured) * nodes
+    unseen = sigma * np.sqrt(1.0 - captured) * nodes
+    y = np.geomspace(1e-7, 60.0, 2000)
+
+    def tails(at: float, *, phi: float = 1.0 / shape) -> tuple[_Array, _Array]:
+        """Distribution function and its complement, given the captured effects."""
+        k = np.maximum(1.0 + at + unseen, 1e-3) / phi
+        grid = y[None, :] / phi
+        return weights @ gammainc(k[:, None], grid), weights @ gammaincc(k[:, None], grid)
+
+    given = [tails(a) for a in seen]
+    below = sum(w * f for w, (f, _) in zip(weights, given, strict=True))
+    above = sum(w * q for w, (_, q) in zip(weights, given, strict=True))
+    u = np.where(below < 0.5, ndtri(below), -ndtri(above))
+    kept = np.abs(u) < 8.0
+    u = u[kept]
+    step = 1e-4
+    d_mean, d_var = np.zeros(2), np.zeros(2)  # by the trait's mean, by log phi
+    genetic = 0.0
+    for a, w, (f, q) in zip(seen, weights, given, strict=True):
+        centre = float(np.trapezoid(np.where(u < 0.0, -f[kept], q[kept]), u))
+        genetic += w * centre**2
+        shifted = (
+            (tails(a + step), tails(a - step)),
+            (tails(a, phi=np.exp(step) / shape), tails(a, phi=np.exp(-step) / shape)),
+        )
+        for i, (up, down) in enumerate(shifted):
+            d_f = (up[0] - down[0])[kept] / (2.0 * step)
+            first = -np.trapezoid(d_f, u)
+            d_mean[i] += w * first
+            d_var[i] += w * (-np.trapezoid(2.0 * u * d_f, u) - 2.0 * centre * first)
+    d_log_var = d_var / (1.0 - genetic)
+    coupling = d_log_var[0] / d_mean[0]
+    return TransformedEffects(
+        mean=float(d_mean[0]),
+        coupling=float(coupling),
+        dispersion=float(d_log_var[1] - coupling * d_mean[1]),
+        genetic=float(genetic),
+    )
 
 
 def inverse_normal_transform(y: ArrayLike) -> _Array:
@@ -301,25 +385,21 @@ def write_phenotype(path: str | Path, fam: str | Path, y: ArrayLike) -> None:
         If `y` and the .fam file differ in length.
     """
     values = np.asarray(y, dtype=np.float64)
-    if (n := _count_lines(Path(fam))) != values.size:
-        raise InputError(f"{fam}: {n} samples, but {values.size} values; give one for each")
-    with open(fam) as source, open(path, "w") as target:
-        for line, value in zip(source, values, strict=True):
-            fid, iid = line.split()[:2]
+    people = read_fam(Path(fam))
+    if len(people) != values.size:
+        raise InputError(
+            f"{fam}: {len(people)} samples, but {values.size} values; give one for each"
+        )
+    with open(path, "w", encoding="utf-8") as target:
+        for fid, iid, value in zip(people["fid"], people["iid"], values, strict=True):
             target.write(f"{fid}\t{iid}\t{'NA' if np.isnan(value) else f'{value:.10g}'}\n")
 
 
-def _genetic_sd(u: _Array, multiplier: _Array, *, heritability: float, shape: float) -> float:
-    """Solve s² = heritability (s² + mean(m (1 + s u)²) / shape) for s > 0."""
-    share = heritability / shape
-    a = 1.0 - heritability - share * float(np.mean(multiplier * u * u))
-    b = -2.0 * share * float(np.mean(multiplier * u))
-    c = -share * float(np.mean(multiplier))
-    if a <= 0.0:
-        raise InputError(
-            f"heritability {heritability} can't be reached with shape {shape}, because the "
-            "variance grows with the mean; lower the heritability or raise the shape"
-        )
+def _genetic_sd(u: _Array, phi: _Array, *, heritability: float) -> float:
+    """Solve s² = heritability (s² + mean(phi (1 + s u))) for s > 0."""
+    a = 1.0 - heritability
+    b = -heritability * float(np.mean(phi * u))
+    c = -heritability * float(np.mean(phi))
     return float((-b + np.sqrt(b * b - 4.0 * a * c)) / (2.0 * a))
 
 
@@ -331,49 +411,8 @@ def _centred(block: NDArray[np.int8]) -> NDArray[np.float32]:
     return np.where(called, block - mean.astype(np.float32)[:, None], np.float32(0))
 
 
-def _count_lines(path: Path) -> int:
-    with open(path) as lines:
-        return sum(1 for line in lines if line.strip())
-
-
-# PLINK 1 files: code 00 = two copies of allele 1, 10 = one, 11 = none, 01 = missing; the first
-# sample of a byte in its lowest bits.
-_MAGIC = b"\x6c\x1b\x01"
-_CODE = np.array([3, 2, 0, 1], dtype=np.uint8)  # by count, missing = -1 last
-_COUNT = np.array([2, -1, 1, 0], dtype=np.int8)  # by code
-_BYTE_COUNTS = _COUNT[(np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 3]
-
-
-def _write_plink(
-    bed: Path,
-    blocks: Iterator[NDArray[np.int8]],
-    *,
-    n_samples: int,
-    n_variants: int,
-    prefix: str,
-) -> None:
-    width = -(-n_samples // 4)
-    with open(bed, "wb") as out:
-        out.write(_MAGIC)
-        for counts in blocks:
-            code = np.zeros((counts.shape[0], 4 * width), dtype=np.uint8)
-            code[:, :n_samples] = _CODE[counts]
-            packed = code[:, 0::4] | code[:, 1::4] << 2 | code[:, 2::4] << 4 | code[:, 3::4] << 6
-            out.write(packed.tobytes())
-    with open(bed.with_suffix(".bim"), "w") as out:
-        for j in range(n_variants):
-            out.write(f"1\t{prefix}{j}\t0\t{1000 * (j + 1)}\tA\tG\n")
-    with open(bed.with_suffix(".fam"), "w") as out:
-        for i in range(n_samples):
-            out.write(f"f{i}\ti{i}\t0\t0\t{1 + i % 2}\t-9\n")
-
-
-def _read_bed_blocks(bed: Path, *, n_samples: int) -> Iterator[NDArray[np.int8]]:
-    width = -(-n_samples // 4)
-    step = max(1, BLOCK_BYTES // (4 * n_samples))
-    with open(bed, "rb") as source:
-        if source.read(3) != _MAGIC:
-            raise InputError(f"{bed}: not a variant-major .bed; convert it with plink --make-bed")
-        while packed := source.read(width * step):
-            rows = np.frombuffer(packed, dtype=np.uint8).reshape(-1, width)
-            yield _BYTE_COUNTS[rows].reshape(rows.shape[0], -1)[:, :n_samples]
+def _blocks(genotypes: PlinkGenotypes) -> Iterator[NDArray[np.int8]]:
+    step = max(1, BLOCK_BYTES // (4 * genotypes.n_samples))
+    for start in range(0, genotypes.n_variants, step):
+        packed = genotypes.read_packed(start, min(start + step, genotypes.n_variants))
+        yield decode(packed, genotypes.n_samples)

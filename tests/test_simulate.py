@@ -6,7 +6,7 @@ from scipy.stats import kstest, norm
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.simulate import (
-    expected_coupling,
+    expected_effects,
     gamma_phenotype,
     inverse_normal_transform,
     simulate_genotypes,
@@ -83,26 +83,44 @@ def test_trait_has_the_stated_moments(trait):
     beds, t = trait
     x = [read(bed) for bed in beds]
     mean = 1 + sum((g - g.mean(axis=0)) @ b for g, b in zip(x, t.effects, strict=True))
-    np.testing.assert_allclose(t.mean, mean, atol=1e-5)
+    np.testing.assert_allclose(t.mean, np.maximum(mean, 0.05), atol=1e-5)
     g0 = x[0][:, 0]
-    np.testing.assert_allclose(t.dispersion, np.exp(0.3 * (g0 - g0.mean())) / 4, rtol=1e-6)
-    expected = np.var(t.mean) / (np.var(t.mean) + np.mean(t.dispersion * t.mean**2))
-    assert expected == pytest.approx(0.1, abs=1e-6)
+    np.testing.assert_allclose(t.dispersion, np.exp(0.3 * (g0 - g0.mean())) / 2, rtol=1e-6)
+    expected = np.var(t.mean) / (np.var(t.mean) + np.mean(t.dispersion * t.mean))
+    assert expected == pytest.approx(0.1, abs=1e-5)
     assert np.var(t.mean) / np.var(t.value) == pytest.approx(0.1, abs=0.003)
-    z = (t.value - t.mean) / (t.mean * np.sqrt(t.dispersion))
+    z = (t.value - t.mean) / np.sqrt(t.mean * t.dispersion)
     for k in (0, 1, 2):  # dispersion by genotype of the first variant
         assert np.std(z[g0 == k]) == pytest.approx(1.0, abs=0.05)
 
 
-def test_coupling_is_what_the_transform_leaves():
-    """Two groups whose means differ by 10 percent, transformed together."""
+@pytest.mark.parametrize("captured", [0.0, 0.6])
+def test_expected_effects_are_what_the_transform_leaves(captured):
+    """Groups that differ in mean, or in dispersion; the captured effects are regressed out."""
     rng = np.random.default_rng(4)
-    n = 1_000_000
-    for shape in (2.0, 4.0):
-        y = rng.standard_gamma(shape, (2, n)) * np.array([[0.95], [1.05]])
-        z = inverse_normal_transform(y.ravel()).reshape(2, n)
-        slope = np.log(z[1].var() / z[0].var()) / (z[1].mean() - z[0].mean())
-        assert slope == pytest.approx(expected_coupling(shape), abs=0.03)
+    n, shape, heritability = 600_000, 2.0, 0.1
+    theory = expected_effects(shape, heritability=heritability, captured=captured)
+    sigma = np.sqrt(heritability / (1 - heritability) / shape)
+
+    def effects(*, d_mean, d_phi):
+        """Differences of the transformed mean and log variance between the two groups."""
+        a = sigma * np.sqrt(captured) * rng.standard_normal((2, n))
+        b = sigma * np.sqrt(1 - captured) * rng.standard_normal((2, n))
+        half = np.array([[-0.5], [0.5]])
+        mean = np.maximum(1 + a + b + half * d_mean, 0.01)
+        phi = np.exp(half * d_phi) / shape
+        z = inverse_normal_transform((rng.standard_gamma(mean / phi) * phi).ravel())
+        z = z.reshape(2, n)
+        add = z[1].mean() - z[0].mean()
+        z -= add * half
+        z -= a * ((a * z).sum() / (a * a).sum()) if captured else 0.0
+        return add, np.log(z[1].var() / z[0].var())
+
+    add, var = effects(d_mean=0.1, d_phi=0.0)
+    assert add / 0.1 == pytest.approx(theory.mean, abs=0.04)
+    assert var / add == pytest.approx(theory.coupling, abs=0.03)
+    add, var = effects(d_mean=0.0, d_phi=0.2)
+    assert (var - theory.coupling * add) / 0.2 == pytest.approx(theory.dispersion, abs=0.03)
 
 
 def test_inverse_normal_transform():

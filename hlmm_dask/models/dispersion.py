@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_ndtr
+
+from hlmm_dask.models.inference import neg_log10_p_normal
 
 MIN_VARIANTS = 30
 _FIXED_POINT_TOL = 1e-14
@@ -233,8 +234,6 @@ def dispersion_effects(
     se[used] = np.hypot(v_se[used], r_av * a_se[used])
     positive = se > 0.0
     t[positive] = dispersion[positive] / se[positive]
-    # log 2 + log Phi(-|t|) is log p of t², exact where p itself underflows.
-    neg_log10_p = -(np.log(2.0) + log_ndtr(-np.abs(t))) / np.log(10.0)
     return DispersionResult(
         slope=fit.slope,
         mean_noise=mean_noise,
@@ -246,5 +245,5 @@ def dispersion_effects(
         dispersion=dispersion,
         dispersion_se=se,
         dispersion_t=t,
-        dispersion_neg_log10_p=np.abs(neg_log10_p),  # -0.0 at t = 0 reads as 0
+        dispersion_neg_log10_p=neg_log10_p_normal(t),
     )
