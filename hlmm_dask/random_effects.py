@@ -25,8 +25,8 @@ class RandomEffects:
     Attributes
     ----------
     raw : (n_samples, l) float32 or float64
-        Values with the mean in place of missing ones, C order; single precision where that
-        holds them exactly, as it does genotypes.
+        Values with the mean in place of missing ones, C order; in single precision where all
+        are small integers, which it holds exactly.
     centre, scale : (l,) float64
         Mean of each column, and 1 / (population standard deviation * l ** 0.5).
     names : tuple of str
@@ -103,7 +103,7 @@ def random_effects(
     names, contig, position = _labels(source)
 
     # Two passes, so that G is allocated once and only for the columns that stay.
-    means, sds, all_missing = _moments(source, rows, block_size)
+    means, sds, all_missing, integer = _moments(source, rows, block_size)
     kept = sds > 0
     notes += _left_out(name, names, all_missing, "no value among the analysed samples")
     notes += _left_out(name, names, ~kept & ~all_missing, "constant among the analysed samples")
@@ -113,10 +113,8 @@ def random_effects(
             f"{name}: all {len(names)} columns are constant or missing among the {len(wanted)} "
             "analysed samples, nothing is left for the random effects"
         )
-    single = not isinstance(source, Table) or bool(
-        np.array_equal(source.values, source.values.astype(np.float32), equal_nan=True)
-    )
-    raw: NDArray[Any] = np.empty((len(wanted), n_kept), np.float32 if single else np.float64)
+    # Small integers are exact in single precision, means in place of missing values are not.
+    raw: NDArray[Any] = np.empty((len(wanted), n_kept), np.float32 if integer else np.float64)
     first = column = 0
     for block in _blocks(source, rows, block_size):
         at = slice(first, first + len(block))
@@ -183,10 +181,14 @@ def _blocks(
 
 def _moments(
     source: PlinkGenotypes | Table, rows: NDArray[np.int64], block_size: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Mean of the observed, population SD after imputation, and whether all is missing."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], bool]:
+    """Mean of the observed, population SD after imputation, whether all is missing.
+
+    The last value says whether the columns that vary hold small integers alone, none missing.
+    """
     means: list[float] = []
     sds: list[float] = []
+    integer = True
     for block in _blocks(source, rows, block_size):
         for values in block:
             missing = np.isnan(values)
@@ -194,8 +196,11 @@ def _moments(
             values[missing] = mean
             means.append(mean)
             sds.append(0.0 if np.isnan(mean) else population_sd(values, mean))
+            if sds[-1] > 0 and integer:
+                small = np.abs(values).max() <= 16 and bool((values == np.rint(values)).all())
+                integer = small and not missing.any()
     mean_array = np.array(means)
-    return mean_array, np.array(sds), np.isnan(mean_array)
+    return mean_array, np.array(sds), np.isnan(mean_array), integer
 
 
 def _left_out(

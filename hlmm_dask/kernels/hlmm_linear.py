@@ -153,9 +153,7 @@ class _Batch:
             forms.append((basis * weight[:, None, :]) @ basis.transpose(0, 2, 1))
             weight = weight * inverse * (-(order + 1.0) * model.eigenvalues)
         self.forms = np.stack(forms)
-        self.share = (
-            base.h2 * np.exp(-base.beta) * self.forms[0][:, 3, 3] / self.x_square
-        )
+        self.share = base.h2 * np.exp(-base.beta) * self.forms[0][:, 3, 3] / self.x_square
 
     def _products(self, codes: Codes, mean: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Σ x G and Σ x e G for each variant, then Σ G and Σ e G over missing calls, if any."""
@@ -173,9 +171,7 @@ class _Batch:
             missing = code < 0
             x[: len(codes)][missing] = 0.0
             x[len(codes) : rows] = missing[lacking]
-            np.multiply(
-                x[:rows], self.model.residual[part], out=x[rows:], casting="unsafe"
-            )
+            np.multiply(x[:rows], self.model.residual[part], out=x[rows:], casting="unsafe")
             totals += x @ design.raw[part]
             sums += x.sum(axis=1, dtype=np.float64)
         totals -= sums[:, None] * design.centre
@@ -241,9 +237,7 @@ class _Batch:
 
         scaled = 1.0 + t.value[:, None] * model.eigenvalues
         ratio = model.eigenvalues / scaled
-        log_det = t.apply(
-            np.log(scaled).sum(axis=1), ratio.sum(axis=1), -(ratio**2).sum(axis=1)
-        )
+        log_det = t.apply(np.log(scaled).sum(axis=1), ratio.sum(axis=1), -(ratio**2).sum(axis=1))
         first = weighted(self.leverage[rows]) - w_mean * (called * model.leverage.sum())
         second = variance * (-0.5 * called * np.sum(model.leverage**2))
         quadratic = self._quadratic(psi, t, rows)
@@ -254,9 +248,7 @@ class _Batch:
             random = (first + second * h2 - quadratic) * h2 + h2.reciprocal() * blup
         total = squares + log_det + random
         total.gradient[:, 2] += n
-        value = total.value + np.sum(
-            n_k * (theta[:, 2, None] + theta[:, 3, None] * x), axis=1
-        )
+        value = total.value + np.sum(n_k * (theta[:, 2, None] + theta[:, 3, None] * x), axis=1)
         return value, total.gradient, total.hessian
 
     def _quadratic(self, psi: list[Jet], t: Jet, rows: NDArray[np.int64]) -> Jet:

@@ -15,6 +15,8 @@ from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.kernels.dense import DenseModel
+from hlmm_dask.kernels.hlmm import RandomEffectModel
+from hlmm_dask.kernels.hlmm_null import InterceptFit, fit_intercepts
 from hlmm_dask.models.hlm import HLM, HLMFit
 from hlmm_dask.models.hlmm import H2_MIN, HLMM, HLMMFit
 from hlmm_dask.models.random_design import RandomDesign
@@ -28,7 +30,7 @@ Genotypes = Paths | PlinkGenotypes | xr.Dataset
 
 H2_INIT = 0.05
 
-_Fit = TypeVar("_Fit", HLMFit, HLMMFit)
+_Fit = TypeVar("_Fit", HLMFit, HLMMFit, InterceptFit)
 
 
 @dataclass(frozen=True)
@@ -212,24 +214,10 @@ def fit_null_arrays(
     if not fit_covariates:
         adjusted = (y - X @ null.alpha) * np.exp(-0.5 * (V @ null.beta))
         model = DenseModel(adjusted, ones, ones, np.zeros(1), np.zeros(1))
-    random = None
+    h2: tuple[float, float, float] | None = None
     if design is not None:
-        mixed = HLMM(model.y, model.X, model.V, design.matrix())
-        # The adjusted phenotype has unit variance by construction.
-        scale = mixed.mean_square if fit_covariates else 1.0
-        bound = H2_MIN * scale
-        random = converged(
-            mixed.fit(h2_init=h2_init * scale, h2_min=bound),
-            f"phenotype '{aligned.phenotype_name}', random effects",
-        )
-        model = replace(
-            model,
-            alpha=random.alpha,
-            beta=random.beta,
-            design=design,
-            h2=random.h2,
-            h2_min=bound,
-        )
+        what = f"phenotype '{aligned.phenotype_name}', random effects"
+        model, h2 = _fit_random(replace(model, design=design), h2_init, what)
     return NullModel(
         model=model,
         fit_covariates=fit_covariates,
@@ -243,12 +231,40 @@ def fit_null_arrays(
             aligned.variance_names, null.beta, null.beta_se, aligned.variance_scale
         ),
         loglik=null.loglik,
-        h2=None if random is None else random.h2,
-        h2_se=None if random is None else random.h2_se,
-        h2_loglik=None if random is None else random.loglik,
+        h2=None if h2 is None else h2[0],
+        h2_se=None if h2 is None else h2[1],
+        h2_loglik=None if h2 is None else h2[2],
         accounting=aligned.accounting,
         notes=aligned.notes,
     )
+
+
+def _fit_random(
+    model: DenseModel, h2_init: float, what: str
+) -> tuple[DenseModel, tuple[float, float, float]]:
+    """Fit the HLMM without a variant; also return h2, its standard error, log-likelihood."""
+    assert model.design is not None
+    if model.X.shape[1] == model.V.shape[1] == 1:
+        # The mean square is 1 by construction where covariates were projected out.
+        mean = float(model.y.mean())
+        scale = float(np.mean((model.y - mean) ** 2))
+        start = RandomEffectModel.build(
+            model.y,
+            model.design,
+            alpha=mean,
+            beta=float(np.log(scale)),
+            h2=h2_init * scale,
+            h2_min=H2_MIN * scale,
+        )
+        fit = converged(fit_intercepts(start), what)
+        alpha, beta = np.array([fit.alpha + mean]), np.array([fit.beta])
+        found, bound = (fit.h2, fit.h2_se, fit.loglik), start.h2_min
+    else:
+        mixed = HLMM(model.y, model.X, model.V, model.design.matrix())
+        full = converged(mixed.fit(h2_init=h2_init * mixed.mean_square), what)
+        alpha, beta = full.alpha, full.beta
+        found, bound = (full.h2, full.h2_se, full.loglik), mixed.h2_min
+    return replace(model, alpha=alpha, beta=beta, h2=found[0], h2_min=bound), found
 
 
 def effects_per_unit(
