@@ -315,7 +315,7 @@ def _fit_batch(model: RandomEffectModel, codes: Codes, tolerance: float) -> Vari
         tolerance=tolerance,
     )
     with np.errstate(all="ignore"):
-        covariance = 2.0 * _inverse_or_nan(result.hessian)
+        covariance = 2.0 * inverse_or_nan(result.hessian)
         se = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     return VariantFit(
         add=result.x[:, 1],
@@ -352,7 +352,7 @@ def _inverse_of_identity_plus(
     return inverse, log_det, definite
 
 
-def _inverse_or_nan(matrices: FloatArray) -> FloatArray:
+def inverse_or_nan(matrices: FloatArray) -> FloatArray:
     """Inverse of each matrix (b, p, p), NaN where it is singular or not finite."""
     out = np.full_like(matrices, np.nan)
     good = np.asarray(np.isfinite(matrices).all(axis=(1, 2)))

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.kernels.hlmm import Codes, RandomEffectModel
+from hlmm_dask.kernels.hlmm import Codes, RandomEffectModel, inverse_or_nan
 from hlmm_dask.kernels.jet import Jet
 from hlmm_dask.kernels.table import VariantFit, convergence_status, within_class_squares
 from hlmm_dask.models.design import longest_length
@@ -106,44 +106,152 @@ class LinearFit:
         Estimates.
     share : (m,) float64
         Share of the variant's sum of squares that the random effects' columns take up.
-    span : (m,) float64
-        Span of the fitted log variance over the genotype classes.
+    share_called : (m,) float64
+        Share of the samples that have a call.
+    change : (m, l) float64
+        Change of the BLUP from the null model's (from the point of expansion), in the eigenbasis.
     """
 
     fit: VariantFit
     share: FloatArray
-    span: FloatArray
+    share_called: FloatArray
+    change: FloatArray
+
+
+class _Point:
+    """Weights w = exp(-η) and means μ by class at (α0, α1, β0, β1[, h2]), with derivatives."""
+
+    def __init__(self, theta: FloatArray, x: FloatArray, alpha: float) -> None:
+        self.size = theta.shape[1]
+        self.Z = np.stack([np.ones_like(x), x], axis=1)  # (b, 2, 3)
+        self.ZZ = self.Z[:, :, None, :] * self.Z[:, None, :, :]  # (b, 2, 2, 3)
+        self.eta = theta[:, 2, None] + theta[:, 3, None] * x
+        self.w = np.exp(-self.eta)
+        self.mu = theta[:, 0, None] + theta[:, 1, None] * x - alpha
+
+    def outer(self, k: FloatArray) -> FloatArray:
+        """Σ k Z Zᵀ, (b, 2, 2)."""
+        return np.asarray((self.ZZ @ k[:, None, :, None])[..., 0])
+
+    def weighted(self, k: FloatArray, slope: FloatArray | None = None) -> Jet:
+        """Σ k w; with ``slope``, the derivative of k in μ, also as a function of α; both (b, 3)."""
+        b = len(k)
+        kw = k * self.w
+        gradient, hessian = np.zeros((b, self.size)), np.zeros((b, self.size, self.size))
+        gradient[:, 2:4] = -(self.Z @ kw[:, :, None])[:, :, 0]
+        hessian[:, 2:4, 2:4] = self.outer(kw)
+        if slope is not None:
+            sw = slope * self.w
+            gradient[:, :2] = (self.Z @ sw[:, :, None])[:, :, 0]
+            mixed = -self.outer(sw)
+            hessian[:, :2, 2:4] = mixed
+            hessian[:, 2:4, :2] = mixed.transpose(0, 2, 1)
+        return Jet(kw.sum(axis=1), gradient, hessian)
+
+    def weighted_square(self, k: FloatArray) -> Jet:
+        """Σ k w²."""
+        b = len(k)
+        kww = k * self.w**2
+        gradient, hessian = np.zeros((b, self.size)), np.zeros((b, self.size, self.size))
+        gradient[:, 2:4] = -2.0 * (self.Z @ kww[:, :, None])[:, :, 0]
+        hessian[:, 2:4, 2:4] = 4.0 * self.outer(kww)
+        return Jet(kww.sum(axis=1), gradient, hessian)
+
+
+def _sums(
+    model: LinearModel,
+    codes: Codes,
+    mean: FloatArray,
+    lacking: NDArray[np.int64],
+    change: FloatArray | None,
+) -> tuple[FloatArray, FloatArray]:
+    """Sums over samples, in chunks of them.
+
+    Returns
+    -------
+    by_class : (4, 3, b) float64
+        Counts, Σ e, Σ e² and Σ leverage over the samples of each class.
+    products : (2 (b + lacking), l) float64
+        In the eigenbasis: Σ x G for each variant, Σ G over the missing calls of each variant
+        that lacks some, and both with e G in place of G.
+    """
+    design = model.base.design
+    b, n = codes.shape
+    rows = b + len(lacking)
+    by_class = np.zeros((4, 3, b))
+    totals, sums = np.zeros((2 * rows, design.n_random)), np.zeros(2 * rows)
+    coefficients = None
+    if change is not None:
+        coefficients = change @ model.rotation.T
+        offset = coefficients @ design.centre
+        coefficients = coefficients.astype(design.raw.dtype)
+    for i in range(0, n, _CHUNK_SAMPLES):
+        part = slice(i, i + _CHUNK_SAMPLES)
+        code, raw = codes[:, part], design.raw[part]
+        e: FloatArray = model.residual[part]
+        if coefficients is not None:
+            e = e - (coefficients @ raw.T - offset[:, None])
+        for k in range(3):
+            member = code == k
+            by_class[0, k] += member.sum(axis=1)
+            if e.ndim == 1:
+                by_class[1, k] += member @ e
+                by_class[2, k] += member @ (e * e)
+            else:
+                chosen = np.where(member, e, 0.0)
+                by_class[1, k] += chosen.sum(axis=1)
+                by_class[2, k] += np.einsum("bs,bs->b", chosen, chosen)
+            by_class[3, k] += member @ model.leverage[part]
+        x = np.empty((2 * rows, code.shape[1]), dtype=raw.dtype)
+        np.subtract(code, mean[:, None], out=x[:b], casting="unsafe")
+        missing = code < 0
+        x[:b][missing] = 0.0
+        x[b:rows] = missing[lacking]
+        np.multiply(x[:b], e, out=x[rows : rows + b], casting="unsafe")
+        np.multiply(
+            x[b:rows], e if e.ndim == 1 else e[lacking], out=x[rows + b :], casting="unsafe"
+        )
+        totals += x @ raw
+        sums += x.sum(axis=1, dtype=np.float64)
+    totals -= sums[:, None] * design.centre
+    return by_class, totals @ model.rotation
 
 
 class _Batch:
-    """Sums of ``b`` variants, and the approximate likelihood from them."""
+    """Sums of ``b`` variants, and the approximate likelihood from them.
 
-    def __init__(self, model: LinearModel, codes: Codes) -> None:
+    ``change`` (b, l) moves the point of expansion of each variant from û to û + change.
+    """
+
+    def __init__(
+        self, model: LinearModel, codes: Codes, change: FloatArray | None = None
+    ) -> None:
         base = model.base
         self.model = model
         b, n = codes.shape
-        members = np.empty((3, b, n))
-        for k in range(3):
-            members[k] = codes == k
-        counts = members.sum(axis=2)
-        sums, squares = members @ model.residual, members @ model.residual**2
-        means, within = within_class_squares(counts, sums, squares)
-        self.counts, self.means, self.within = counts.T, means.T, within.T
-        self.leverage = (members @ model.leverage).T
-        del members
-        self.n = self.counts.sum(axis=1)
-        mean = (self.counts[:, 1] + 2.0 * self.counts[:, 2]) / self.n
+        self.n = (codes >= 0).sum(axis=1).astype(np.float64)
+        mean = np.maximum(codes, 0).sum(axis=1) / self.n
         self.x = np.arange(3.0) - mean[:, None]
-        self.x_square = np.sum(self.counts * self.x**2, axis=1)
         self.share_called = self.n / n
+        lacking = np.flatnonzero(self.n < n)
 
-        G1, Ge = self._products(codes, mean)
+        sums, products = _sums(model, codes, mean, lacking, change)
+        counts, totals, squares, leverage = sums
+        means, within = within_class_squares(counts, totals, squares)
+        self.counts, self.means, self.within = counts.T, means.T, within.T
+        self.leverage = leverage.T
+        self.x_square = np.sum(self.counts * self.x**2, axis=1)
+
         basis = np.empty((b, 5, base.n_random))
         basis[:, 0], basis[:, 2], basis[:, 4] = model.Ge, model.G1, model.blup
-        basis[:, 1], basis[:, 3] = Ge[:b], G1[:b]
-        lacking = np.flatnonzero(self.n < n)
-        basis[lacking, 0] -= Ge[b:]
-        basis[lacking, 2] -= G1[b:]
+        if change is not None:
+            basis[:, 0] -= model.eigenvalues * change
+            basis[:, 4] += change
+        rows = b + len(lacking)
+        basis[:, 3], basis[:, 1] = products[:b], products[rows : rows + b]
+        basis[lacking, 2] -= products[b:rows]
+        basis[lacking, 0] -= products[rows + b :]
+        self.basis = basis
         # Derivatives of Φᵀ (I + tS)⁻¹ Φ in t, at the null model's t.
         self.t0 = base.h2 * np.exp(-base.beta) * self.share_called
         inverse = 1.0 / (1.0 + self.t0[:, None] * model.eigenvalues)
@@ -155,101 +263,71 @@ class _Batch:
         self.forms = np.stack(forms)
         self.share = base.h2 * np.exp(-base.beta) * self.forms[0][:, 3, 3] / self.x_square
 
-    def _products(self, codes: Codes, mean: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Σ x G and Σ x e G for each variant, then Σ G and Σ e G over missing calls, if any."""
-        base = self.model.base
-        design = base.design
-        lacking = np.flatnonzero(self.n < codes.shape[1])
-        rows = len(codes) + len(lacking)
-        totals = np.zeros((2 * rows, design.n_random))
-        sums = np.zeros(2 * rows)
-        for i in range(0, codes.shape[1], _CHUNK_SAMPLES):
-            part = slice(i, i + _CHUNK_SAMPLES)
-            code = codes[:, part]
-            x = np.empty((2 * rows, code.shape[1]), dtype=design.raw.dtype)
-            np.subtract(code, mean[:, None], out=x[: len(codes)], casting="unsafe")
-            missing = code < 0
-            x[: len(codes)][missing] = 0.0
-            x[len(codes) : rows] = missing[lacking]
-            np.multiply(x[:rows], self.model.residual[part], out=x[rows:], casting="unsafe")
-            totals += x @ design.raw[part]
-            sums += x.sum(axis=1, dtype=np.float64)
-        totals -= sums[:, None] * design.centre
-        rotated = totals @ self.model.rotation
-        return rotated[:rows], rotated[rows:]
+    def blup_change(self, theta: FloatArray) -> FloatArray:
+        """Change of the BLUP from the point of expansion, h2 Λ_d⁻¹ρ, (b, l)."""
+        rows = np.arange(len(theta))
+        psi, t = self._linear_weights(theta, rows)
+        rho = np.einsum("bi,bil->bl", np.stack([p.value for p in psi], axis=1), self.basis)
+        h2 = -1.0 / psi[4].value
+        return np.asarray(
+            h2[:, None] * rho / (1.0 + t.value[:, None] * self.model.eigenvalues)
+        )
 
     def evaluate(
         self, theta: FloatArray, rows: NDArray[np.int64]
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Approximate -2ℓ - n log 2π, its gradient and Hessian in (α0, α1, β0, β1[, h2])."""
         model, base = self.model, self.model.base
-        b, size = theta.shape
         n_k, x, n = self.counts[rows], self.x[rows], self.n[rows]
         called = self.share_called[rows]
-        Z = np.stack([np.ones_like(x), x], axis=1)  # (b, 2, 3)
-        ZZ = Z[:, :, None, :] * Z[:, None, :, :]  # (b, 2, 2, 3)
-        w = np.exp(-(theta[:, 2, None] + theta[:, 3, None] * x))
-        mu = theta[:, 0, None] + theta[:, 1, None] * x - base.alpha
-        away = self.means[rows] - mu
-        h2 = Jet.parameter(theta, 4) if size == 5 else None
-
-        def weighted(k: FloatArray, kz: FloatArray | None = None) -> Jet:
-            """Σ k w, and with ``kz`` (the derivative of k in μ) also in α; both (b, 3)."""
-            kw = k * w
-            gradient, hessian = np.zeros((b, size)), np.zeros((b, size, size))
-            gradient[:, 2:4] = -(Z @ kw[:, :, None])[:, :, 0]
-            hessian[:, 2:4, 2:4] = (ZZ @ kw[:, None, :, None])[..., 0]
-            if kz is not None:
-                kzw = kz * w
-                gradient[:, :2] = (Z @ kzw[:, :, None])[:, :, 0]
-                mixed = -(ZZ @ kzw[:, None, :, None])[..., 0]
-                hessian[:, :2, 2:4] = mixed
-                hessian[:, 2:4, :2] = mixed.transpose(0, 2, 1)
-            return Jet(kw.sum(axis=1), gradient, hessian)
-
-        share = n_k / n[:, None]
-        slope = n_k * x / self.x_square[rows, None]
-        w_mean = weighted(share)
-        psi = [
-            w_mean,
-            weighted(slope),
-            weighted(share * mu, share) * -1.0,
-            weighted(slope * mu, slope) * -1.0,
-        ]
+        at = _Point(theta, x, base.alpha)
+        psi, t = self._linear_weights(theta, rows)
+        w_mean = psi[0]
+        away = self.means[rows] - at.mu
         # Σ w R with R = within + n (mean - μ)².
-        squares = weighted(self.within[rows] + n_k * away**2, -2.0 * n_k * away)
-        squares.hessian[:, :2, :2] = 2.0 * (ZZ @ (n_k * w)[:, None, :, None])[..., 0]
+        squares = at.weighted(self.within[rows] + n_k * away**2, -2.0 * n_k * away)
+        squares.hessian[:, :2, :2] = at.outer(2.0 * n_k * at.w)
         # Var(w) = mean(w²) - w̄².
-        w_square = Jet(
-            np.sum(share * w * w, axis=1), np.zeros((b, size)), np.zeros((b, size, size))
-        )
-        w_square.gradient[:, 2:4] = -2.0 * (Z @ (share * w * w)[:, :, None])[:, :, 0]
-        w_square.hessian[:, 2:4, 2:4] = 4.0 * (ZZ @ (share * w * w)[:, None, :, None])[..., 0]
+        w_square = at.weighted_square(n_k / n[:, None])
         variance = w_square - w_mean * w_mean
-
-        fixed = np.full(b, base.h2)
-        if h2 is None:
-            t = w_mean * (fixed * called)
-            psi.append(w_mean * 0.0 + -1.0 / fixed)
-        else:
-            t = w_mean * h2 * called
-            psi.append(h2.reciprocal() * -1.0)
 
         scaled = 1.0 + t.value[:, None] * model.eigenvalues
         ratio = model.eigenvalues / scaled
         log_det = t.apply(np.log(scaled).sum(axis=1), ratio.sum(axis=1), -(ratio**2).sum(axis=1))
-        first = weighted(self.leverage[rows]) - w_mean * (called * model.leverage.sum())
+        first = at.weighted(self.leverage[rows]) - w_mean * (called * model.leverage.sum())
         second = variance * (-0.5 * called * np.sum(model.leverage**2))
         quadratic = self._quadratic(psi, t, rows)
-        blup = float(model.blup @ model.blup)
-        if h2 is None:
-            random = first * fixed + second * fixed**2 - quadratic * fixed + blup / fixed
+        blup = np.einsum("bl,bl->b", self.basis[rows, 4], self.basis[rows, 4])
+        if base.fix_h2:
+            h2 = np.full(len(rows), base.h2)
+            random = first * h2 + second * h2**2 - quadratic * h2 + blup / h2
         else:
-            random = (first + second * h2 - quadratic) * h2 + h2.reciprocal() * blup
+            free = Jet.parameter(theta, 4)
+            random = (first + second * free - quadratic) * free + free.reciprocal() * blup
         total = squares + log_det + random
         total.gradient[:, 2] += n
-        value = total.value + np.sum(n_k * (theta[:, 2, None] + theta[:, 3, None] * x), axis=1)
-        return value, total.gradient, total.hessian
+        return total.value + np.sum(n_k * at.eta, axis=1), total.gradient, total.hessian
+
+    def _linear_weights(self, theta: FloatArray, rows: NDArray[np.int64]) -> tuple[list[Jet], Jet]:
+        """Return ψ, with ρ = Φψ for w and wμ linear in the genotype, and t."""
+        base = self.model.base
+        n_k, x = self.counts[rows], self.x[rows]
+        at = _Point(theta, x, base.alpha)
+        share = n_k / self.n[rows, None]
+        slope = n_k * x / self.x_square[rows, None]
+        w_mean = at.weighted(share)
+        psi = [
+            w_mean,
+            at.weighted(slope),
+            at.weighted(share * at.mu, share) * -1.0,
+            at.weighted(slope * at.mu, slope) * -1.0,
+        ]
+        if base.fix_h2:
+            psi.append(w_mean * 0.0 + -1.0 / base.h2)
+            return psi, w_mean * (base.h2 * self.share_called[rows])
+        h2 = Jet.parameter(theta, 4)
+        psi.append(h2.reciprocal() * -1.0)
+        return psi, w_mean * h2 * self.share_called[rows]
 
     def _quadratic(self, psi: list[Jet], t: Jet, rows: NDArray[np.int64]) -> Jet:
         """ψᵀ Φᵀ(I + tS)⁻¹Φ ψ, the form expanded about t0."""
@@ -275,7 +353,9 @@ class _Batch:
         return Jet(np.einsum("bi,bi->b", vector, Mv), gradient, hessian)
 
 
-def fit_linear(model: LinearModel, codes: Codes, *, tolerance: float = 1e-6) -> LinearFit:
+def fit_linear(
+    model: LinearModel, codes: Codes, *, polish: FloatArray | None = None, tolerance: float = 1e-6
+) -> LinearFit:
     """Fit every variant of a block, approximately.
 
     Parameters
@@ -284,21 +364,24 @@ def fit_linear(model: LinearModel, codes: Codes, *, tolerance: float = 1e-6) -> 
         Null model in its eigenbasis.
     codes : (m, n) int8
         Copies of allele 1, -1 where missing.
+    polish : (m, l) float64, optional
+        ``LinearFit.change`` of a first fit of the same variants: the expansion is then about each
+        variant's own BLUP, which takes twice the time and squares the error.
     tolerance : float
         Distance to the approximate maximum, in standard errors, at which to stop.
 
     Returns
     -------
     LinearFit
-        Estimates, and what tells which of them need the exact fit.
+        Estimates, and what tells which of them need more.
     """
     base = model.base
-    batch = _Batch(model, codes)
+    batch = _Batch(model, codes, polish)
     m = len(codes)
     start = np.zeros((m, 4 if base.fix_h2 else 5))
     start[:, 0], start[:, 2] = base.alpha, base.beta
     if not base.fix_h2:
-        start[:, 4] = base.h2
+        start[:, 4] = max(base.h2, base.h2_min)
     occupied = np.where(batch.counts > 0, batch.x, np.nan)
     span = np.nanmax(occupied, axis=1) - np.nanmin(occupied, axis=1)
     result = minimise(
@@ -309,8 +392,9 @@ def fit_linear(model: LinearModel, codes: Codes, *, tolerance: float = 1e-6) -> 
         tolerance=tolerance,
     )
     with np.errstate(all="ignore"):
-        covariance = 2.0 * np.linalg.pinv(result.hessian, hermitian=True)
+        covariance = 2.0 * inverse_or_nan(result.hessian)
         se = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+        change = batch.blup_change(result.x)
     fit = VariantFit(
         add=result.x[:, 1],
         add_se=se[:, 1],
@@ -320,4 +404,4 @@ def fit_linear(model: LinearModel, codes: Codes, *, tolerance: float = 1e-6) -> 
         status=convergence_status(result.convergence, result.x[:, 3], span),
         h2=np.full(m, base.h2) if base.fix_h2 else result.x[:, 4],
     )
-    return LinearFit(fit, batch.share, np.abs(result.x[:, 3]) * span)
+    return LinearFit(fit, batch.share, batch.share_called, change)
