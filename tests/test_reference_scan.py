@@ -1,6 +1,5 @@
 """The numbers of the reference data, through the command that a user types."""
 
-import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hlmm_dask.genotypes.plink import open_plink, write_plink
+from hlmm_dask.genotypes.plink import decode, open_plink, write_plink
 from hlmm_dask.schema import TSV_HEADERS
 
 Run = Callable[..., int]
@@ -45,8 +44,6 @@ def assert_agrees(ours: pd.DataFrame, expected: pd.DataFrame) -> None:
 def subset(bed: Path, index: pd.Series, out: Path) -> Path:
     """Write the variants of a reference table alone, for models that take long."""
     plink = open_plink(bed)
-    from hlmm_dask.genotypes.plink import decode
-
     counts = np.concatenate([decode(plink.read_packed(i, i + 1), plink.n_samples) for i in index])
     variants = pd.concat(list(plink.iter_variants())).iloc[list(index)]
     return write_plink(out, counts, plink.samples, variants)
@@ -128,7 +125,6 @@ def test_gamma(reference: Path, tmp_path: Path, run_script: Run) -> None:
     assert run_script("dispersion", tmp_path / "out.models.gz", tmp_path / "again.models.gz") == 0
     again = read(tmp_path / "again.models.gz")
     pd.testing.assert_frame_equal(again, table, rtol=1e-13)
-    assert gzip.open(tmp_path / "again.models.gz").read()
 
 
 def test_gamma_random_effects(reference: Path, tmp_path: Path, run_script: Run) -> None:
