@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from distributed import Client
@@ -19,18 +20,19 @@ from hlmm_dask.schema import Status
 ESTIMATES = ("loglik", "add", "add_se", "var", "var_se")
 
 
-def random_table(study: Study, l: int = 8, seed: int = 5) -> Path:
+def random_table(study: Study, size: int = 8, seed: int = 5) -> Path:
     """Write random effects as text, with missing values and columns that are left out."""
     rng = np.random.default_rng(seed)
     n = len(study.y)
-    values = rng.normal(size=(n, l))
-    values[rng.random((n, l)) < 0.02] = np.nan
+    values = rng.normal(size=(n, size))
+    values[rng.random((n, size)) < 0.02] = np.nan
     values = np.column_stack([values, np.ones(n), np.full(n, np.nan)])
     return write_values(study.folder / "random.txt", study.samples, values)
 
 
-def dense_g(values: np.ndarray) -> np.ndarray:
+def dense_g(table: Path) -> np.ndarray:
     """Impute, standardise and scale the columns of G, independently of the package."""
+    values = pd.read_csv(table, sep="\t", header=None).iloc[:, 2:10].to_numpy()
     filled = np.where(np.isnan(values), np.nanmean(values, axis=0), values)
     return (filled - filled.mean(axis=0)) / filled.std(axis=0) / np.sqrt(filled.shape[1])
 
@@ -74,7 +76,7 @@ def test_every_path_agrees_with_the_models(
     ones = np.ones((len(study.y), 1))
     X = V = np.column_stack([ones, standardise(study.covariates)])
     y = study.y
-    G = dense_g(np.loadtxt(table, usecols=range(2, 10), converters=float)) if table else None
+    G = dense_g(table) if table else None
     if not fit_covariates:
         fit = HLM(y, X, V).fit()
         y = (y - X @ fit.alpha) * np.exp(-0.5 * V @ fit.beta)
@@ -109,7 +111,7 @@ def test_h2_of_the_null(study: Study, client: Client) -> None:
     results = hlmm_dask.scan(study.bed, null, client=client, h2="null", start=9, stop=15)
     fitted = results.status == Status.OK
     assert np.allclose(results.h2[fitted], null.h2, rtol=1e-14)
-    G = dense_g(np.loadtxt(table, usecols=range(2, 10), converters=float))
+    G = dense_g(table)
     y = null.model.y
     for j in np.flatnonzero(fitted):
         g = study.counts[9 + j].astype(float)
@@ -266,7 +268,8 @@ def test_the_other_allele_turns_the_signs(study: Study, client: Client) -> None:
     two = hlmm_dask.scan(study.bed, null, client=client, count_a2=True)
     for name in ("add", "var", "add_t", "var_t"):
         np.testing.assert_array_equal(one[name], -two[name])
-    np.testing.assert_allclose(one.effect_allele_frequency + two.effect_allele_frequency, 1)
+    total = (one.effect_allele_frequency + two.effect_allele_frequency).values
+    np.testing.assert_allclose(np.delete(total, 5), 1)  # 5 has no call
     assert (one.variant_allele.values == two.variant_allele.values[:, ::-1]).all()
     assert set(one.variant_allele.values[:, 1]) == {"A"}
 

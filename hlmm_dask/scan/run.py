@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 from distributed import Client, Future, as_completed
 
-from hlmm_dask.errors import InputError, ScanError
+from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.kernels.block import BlockModel, block_model
 from hlmm_dask.kernels.packed import Engine, PackedLayout
@@ -40,7 +40,13 @@ from hlmm_dask.scan.graph import (
     publish_model,
     tasks,
 )
-from hlmm_dask.scan.null import Genotypes, NullModel
+from hlmm_dask.scan.null import (
+    Genotypes,
+    NullModel,
+    genotyped_samples,
+    require_variables,
+    samples_digest,
+)
 from hlmm_dask.scan.plan import choose_block_size
 from hlmm_dask.schema import INDEX, Status
 from hlmm_dask.store import ResultsStore, open_results
@@ -48,6 +54,10 @@ from hlmm_dask.store import ResultsStore, open_results
 # Attempts at a block after the first, each on whichever worker is free.
 _RETRIES = 2
 _VARIANTS_A_PIECE = 100_000
+_GENOTYPE_VARIABLES = (
+    "call_dosage", "variant_id", "variant_contig", "variant_position", "variant_allele",
+    "sample_id",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,10 +98,13 @@ class Source:
                 variants=slice(first, min(first + _VARIANTS_A_PIECE, self.stop))
             )
             alleles = part["variant_allele"].to_numpy().astype(object)
+            contig = part["variant_contig"].to_numpy()
+            if contig.dtype.kind in "iu" and "contig_id" in part:
+                contig = part["contig_id"].to_numpy()[contig]
             yield pd.DataFrame(
                 {
-                    "contig": part["variant_contig"].to_numpy().astype(str).astype(object),
-                    "variant_id": part["variant_id"].to_numpy().astype(object),
+                    "contig": contig.astype(str).astype(object),
+                    "variant_id": part["variant_id"].to_numpy().astype(str).astype(object),
                     "position": part["variant_position"].to_numpy(),
                     "allele1": alleles[:, 1],
                     "allele2": alleles[:, 0],
@@ -117,6 +130,7 @@ def open_source(genotypes: Genotypes, config: ScanConfig) -> Source:
         If files can't be used or the range is not in them.
     """
     if isinstance(genotypes, xr.Dataset):
+        require_variables(genotypes, _GENOTYPE_VARIABLES)
         n_variants = int(genotypes.sizes["variants"])
         opened: PlinkGenotypes | xr.Dataset = genotypes
     else:
@@ -236,28 +250,33 @@ def run_scan(
     if block_size is not None and block_size < 1:
         raise InputError(f"block size {block_size}: expected at least 1")
     source = open_source(genotypes, config)
-    if source.n_samples != null.n_file_samples:
-        raise InputError(
-            f"the null model was fitted for genotypes of {null.n_file_samples} samples, these "
-            f"have {source.n_samples}; call fit_null with the genotypes that are scanned"
-        )
+    _check_samples(source, null)
     options = cluster or ClusterOptions()
     options.check()
     fingerprint = _fingerprint(source, null, config)
-    store = _open_store(
-        Path(out), source, null, config, fingerprint, block_size, resume=resume, overwrite=overwrite
-    )
+    path = Path(out)
+    if path.exists() and not (resume or overwrite):
+        raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
     connection: AbstractContextManager[Client] = (
         nullcontext(client) if client is not None else connect(options)
     )
     with ExitStack() as stack:
+        at: Client | None = None
+        if not (resume and path.exists()):
+            # Before the store is made: without a cluster nothing is written or replaced.
+            at = stack.enter_context(connection)
+        store = _open_store(
+            path, source, null, config, fingerprint, block_size,
+            resume=resume, overwrite=overwrite,
+        )  # fmt: skip
         stack.enter_context(store.lock(f"pid {os.getpid()} on {socket.gethostname()}"))
         pending = [block.index for block in store.pending()]
         failed: list[BlockFailed] = []
         if pending:
             for index in pending:
                 store.discard(index)
-            at = stack.enter_context(connection)
+            if at is None:
+                at = stack.enter_context(connection)
             failed = _run_blocks(store, source, null, config, pending, at, observers)
         if failed:
             raise ScanError(
@@ -299,6 +318,21 @@ def read_columns(store: ResultsStore, names: Iterable[str]) -> dict[str, np.ndar
     return dict(zip(names, out, strict=True))
 
 
+def _check_samples(source: Source, null: NullModel) -> None:
+    """Refuse a null model of other people: its phenotype would meet the wrong genotypes."""
+    if source.n_samples != null.n_file_samples:
+        raise InputError(
+            f"the null model was fitted for genotypes of {null.n_file_samples} samples, these "
+            f"have {source.n_samples}; call fit_null with the genotypes that are scanned"
+        )
+    samples, name = genotyped_samples(source.genotypes)
+    if samples_digest(samples) != null.file_samples_sha256:
+        raise InputError(
+            f"{name}: the null model was fitted for genotypes of other samples, or of the same in "
+            "another order; call fit_null with the genotypes that are scanned"
+        )
+
+
 def _block_model(null: NullModel, config: ScanConfig) -> BlockModel:
     model = replace(null.model, fix_h2=config.h2 == "null")
     layout = PackedLayout(null.n_file_samples, null.sample_index)
@@ -333,7 +367,7 @@ def _open_store(
 ) -> ResultsStore:
     if resume and path.exists():
         store = ResultsStore.open(path)
-        wanted = block_size or store.block_size
+        wanted = min(block_size or store.block_size, source.n_variants)
         store.check_fingerprint(fingerprint | {"block_size": wanted})
         return store
     covariates = null.model.X.shape[1] + null.model.V.shape[1] - 2 if null.fit_covariates else 0
