@@ -24,7 +24,7 @@ def random_table(study: Study, size: int = 8, seed: int = 5) -> Path:
     """Write random effects as text, with missing values and columns that are left out."""
     rng = np.random.default_rng(seed)
     n = len(study.y)
-    values = rng.normal(size=(n, size))
+    values = rng.normal(size=(n, size)) + 0.1 * study.y[:, None] / study.y.std()
     values[rng.random((n, size)) < 0.02] = np.nan
     values = np.column_stack([values, np.ones(n), np.full(n, np.nan)])
     return write_values(study.folder / "random.txt", study.samples, values)
@@ -91,7 +91,7 @@ def test_every_path_agrees_with_the_models(
         one = (
             HLM(y[called], *design).fit()
             if G is None
-            else HLMM(y[called], *design, G[called]).fit()
+            else HLMM(y[called], *design, G[called]).fit(h2_min=null.model.h2_min)
         )
         assert one.converged
         r = results.isel(variants=j)
@@ -117,7 +117,9 @@ def test_h2_of_the_null(study: Study, client: Client) -> None:
         g = study.counts[9 + j].astype(float)
         called = g >= 0
         X = np.column_stack([np.ones(called.sum()), g[called] - g[called].mean()])
-        one = HLMM(y[called], X, X, G[called]).fit(h2_init=null.h2, fix_h2=True)
+        one = HLMM(y[called], X, X, G[called]).fit(
+            h2_init=null.h2, h2_min=null.model.h2_min, fix_h2=True
+        )
         r = results.isel(variants=int(j))
         assert abs(r["add"] - one.alpha[-1]) < 1e-6 * one.alpha_se[-1]
         assert abs(r["var"] - one.beta[-1]) < 1e-6 * one.beta_se[-1]

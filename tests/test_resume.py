@@ -1,0 +1,227 @@
+"""Runs that are killed, interrupted or repeated: the finished blocks stay, the table is the same."""
+
+import gzip
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from studies import Study, make_study, write_values
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "scan.py"
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Study:
+    """A study whose random effects make every block take a noticeable time."""
+    study = make_study(tmp_path, n=1000, m=160)
+    rng = np.random.default_rng(4)
+    write_values(tmp_path / "random.txt", study.samples, rng.normal(size=(1000, 100)))
+    return study
+
+
+def arguments(study: Study, out: str) -> list[str]:
+    random = study.folder / "random.txt"
+    return [
+        str(study.bed), str(study.pheno), str(study.out(out)), "--random_gts", str(random),
+        "--random_gts_txt", "--block-size", "4", "--min_maf", "0.01",
+    ]  # fmt: skip
+
+
+def markers(store: Path) -> dict[str, tuple[int, bytes]]:
+    """Time and content of the markers of all finished blocks."""
+    folder = next(store.glob("*/blocks"), None)
+    if folder is None:
+        return {}
+    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.glob("*.json")}
+
+
+def start(study: Study, out: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments(study, out), "--workers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=study.folder,
+    )
+
+
+def wait_for_blocks(process: subprocess.Popen[str], store: Path, n: int) -> None:
+    until = time.monotonic() + 60
+    while len(markers(store)) < n:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def session_members(session: int) -> list[int]:
+    """Processes of a session that still live."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] not in "ZX":
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def expected(slow: Study, run_script: Run) -> Iterator[bytes]:
+    assert run_script("scan", *arguments(slow, "whole")) == 0
+    yield gzip.decompress(slow.out("whole.models.gz").read_bytes())
+
+
+@pytest.mark.parametrize("everyone", [True, False])
+def test_killed_and_resumed(
+    slow: Study,
+    expected: bytes,
+    run_script: Run,
+    everyone: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    process = start(slow, "killed")
+    store = slow.out("killed.zarr")
+    wait_for_blocks(process, store, 12)
+    if everyone:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.communicate()
+    until = time.monotonic() + 30
+    # Workers end by themselves when their client is gone.
+    while session_members(process.pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not session_members(process.pid)
+    assert not slow.out("killed.models.gz").exists()
+    before = markers(store)
+    assert 12 <= len(before) < 40
+
+    # Neither by chance nor with other options.
+    assert run_script("scan", *arguments(slow, "killed")) == 2
+    assert run_script("scan", *arguments(slow, "killed"), "--resume", "--overwrite") == 2
+    for option, key in (
+        (["--max_missing", "7"], "max_missing"),
+        (["--h2", "null"], "h2"),
+        (["--count_A2"], "count_a2"),
+        (["--range", "0", "100"], "stop"),
+        (["--block-size", "5"], "block_size"),
+        (["--mean_covar", slow.covar], "null_model_sha256"),
+    ):
+        capsys.readouterr()
+        assert run_script("scan", *arguments(slow, "killed"), "--resume", *option) == 2
+        assert f"{key}: store" in capsys.readouterr().err
+    assert markers(store) == before
+
+    assert run_script("scan", *arguments(slow, "killed"), "--resume") == 0
+    after = markers(store)
+    assert len(after) == 40
+    assert {name: after[name] for name in before} == before
+    assert gzip.decompress(slow.out("killed.models.gz").read_bytes()) == expected
+    # Once more: nothing to do, the same table.
+    assert run_script("scan", *arguments(slow, "killed"), "--resume") == 0
+    assert markers(store) == after
+    assert gzip.decompress(slow.out("killed.models.gz").read_bytes()) == expected
+
+
+@pytest.mark.parametrize("everyone", [True, False])
+def test_interrupted_and_resumed_as_told(slow: Study, expected: bytes, everyone: bool) -> None:
+    """Ctrl-C in a terminal reaches all processes; `kill -INT` the first alone."""
+    process = start(slow, "ctrl c")
+    store = slow.out("ctrl c.zarr")
+    wait_for_blocks(process, store, 4)
+    if everyone:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "Traceback" not in err
+    assert not session_members(process.pid)
+    before = markers(store)
+    assert len(before) < 40
+    command = err.strip().splitlines()[-1].strip()
+    assert command.endswith("--resume")
+    if everyone:
+        again = subprocess.run(
+            command, shell=True, cwd=slow.folder, capture_output=True, text=True, check=False
+        )
+        assert again.returncode == 0, again.stderr
+        after = markers(store)
+        assert {name: after[name] for name in before} == before
+        assert gzip.decompress(slow.out("ctrl c.models.gz").read_bytes()) == expected
+    assert shlex.split(command)[-1] == "--resume"
+
+
+def test_damaged_blocks_are_computed_again(study: Study, run_script: Run) -> None:
+    options = [study.bed, study.pheno, study.out("out"), "--block-size", 10]
+    assert run_script("scan", *options) == 0
+    table = study.out("out.models.gz").read_bytes()
+    store = study.out("out.zarr")
+    before = markers(store)
+    chunks = sorted(
+        p for p in (store / "results").rglob("*") if p.is_file() and "json" not in p.name
+    )
+    assert len(chunks) == 6
+    data = bytearray(chunks[1].read_bytes())
+    data[len(data) // 2] ^= 1
+    chunks[1].write_bytes(bytes(data))
+    chunks[3].unlink()
+    study.out("out.models.gz").unlink()
+    assert run_script("scan", *options, "--resume") == 0
+    assert study.out("out.models.gz").read_bytes() == table
+    after = markers(store)
+    changed = [name for name in before if after[name] != before[name]]
+    assert len(changed) == 2
+
+
+def test_block_size_beyond_the_variants(study: Study, run_script: Run) -> None:
+    options = [study.bed, study.pheno, study.out("out"), "--block-size", 1000]
+    assert run_script("scan", *options) == 0
+    assert run_script("scan", *options, "--resume") == 0
+
+
+def test_changed_input_is_refused(
+    study: Study, run_script: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [study.bed, study.pheno, study.out("out"), "--block-size", 10]
+    assert run_script("scan", *options) == 0
+    study.pheno.write_text(study.pheno.read_text().replace("f0\ti0\t", "f0\ti0\t1", 1))
+    capsys.readouterr()
+    assert run_script("scan", *options, "--resume") == 2
+    assert "null_model_sha256" in capsys.readouterr().err
+    assert run_script("scan", *options, "--overwrite") == 0
+
+
+def test_second_run_is_refused(
+    slow: Study, run_script: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = start(slow, "busy")
+    try:
+        wait_for_blocks(process, slow.out("busy.zarr"), 1)
+        for option in ("--resume", "--overwrite"):
+            assert run_script("scan", *arguments(slow, "busy"), option) == 2
+            assert f"pid {process.pid}" in capsys.readouterr().err
+        assert process.poll() is None
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_summary_counts_every_variant(study: Study, run_script: Run) -> None:
+    options = [study.bed, study.pheno, study.out("out"), "--block-size", 7]
+    assert run_script("scan", *options) == 0
+    summary = json.loads(next(study.out("out.zarr").glob("*/finished.json")).read_text())
+    assert sum(summary["counts"].values()) == summary["n_variants"] == len(study.variants)
+    assert summary["counts"]["ok"] == summary["n_fitted"]
