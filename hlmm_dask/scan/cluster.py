@@ -1,8 +1,9 @@
 """The Dask cluster that a scan runs on: one of its own on this machine, or one that is there."""
 
 import os
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,17 +93,31 @@ def connect(options: ClusterOptions) -> Iterator[Client]:
             yield client
         return
     workers = options.workers or len(os.sched_getaffinity(0))
-    with (
-        dask.config.set({"distributed.worker.daemon": True}),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=options.threads_per_worker,
-            memory_limit=options.memory_limit,
-            processes=True,
-            host="127.0.0.1",
-            # By default the dashboard listens on all interfaces.
-            dashboard_address="127.0.0.1:0",
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set({"distributed.worker.daemon": True}))
+        with _interrupts_held():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=options.threads_per_worker,
+                memory_limit=options.memory_limit,
+                processes=True,
+                host="127.0.0.1",
+                # By default the dashboard listens on all interfaces.
+                dashboard_address="127.0.0.1:0",
+            )
+        stack.enter_context(cluster)
+        yield stack.enter_context(Client(cluster, set_as_default=False))
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C for later; threads and processes that are started meanwhile never get it.
+
+    A terminal sends it to workers as well, which would end with tracebacks while their client
+    ends the run in order.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
