@@ -1,14 +1,10 @@
 """The command lines: what they write, and how they refuse."""
 
 import gzip
-import os
 import re
-import shutil
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +19,8 @@ import hlmm_dask
 from hlmm_dask import HLM, HLMM, read_models_table
 from hlmm_dask.cli import scan_main
 from hlmm_dask.genotypes.plink import write_plink
+from hlmm_dask.scan.cluster import ClusterOptions
+from hlmm_dask.scan.job import ScanJob
 from hlmm_dask.schema import TSV_HEADERS
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -492,10 +490,11 @@ def test_existing_output_stays(
 def test_no_scheduler_leaves_nothing(
     study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hlmm_dask.scan.cluster.ClusterOptions.timeout", 1.0)
+    monkeypatch.setattr(ScanJob, "cluster", property(lambda job: short(scheduler=job.scheduler)))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    short = partial(ClusterOptions, timeout=1.0)
     before = listing(study.folder)
     arguments = [str(study.bed), str(study.pheno), str(study.out("out"))]
     assert scan_main([*arguments, "--scheduler", address]) == 2

@@ -115,7 +115,7 @@ def test_killed_and_resumed(
         (["--max_missing", "7"], "max_missing"),
         (["--count_A2"], "count_a2"),
         (["--block-size", "5"], "block_size"),
-        (["--mean_covar", slow.covar], "null_model_sha256"),
+        (["--mean_covar", slow.covar], "phenotype_and_covariates_sha256"),
     ):
         capsys.readouterr()
         assert run_script("scan", *arguments(slow, "killed"), "--resume", *option) == 2
@@ -198,7 +198,7 @@ def test_changed_input_is_refused(
     study.pheno.write_text(study.pheno.read_text().replace("f0\ti0\t", "f0\ti0\t1", 1))
     capsys.readouterr()
     assert run_script("scan", *options, "--resume") == 2
-    assert "null_model_sha256" in capsys.readouterr().err
+    assert "phenotype_and_covariates_sha256" in capsys.readouterr().err
     assert run_script("scan", *options, "--overwrite") == 0
 
 

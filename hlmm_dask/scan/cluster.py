@@ -2,13 +2,14 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
 from hlmm_dask.errors import InputError
 
@@ -95,8 +96,8 @@ def connect(options: ClusterOptions) -> Iterator[Client]:
     workers = options.workers or len(os.sched_getaffinity(0))
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.worker.daemon": True}))
-        with _interrupts_held():
-            cluster = LocalCluster(
+        cluster = stack.enter_context(
+            LocalCluster(
                 n_workers=workers,
                 threads_per_worker=options.threads_per_worker,
                 memory_limit=options.memory_limit,
@@ -105,19 +106,19 @@ def connect(options: ClusterOptions) -> Iterator[Client]:
                 # By default the dashboard listens on all interfaces.
                 dashboard_address="127.0.0.1:0",
             )
-        stack.enter_context(cluster)
-        yield stack.enter_context(Client(cluster, set_as_default=False))
+        )
+        client = stack.enter_context(Client(cluster, set_as_default=False))
+        client.register_plugin(_LeaveInterrupts())
+        yield client
 
 
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Keep Ctrl-C for later; threads and processes that are started meanwhile never get it.
+class _LeaveInterrupts(WorkerPlugin):
+    """Workers ignore Ctrl-C, which a terminal sends to them too: their client ends the run."""
 
-    A terminal sends it to workers as well, which would end with tracebacks while their client
-    ends the run in order.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    name = "hlmm-dask-leave-interrupts"
+    idempotent = True
+
+    def setup(self, worker: Worker) -> None:
+        # Only the main thread may; a worker process runs its event loop there.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -59,6 +59,15 @@ def publish_model(store: ResultsStore, model: BlockModel) -> BlockTask:
     return BlockTask(store, hashlib.sha256(content).hexdigest())
 
 
+def published_model(store: ResultsStore) -> BlockTask | None:
+    """Take the null model that an earlier part of the run has put there, None without one."""
+    try:
+        content = (store.run_dir / MODEL_FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    return BlockTask(store, hashlib.sha256(content).hexdigest())
+
+
 def lazy_packed(genotypes: PlinkGenotypes, start: int, stop: int, block_size: int) -> da.Array:
     """Packed genotypes of the variants start..stop-1 as a Dask array chunked by variant.
 

@@ -76,6 +76,9 @@ class NullModel:
         Steps of the selection of samples, and how many are left after each.
     notes : tuple of str
         What the user should know.
+    input_sha256 : str
+        SHA-256 of the values that the model was fitted to. The estimates have no part in it:
+        their last bits differ from run to run.
     file_samples_sha256 : str
         SHA-256 of the IDs of all samples of the genotypes, in their order.
     """
@@ -93,6 +96,7 @@ class NullModel:
     h2_loglik: float | None
     accounting: tuple[tuple[str, int], ...]
     notes: tuple[str, ...]
+    input_sha256: str
     file_samples_sha256: str = ""
 
     @property
@@ -109,17 +113,6 @@ class NullModel:
     def name(self) -> str:
         """``HLM`` or ``HLMM``."""
         return "HLM" if self.model.G is None else "HLMM"
-
-    def digest(self) -> str:
-        """SHA-256 of all numbers that decide the scan's results."""
-        total = hashlib.sha256()
-        model = self.model
-        for array in (self.sample_index, model.y, model.X, model.V, model.alpha, model.beta):
-            total.update(np.ascontiguousarray(array).data)
-        if model.G is not None:
-            total.update(np.ascontiguousarray(model.G).data)
-            total.update(np.array([model.h2, model.h2_min]).data)
-        return total.hexdigest()
 
 
 def fit_null(
@@ -255,7 +248,16 @@ def fit_null_arrays(
         h2_loglik=None if random is None else random.loglik,
         accounting=aligned.accounting,
         notes=aligned.notes,
+        input_sha256=_digest(aligned.sample_index, y, X, V, *([] if G is None else [G])),
     )
+
+
+def _digest(*arrays: NDArray[np.generic]) -> str:
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.shape} {array.dtype.str}".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
 
 
 def effects_per_unit(

@@ -38,6 +38,7 @@ from hlmm_dask.scan.graph import (
     lazy_packed,
     lazy_records,
     publish_model,
+    published_model,
     tasks,
 )
 from hlmm_dask.scan.null import (
@@ -349,7 +350,7 @@ def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[st
         "fit_covariates": null.fit_covariates,
         "n_samples": null.n_samples,
         "n_random": null.n_random,
-        "null_model_sha256": null.digest(),
+        "phenotype_and_covariates_sha256": null.input_sha256,
         "hlmm_dask": version("hlmm-dask"),
     }
 
@@ -406,7 +407,10 @@ def _run_blocks(
     observers: Sequence[Observer],
 ) -> list[BlockFailed]:
     began = time.perf_counter()
-    task = publish_model(store, _block_model(null, config))
+    # A resumed run goes on with the model of its first part, to the last bit.
+    task = published_model(store) if len(pending) < store.n_blocks else None
+    if task is None:
+        task = publish_model(store, _block_model(null, config))
     if isinstance(source.genotypes, PlinkGenotypes):
         blocks = lazy_packed(source.genotypes, source.start, source.stop, store.block_size)
     else:
