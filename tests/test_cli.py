@@ -1,11 +1,18 @@
 """The command lines: what they write, and how they refuse."""
 
 import gzip
+import json
+import os
 import re
 import socket
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -204,7 +211,7 @@ def test_phenotype_by_name_and_number(study: Study, run_script: Run) -> None:
     other[:20] = np.nan
     lines = ["FID IID height 2024"]
     for (fid, iid), a, b in zip(study.samples.to_numpy(), other, study.y, strict=True):
-        lines.append(f"{fid}  {iid}\t{-9 if np.isnan(a) else a!r} {b!r}")
+        lines.append(f"{fid}  {iid}\t{-9 if np.isnan(a) else a} {b}")
     named = study.folder / "named.txt"
     named.write_text("\n".join(lines))
     missing = ["--missing_char", "-9"]
@@ -500,3 +507,90 @@ def test_no_scheduler_leaves_nothing(
     assert scan_main([*arguments, "--scheduler", address]) == 2
     assert "no Dask scheduler answers" in capsys.readouterr().err
     assert listing(study.folder) == before
+
+
+# -- other places -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def processes() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Give a function that starts processes, which end with the test."""
+    with ExitStack() as stack:
+
+        def start(*command: object, **settings: Any) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                **settings,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            return process
+
+        yield start
+
+
+def test_cluster_in_another_folder(
+    study: Study,
+    run_script: Run,
+    processes: Callable[..., subprocess.Popen[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Relative paths mean the user's folder, wherever the workers were started."""
+    elsewhere = study.folder / "elsewhere"
+    elsewhere.mkdir()
+    dask = [sys.executable, "-m", "dask"]
+    file = elsewhere / "scheduler.json"
+    processes(
+        *dask, "scheduler", "--host", "127.0.0.1", "--port", 0, "--no-dashboard",
+        "--scheduler-file", file, cwd=elsewhere,
+    )  # fmt: skip
+    processes(
+        *dask, "worker", "--scheduler-file", file, "--host", "127.0.0.1", "--no-dashboard",
+        "--nthreads", 1, cwd=elsewhere,
+    )  # fmt: skip
+    until = time.monotonic() + 30
+    while not file.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    monkeypatch.chdir(study.folder)
+    arguments = ["study.bed", "pheno.txt", "out", "--scheduler-file", "elsewhere/scheduler.json"]
+    assert run_script("scan", *arguments, own_cluster=True) == 0, capsys.readouterr()
+    assert run_script("scan", study.bed, study.pheno, study.out("here")) == 0
+    close(study.out("here.models.gz"), study.out("out.models.gz"))
+    assert list(elsewhere.iterdir()) == [file]
+    address = json.loads(file.read_text())["address"]
+    again = [*arguments[:2], "again", "--scheduler", address]
+    assert run_script("scan", *again, own_cluster=True) == 0
+    close(study.out("here.models.gz"), study.out("again.models.gz"))
+
+
+PROGRAM = """
+import sys
+import hlmm_dask
+
+if __name__ == "__main__":
+    bed, pheno = sys.argv[1:]
+    null = hlmm_dask.fit_null(bed, pheno)
+    results = hlmm_dask.scan(bed, null, cluster=None)
+    print(int((results.status == 0).sum()))
+"""
+
+
+def test_program_without_a_home(study: Study) -> None:
+    """A script with the usual guard starts a cluster of its own; no home folder is needed."""
+    script = study.folder / "program.py"
+    script.write_text(PROGRAM)
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "NUMBA_CACHE_DIR")}
+    done = subprocess.run(
+        [sys.executable, script, study.bed, study.pheno],
+        env=environment | {"HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 40 < int(done.stdout) < 60

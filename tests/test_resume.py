@@ -1,6 +1,5 @@
 """Runs that are killed, interrupted or repeated: finished blocks stay, the table is the same."""
 
-import gzip
 import json
 import os
 import shlex
@@ -9,11 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from studies import Study, make_study, write_values
+
+from hlmm_dask import read_models_table
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "scan.py"
 Run = Callable[..., int]
@@ -42,6 +45,11 @@ def markers(store: Path) -> dict[str, tuple[int, bytes]]:
     if folder is None:
         return {}
     return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.glob("*.json")}
+
+
+def assert_same(path: Path, expected: pd.DataFrame) -> None:
+    """Compare tables of two runs, whose null models may differ in their last bits."""
+    pd.testing.assert_frame_equal(read_models_table(path), expected, rtol=1e-10, atol=1e-10)
 
 
 def start(study: Study, out: str) -> subprocess.Popen[str]:
@@ -77,33 +85,27 @@ def session_members(session: int) -> list[int]:
     return found
 
 
+def wait_for_end(session: int) -> None:
+    until = time.monotonic() + 30
+    while session_members(session):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 @pytest.fixture
-def expected(slow: Study, run_script: Run) -> bytes:
+def expected(slow: Study, run_script: Run) -> pd.DataFrame:
     assert run_script("scan", *arguments(slow, "whole")) == 0
-    return gzip.decompress(slow.out("whole.models.gz").read_bytes())
+    return read_models_table(slow.out("whole.models.gz"))
 
 
-@pytest.mark.parametrize("everyone", [True, False])
 def test_killed_and_resumed(
-    slow: Study,
-    expected: bytes,
-    run_script: Run,
-    everyone: bool,
-    capsys: pytest.CaptureFixture[str],
+    slow: Study, expected: pd.DataFrame, run_script: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     process = start(slow, "killed")
     store = slow.out("killed.zarr")
     wait_for_blocks(process, store, 12)
-    if everyone:
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
+    os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    until = time.monotonic() + 30
-    # Workers end by themselves when their client is gone.
-    while session_members(process.pid) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not session_members(process.pid)
     assert not slow.out("killed.models.gz").exists()
     before = markers(store)
     assert 12 <= len(before) < 40
@@ -126,40 +128,35 @@ def test_killed_and_resumed(
     after = markers(store)
     assert len(after) == 40
     assert {name: after[name] for name in before} == before
-    assert gzip.decompress(slow.out("killed.models.gz").read_bytes()) == expected
+    assert_same(slow.out("killed.models.gz"), expected)
+    table = slow.out("killed.models.gz").read_bytes()
     # Once more: nothing to do, the same table.
     assert run_script("scan", *arguments(slow, "killed"), "--resume") == 0
     assert markers(store) == after
-    assert gzip.decompress(slow.out("killed.models.gz").read_bytes()) == expected
+    assert slow.out("killed.models.gz").read_bytes() == table
 
 
-@pytest.mark.parametrize("everyone", [True, False])
-def test_interrupted_and_resumed_as_told(slow: Study, expected: bytes, everyone: bool) -> None:
-    """Ctrl-C in a terminal reaches all processes; `kill -INT` the first alone."""
+def test_interrupted_and_resumed_as_told(slow: Study, expected: pd.DataFrame) -> None:
+    """Ctrl-C in a terminal reaches all processes."""
     process = start(slow, "ctrl c")
     store = slow.out("ctrl c.zarr")
     wait_for_blocks(process, store, 4)
-    if everyone:
-        os.killpg(process.pid, signal.SIGINT)
-    else:
-        process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
     assert "Traceback" not in err
-    assert not session_members(process.pid)
+    wait_for_end(process.pid)
     before = markers(store)
     assert len(before) < 40
     command = err.strip().splitlines()[-1].strip()
-    assert command.endswith("--resume")
-    if everyone:
-        again = subprocess.run(
-            command, shell=True, cwd=slow.folder, capture_output=True, text=True, check=False
-        )
-        assert again.returncode == 0, again.stderr
-        after = markers(store)
-        assert {name: after[name] for name in before} == before
-        assert gzip.decompress(slow.out("ctrl c.models.gz").read_bytes()) == expected
     assert shlex.split(command)[-1] == "--resume"
+    again = subprocess.run(
+        command, shell=True, cwd=slow.folder, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    after = markers(store)
+    assert {name: after[name] for name in before} == before
+    assert_same(slow.out("ctrl c.models.gz"), expected)
 
 
 def test_damaged_blocks_are_computed_again(study: Study, run_script: Run) -> None:
@@ -213,8 +210,13 @@ def test_second_run_is_refused(
             assert run_script("scan", *arguments(slow, "busy"), option) == 2
             assert f"pid {process.pid}" in capsys.readouterr().err
         assert process.poll() is None
+        os.killpg(process.pid, signal.SIGCONT)
+        process.kill()
+        # Workers end by themselves when their client is gone.
+        wait_for_end(process.pid)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
