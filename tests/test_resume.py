@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -104,8 +103,16 @@ def test_killed_and_resumed(
     process = start(slow, "killed")
     store = slow.out("killed.zarr")
     wait_for_blocks(process, store, 12)
-    os.killpg(process.pid, signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGSTOP)
+    # While it lives, another run is refused.
+    for option in ("--resume", "--overwrite"):
+        assert run_script("scan", *arguments(slow, "killed"), option) == 2
+        assert f"pid {process.pid}" in capsys.readouterr().err
+    process.kill()
+    os.killpg(process.pid, signal.SIGCONT)
     process.communicate()
+    # Workers end by themselves when their client is gone.
+    wait_for_end(process.pid)
     assert not slow.out("killed.models.gz").exists()
     before = markers(store)
     assert 12 <= len(before) < 40
@@ -197,27 +204,6 @@ def test_changed_input_is_refused(
     assert run_script("scan", *options, "--resume") == 2
     assert "phenotype_and_covariates_sha256" in capsys.readouterr().err
     assert run_script("scan", *options, "--overwrite") == 0
-
-
-def test_second_run_is_refused(
-    slow: Study, run_script: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    process = start(slow, "busy")
-    try:
-        wait_for_blocks(process, slow.out("busy.zarr"), 1)
-        os.killpg(process.pid, signal.SIGSTOP)
-        for option in ("--resume", "--overwrite"):
-            assert run_script("scan", *arguments(slow, "busy"), option) == 2
-            assert f"pid {process.pid}" in capsys.readouterr().err
-        assert process.poll() is None
-        os.killpg(process.pid, signal.SIGCONT)
-        process.kill()
-        # Workers end by themselves when their client is gone.
-        wait_for_end(process.pid)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
 
 def test_summary_counts_every_variant(study: Study, run_script: Run) -> None:
