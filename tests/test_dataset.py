@@ -1,7 +1,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from dask.distributed import Client, LocalCluster
 
 from hlmm_dask.genotypes import dataset
 from hlmm_dask.genotypes.dataset import open_bed
