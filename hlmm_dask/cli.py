@@ -41,7 +41,8 @@ def _run(
     command: Callable[[argparse.Namespace], None],
 ) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = parser.parse_args(arguments)
+    # Options may stand between the positional arguments, also after one of several GENOFILEs.
+    options = parser.parse_intermixed_args(arguments)
     try:
         command(options)
     except (InputError, StoreError) as error:
@@ -56,8 +57,8 @@ def _run(
         print(f"\n{parser.prog}: interrupted", file=sys.stderr)
         if _resumable(options):
             again = [a for a in arguments if a not in ("--overwrite", "--resume")]
-            print(f"finished blocks are kept; go on with:\n  {_command(parser, again)} --resume",
-                  file=sys.stderr)  # fmt: skip
+            line = shlex.join([*_program(parser, argv is None), *again, "--resume"])
+            print(f"finished blocks are kept; go on with:\n  {line}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_OK
 
@@ -71,8 +72,14 @@ def _resumable(options: argparse.Namespace) -> bool:
     return hasattr(options, "resume") and Path(f"{options.outprefix}.zarr").exists()
 
 
-def _command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> str:
-    return shlex.join([*parser.prog.split(), *arguments])
+def _program(parser: argparse.ArgumentParser, started: bool) -> list[str]:
+    """How this program was started, such that a shell in the same folder starts it again."""
+    name = Path(sys.argv[0]).name
+    if not started or name == parser.prog:
+        return [parser.prog]
+    if name == "__main__.py":
+        return [sys.executable, "-m", "hlmm_dask"]
+    return [sys.executable, sys.argv[0]]
 
 
 # -- parsers ----------------------------------------------------------------------------------
@@ -151,6 +158,8 @@ def _add_run_options(parser: _Parser) -> None:
     option("parquet", action="store_true", help="write OUTPREFIX.parquet too")
     option("resume", action="store_true", help="go on with OUTPREFIX.zarr")
     option("overwrite", action="store_true", help="replace existing output")
+    option("method", choices=["auto", "exact", "linear"], default="auto",
+           help="random effects: exact for every variant, or linear in their number where good")  # fmt: skip
     option("engine", choices=["numba", "numpy"], default="numba",
            help="compiled sums, or plain array operations (slow, same numbers)")  # fmt: skip
 
@@ -226,6 +235,7 @@ def _scan(options: argparse.Namespace) -> None:
             stop=stop,
             count_a2=options.count_a2,
             h2=options.h2,
+            method=options.method,
             engine=options.engine,
             scheduler=options.scheduler,
             scheduler_file=options.scheduler_file,

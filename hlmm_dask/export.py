@@ -105,7 +105,7 @@ def write_tsv(
     headers = table_headers(store, extra)
     old = target if append and target.exists() else None
     if old is not None:
-        _check_header(old, headers)
+        check_header(old, headers)
     n_rows = 0
     with replacing(target) as file:
         if old is not None:
@@ -291,7 +291,8 @@ def _read_header(path: Path) -> list[str]:
         raise InputError(f"{path}: can't be read as a .models.gz table: {error}") from error
 
 
-def _check_header(path: Path, headers: list[str]) -> None:
+def check_header(path: Path, headers: list[str]) -> None:
+    """Raise an `InputError` unless rows with these columns can be appended to the table."""
     found = _read_header(path)
     if found != headers:
         raise InputError(

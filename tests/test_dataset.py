@@ -1,7 +1,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from dask.distributed import Client, LocalCluster
 
 from hlmm_dask.genotypes import dataset
 from hlmm_dask.genotypes.dataset import open_bed
@@ -67,14 +66,9 @@ def test_bad_chunk(two_files):
         open_bed(two_files[0], chunk_variants=0)
 
 
-def test_on_a_cluster(two_files):
+def test_on_a_cluster(two_files, client):
     path, expected = two_files
-    with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None
-        ) as cluster,
-        Client(cluster),
-    ):
+    with client.as_current():
         ds = open_bed(path, chunk_variants=3).compute()
     np.testing.assert_array_equal(ds.call_dosage, expected)
 

@@ -269,9 +269,10 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
         _check_bed(bed, header, status.st_size, n_variants, len(samples))
         files.append(
             PlinkFile(
-                bed=bed,
-                bim=bim,
-                fam=fam,
+                # Workers may have been started in another folder.
+                bed=bed.absolute(),
+                bim=bim.absolute(),
+                fam=fam.absolute(),
                 first=first,
                 n_variants=n_variants,
                 bed_size=status.st_size,

@@ -1,6 +1,7 @@
 """A block of variants and a null model in, a table of results out."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,13 @@ from numpy.typing import NDArray
 from hlmm_dask.kernels.dense import DenseModel, fit_dense
 from hlmm_dask.kernels.hlm import fit_class_sums
 from hlmm_dask.kernels.hlm_covariates import CovariateModel, fit_with_covariates
-from hlmm_dask.kernels.hlmm import RandomEffectModel, fit_random_effects
+from hlmm_dask.kernels.hlmm import Codes, RandomEffectModel, fit_random_effects
+from hlmm_dask.kernels.hlmm_linear import (
+    LinearModel,
+    fit_linear,
+    linear_is_good,
+    needs_exact,
+)
 from hlmm_dask.kernels.packed import (
     Engine,
     Packed,
@@ -28,6 +35,7 @@ from hlmm_dask.kernels.table import (
 from hlmm_dask.schema import INDEX, Status
 
 FloatArray = NDArray[np.float64]
+Method = Literal["auto", "exact", "linear"]
 
 # Doubles of unpacked genotypes that are alive at once.
 _UNPACKED_DOUBLES = 4_000_000
@@ -49,6 +57,9 @@ class BlockModel:
         Given when covariates stay in every model (and there are no random effects).
     random_effects : RandomEffectModel, optional
         Given when there are random effects (and no covariates in every model).
+    linear : LinearModel, optional
+        Given when random effects are fitted by the approximation that is linear in their number,
+        and exactly only where that matters.
     engine : {"numba", "numpy"}
         How class sums are computed.
     """
@@ -58,6 +69,7 @@ class BlockModel:
     dense: DenseModel
     covariates: CovariateModel | None
     random_effects: RandomEffectModel | None
+    linear: LinearModel | None = None
     engine: Engine = "numba"
 
     @property
@@ -67,9 +79,29 @@ class BlockModel:
 
 
 def block_model(
-    dense: DenseModel, layout: PackedLayout, filters: Filters, *, engine: Engine = "numba"
+    dense: DenseModel,
+    layout: PackedLayout,
+    filters: Filters,
+    *,
+    method: Method = "exact",
+    engine: Engine = "numba",
 ) -> BlockModel:
-    """Choose the kernel for a model and lay out what it needs."""
+    """Choose the kernel for a model and lay out what it needs.
+
+    Parameters
+    ----------
+    dense : DenseModel
+        The model in full.
+    layout : PackedLayout
+        Where the analysed samples stand in the file.
+    filters : Filters
+        Which variants are fitted.
+    method : {"auto", "exact", "linear"}
+        How random effects are fitted: exactly; by the approximation linear in their number; or
+        by it where it is good and exactly where it matters, see :func:`needs_exact`.
+    engine : {"numba", "numpy"}
+        How class sums are computed.
+    """
     intercept_only = dense.X.shape[1] == dense.V.shape[1] == 1
     covariates = random_effects = None
     if dense.design is None:
@@ -85,6 +117,13 @@ def block_model(
             h2_min=dense.h2_min,
             fix_h2=dense.fix_h2,
         )
+    linear = None
+    if random_effects is not None and (
+        method == "linear" or (method == "auto" and linear_is_good(random_effects))
+    ):
+        linear = LinearModel.build(random_effects)
+        # What is refitted exactly needs the full model; with "linear" nothing is.
+        random_effects = random_effects if method == "auto" else None
     # Class sums are for models with an intercept, to which a shift of y makes no difference;
     # centred, Σy² holds no digits of the mean.
     return BlockModel(
@@ -93,6 +132,7 @@ def block_model(
         dense=dense,
         covariates=covariates,
         random_effects=random_effects,
+        linear=linear,
         engine=engine,
     )
 
@@ -134,7 +174,9 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
     for i in range(0, len(rows), size):
         part = rows[i : i + size]
         codes = unpack(packed[part], model.layout)
-        if model.random_effects is not None:
+        if model.linear is not None:
+            fit = _fit_linear(model.linear, model.random_effects, codes)
+        elif model.random_effects is not None:
             fit = fit_random_effects(model.random_effects, codes)
         else:
             fit = _fit_dosage(model, np.where(codes < 0, np.nan, codes.astype(np.float64)))
@@ -178,6 +220,17 @@ def fit_dosage(model: BlockModel, dosage: NDArray[np.floating]) -> FloatArray:
         fit = _fit_dosage(model, analysed[rows])
         fill_estimates(results, rows, fit, count_a2=model.filters.count_a2)
     return results
+
+
+def _fit_linear(linear: LinearModel, exact: RandomEffectModel | None, codes: Codes) -> VariantFit:
+    first = fit_linear(linear, codes)
+    second = fit_linear(linear, codes, polish=first.change)
+    if exact is None:
+        return second.fit
+    rows = np.flatnonzero(needs_exact(linear, second))
+    if not rows.size:
+        return second.fit
+    return second.fit.replaced(rows, fit_random_effects(exact, codes[rows]))
 
 
 def _fit_dosage(model: BlockModel, dosage: FloatArray) -> VariantFit:

@@ -29,9 +29,17 @@ from hlmm_dask.kernels.jet import Jet
 from hlmm_dask.kernels.table import VariantFit, convergence_status, within_class_squares
 from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
+from hlmm_dask.models.inference import neg_log10_p_chi2_2df, neg_log10_p_normal
 from hlmm_dask.models.newton import minimise
+from hlmm_dask.schema import Status
 
 FloatArray = NDArray[np.float64]
+
+# Where ``auto`` takes the approximation at all, and which variants it then fits exactly.
+SAMPLES_PER_EFFECT = 50
+COSTLY_GRAM = 5e8  # n l²
+EXACT_NEG_LOG10_P = 3.0
+LINKED_SHARE = 0.05
 
 _CHUNK_SAMPLES = 4096
 _ORDERS = 4  # of the expansion of the quadratic form in t: value and three derivatives
@@ -165,7 +173,7 @@ def _sums(
     lacking: NDArray[np.int64],
     change: FloatArray | None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Sums over samples, in chunks of them.
+    """Compute sums over samples, in chunks of them.
 
     Returns
     -------
@@ -223,9 +231,7 @@ class _Batch:
     ``change`` (b, l) moves the point of expansion of each variant from û to û + change.
     """
 
-    def __init__(
-        self, model: LinearModel, codes: Codes, change: FloatArray | None = None
-    ) -> None:
+    def __init__(self, model: LinearModel, codes: Codes, change: FloatArray | None = None) -> None:
         base = model.base
         self.model = model
         b, n = codes.shape
@@ -269,9 +275,7 @@ class _Batch:
         psi, t = self._linear_weights(theta, rows)
         rho = np.einsum("bi,bil->bl", np.stack([p.value for p in psi], axis=1), self.basis)
         h2 = -1.0 / psi[4].value
-        return np.asarray(
-            h2[:, None] * rho / (1.0 + t.value[:, None] * self.model.eigenvalues)
-        )
+        return np.asarray(h2[:, None] * rho / (1.0 + t.value[:, None] * self.model.eigenvalues))
 
     def evaluate(
         self, theta: FloatArray, rows: NDArray[np.int64]
@@ -405,3 +409,31 @@ def fit_linear(
         h2=np.full(m, base.h2) if base.fix_h2 else result.x[:, 4],
     )
     return LinearFit(fit, batch.share, batch.share_called, change)
+
+
+def linear_is_good(model: RandomEffectModel) -> bool:
+    """Whether the approximation is within 1e-3 standard errors of the exact fit, and worth it.
+
+    Its error falls with the samples per random effect. Where the exact fit takes a few
+    milliseconds, it is made for every variant.
+    """
+    n, n_random = len(model.y), model.n_random
+    return n >= SAMPLES_PER_EFFECT * n_random and n * n_random**2 >= COSTLY_GRAM
+
+
+def needs_exact(model: LinearModel, linear: LinearFit) -> NDArray[np.bool_]:
+    """Which variants to fit exactly, (m,).
+
+    Those near significance in any of the three tests (p below 1e-3), those which share more
+    with G than an unrelated variant does, and those that could not be fitted.
+    """
+    fit, base = linear.fit, model.base
+    with np.errstate(invalid="ignore", divide="ignore"):
+        add_t, var_t = fit.add / fit.add_se, fit.var / fit.var_se
+    largest = np.maximum(neg_log10_p_normal(add_t), neg_log10_p_normal(var_t))
+    largest = np.maximum(largest, neg_log10_p_chi2_2df(add_t**2 + var_t**2))
+    t = base.h2 * np.exp(-base.beta)
+    unrelated = float(np.sum(t * model.eigenvalues / (1.0 + t * model.eigenvalues))) / len(base.y)
+    linked = linear.share > 2.0 * unrelated + LINKED_SHARE
+    # Not "below": NaN needs the exact fit as well.
+    return np.asarray(~(largest < EXACT_NEG_LOG10_P) | linked | (fit.status != Status.OK))

@@ -1,6 +1,6 @@
 """Which variants are fitted, and the table of results that every kernel fills."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,17 @@ class VariantFit:
     loglik: FloatArray
     status: NDArray[np.int64]
     h2: FloatArray | None = None
+
+    def replaced(self, rows: NDArray[np.int64], other: "VariantFit") -> "VariantFit":
+        """Return the fits with those of ``rows`` (k,) taken from ``other``, k fits."""
+        columns = {}
+        for field in fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if mine is None or theirs is None:
+                continue
+            columns[field.name] = mine.copy()
+            columns[field.name][rows] = theirs
+        return VariantFit(**columns)
 
 
 def convergence_status(

@@ -1,13 +1,15 @@
 """The Dask cluster that a scan runs on: one of its own on this machine, or one that is there."""
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
 from hlmm_dask.errors import InputError
 
@@ -92,17 +94,31 @@ def connect(options: ClusterOptions) -> Iterator[Client]:
             yield client
         return
     workers = options.workers or len(os.sched_getaffinity(0))
-    with (
-        dask.config.set({"distributed.worker.daemon": True}),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=options.threads_per_worker,
-            memory_limit=options.memory_limit,
-            processes=True,
-            host="127.0.0.1",
-            # By default the dashboard listens on all interfaces.
-            dashboard_address="127.0.0.1:0",
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set({"distributed.worker.daemon": True}))
+        cluster = stack.enter_context(
+            LocalCluster(
+                n_workers=workers,
+                threads_per_worker=options.threads_per_worker,
+                memory_limit=options.memory_limit,
+                processes=True,
+                host="127.0.0.1",
+                # By default the dashboard listens on all interfaces.
+                dashboard_address="127.0.0.1:0",
+            )
+        )
+        client = stack.enter_context(Client(cluster, set_as_default=False))
+        client.register_plugin(_LeaveInterrupts())
         yield client
+
+
+class _LeaveInterrupts(WorkerPlugin):
+    """Workers ignore Ctrl-C, which a terminal sends to them too: their client ends the run."""
+
+    name = "hlmm-dask-leave-interrupts"
+    idempotent = True
+
+    def setup(self, worker: Worker) -> None:
+        # Only the main thread may; a worker process runs its event loop there.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from hlmm_dask.durable import replacing
-from hlmm_dask.errors import StoreError
-from hlmm_dask.genotypes.packed import encode
+from hlmm_dask.errors import InputError, StoreError
+from hlmm_dask.genotypes.packed import MISSING, encode
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import BlockModel, fit_dosage, fit_packed
 from hlmm_dask.schema import INDEX, Status
@@ -59,6 +59,15 @@ def publish_model(store: ResultsStore, model: BlockModel) -> BlockTask:
     return BlockTask(store, hashlib.sha256(content).hexdigest())
 
 
+def published_model(store: ResultsStore) -> BlockTask | None:
+    """Take the null model that an earlier part of the run has put there, None without one."""
+    try:
+        content = (store.run_dir / MODEL_FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    return BlockTask(store, hashlib.sha256(content).hexdigest())
+
+
 def lazy_packed(genotypes: PlinkGenotypes, start: int, stop: int, block_size: int) -> da.Array:
     """Packed genotypes of the variants start..stop-1 as a Dask array chunked by variant.
 
@@ -85,6 +94,9 @@ def lazy_dosage(dataset: xr.Dataset, start: int, stop: int, block_size: int) -> 
     """Dosages of the variants start..stop-1 of a Dataset, chunked by variant."""
     dosage = dataset["call_dosage"].transpose("variants", "samples").data
     array = dosage if isinstance(dosage, da.Array) else da.from_array(np.asarray(dosage))
+    if array.dtype.kind != "f":
+        # Whole counts, -1 for missing; as bytes they would pass for packed genotypes.
+        array = array.astype(np.float32)
     chunked: da.Array = array[start:stop].rechunk((_chunks(stop - start, block_size), -1))
     return chunked
 
@@ -166,9 +178,13 @@ def _fit_and_store(
 def _fit(model: BlockModel, block: NDArray[Any]) -> NDArray[np.float64]:
     if block.dtype == np.uint8:
         return fit_packed(model, block)
+    block = np.where(block == MISSING, np.nan, block)
     missing = np.isnan(block)
-    codes = np.where(missing, -1, block).astype(np.int8)
-    if np.array_equal(codes, np.where(missing, -1, block)):
+    if not np.all(missing | ((block >= 0.0) & (block <= 2.0))):
+        bad = block[~missing & ~((block >= 0.0) & (block <= 2.0))][0]
+        raise InputError(f"a dosage of {bad:g}, expected 0 to 2, NaN or -1 where missing")
+    codes = np.where(missing, MISSING, block).astype(np.int8)
+    if np.array_equal(codes, np.where(missing, MISSING, block)):
         return fit_packed(model, encode(codes))
     return fit_dosage(model, block)
 

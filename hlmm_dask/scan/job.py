@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError, StoreError
-from hlmm_dask.export import read_models_table, write_parquet, write_tsv
+from hlmm_dask.export import check_header, read_models_table, write_parquet, write_tsv
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersion_effects
 from hlmm_dask.models.hlm import HLM, HLMFit
@@ -25,9 +26,18 @@ from hlmm_dask.samples import align
 from hlmm_dask.scan.cluster import ClusterOptions
 from hlmm_dask.scan.config import ScanConfig
 from hlmm_dask.scan.events import Note, Observer, tell
-from hlmm_dask.scan.null import Effects, NullModel, converged, effects_per_unit, fit_null
+from hlmm_dask.scan.null import (
+    Effects,
+    NullModel,
+    check_h2_init,
+    converged,
+    effects_per_unit,
+    fit_null,
+    refused,
+    table_notes,
+)
 from hlmm_dask.scan.run import read_columns, run_scan
-from hlmm_dask.schema import DISPERSION_COLUMNS
+from hlmm_dask.schema import DISPERSION_COLUMNS, TSV_HEADERS
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.tables import read_table
 
@@ -55,6 +65,7 @@ class ScanJob:
     no_h2_estimate: bool = False
     count_a2: bool = False
     h2: Literal["refit", "null"] = "refit"
+    method: Method = "auto"
     engine: Engine = "numba"
     scheduler: str | None = None
     scheduler_file: str | None = None
@@ -74,6 +85,7 @@ class ScanJob:
         """What decides the numbers."""
         return ScanConfig(
             self.start, self.stop, self.min_maf, self.max_missing, self.count_a2, self.h2,
+            self.method,
             self.engine,
         )  # fmt: skip
 
@@ -107,6 +119,8 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, Any
     """
     job.config.check()
     job.cluster.check()
+    check_h2_init(job.h2_init)
+    _require_random_file(job.random_gts, job.random_gts_txt)
     _check_output(job)
     genotypes = open_plink(job.genofile)
     for note in genotypes.notes:
@@ -171,6 +185,9 @@ def add_dispersion(table: str, out: str, *, overwrite: bool = False) -> str:
     if target.exists() and not overwrite:
         raise InputError(f"{target}: exists; give --overwrite or another name")
     frame = read_models_table(table)
+    needed = ("add", "add_se", "var", "var_se")
+    if lacking := [name for name in needed if name not in frame]:
+        raise InputError(f"{table}: no column {', '.join(lacking)}; expected a table of a scan")
     result = dispersion_effects(frame["add"], frame["add_se"], frame["var"], frame["var_se"])
     if isinstance(result, NotEstimable):
         raise InputError(f"{table}: no dispersion effects: {result.reason}")
@@ -193,26 +210,43 @@ def dispersion_columns(result: DispersionResult) -> dict[str, NDArray[np.float64
 
 
 def _check_output(job: ScanJob) -> None:
-    folder = job.output("").absolute().parent
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder for the output; create it")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{folder}: not writable; choose another OUTPREFIX")
-    if job.resume or job.overwrite or job.append:
+    check_outprefix(job.outprefix)
+    table = job.output(".models.gz")
+    if job.append and table.exists():
+        check_header(table, list(TSV_HEADERS))
+    if job.overwrite or (job.resume and job.output(".zarr").exists()):
         return
     for suffix in (".zarr", ".models.gz", ".parquet"):
         if job.output(suffix).exists():
             raise StoreError(
-                f"{job.output(suffix)}: exists; give --resume to go on with {job.output('.zarr')}, "
-                "or --overwrite"
+                f"{job.output(suffix)}: exists; give --overwrite"
+                if job.resume
+                else f"{job.output(suffix)}: exists; give --resume to go on with "
+                f"{job.output('.zarr')}, or --overwrite"
             )
+
+
+def check_outprefix(outprefix: str) -> None:
+    """Raise an `InputError` unless files can be written there."""
+    if not Path(f"{outprefix}x").name.removesuffix("x"):
+        raise InputError(f"OUTPREFIX '{outprefix}': expected a folder and the start of a name")
+    folder = Path(f"{outprefix}x").absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder for the output; create it")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: not writable; choose another OUTPREFIX")
+
+
+def _require_random_file(random_gts: str | None, random_gts_txt: bool) -> None:
+    if random_gts_txt and random_gts is None:
+        raise InputError("--random_gts_txt says how to read --random_gts, which is not given")
 
 
 def _fit_null(job: ScanJob, genotypes: PlinkGenotypes) -> NullModel:
     return fit_null(
         genotypes,
         job.phenofile,
-        phenotype_column=phenotype_selector(job.phen_index),
+        phenotype_column=job.phen_index,
         mean_covariates=job.mean_covar,
         variance_covariates=job.var_covar,
         random_genotypes=None if job.random_gts_txt else job.random_gts,
@@ -221,11 +255,6 @@ def _fit_null(job: ScanJob, genotypes: PlinkGenotypes) -> NullModel:
         h2_init=job.h2_init,
         missing=(job.missing_char,),
     )
-
-
-def phenotype_selector(text: str) -> str | int:
-    """Read a phenotype's number (from 1) or name from the text of an option."""
-    return int(text) if text.isdecimal() else text
 
 
 def _accounting(null: NullModel) -> str:
@@ -278,35 +307,41 @@ def fit_model(
     ``OUTPREFIX.h2.txt``.
     """
     missing = (missing_char,)
-    folder = Path(outprefix).absolute().parent
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder for the output; create it")
+    check_outprefix(outprefix)
+    check_h2_init(h2_init)
+    _require_random_file(random_gts, random_gts_txt)
     source = None
     if random_gts is not None:
         source = (
             read_table(random_gts, missing=missing) if random_gts_txt else open_plink(random_gts)
         )
+    traits = read_table(phenofile, missing=missing)
+    mean, variance = (
+        None if path is None else read_table(path, missing=missing)
+        for path in (mean_covar, var_covar)
+    )
     aligned = align(
         source.samples if isinstance(source, PlinkGenotypes) else None,
-        read_table(phenofile, missing=missing),
-        phenotype_column=phenotype_selector(phen_index),
-        mean_covariates=None if mean_covar is None else read_table(mean_covar, missing=missing),
-        variance_covariates=None if var_covar is None else read_table(var_covar, missing=missing),
+        traits,
+        phenotype_column=phen_index,
+        mean_covariates=mean,
+        variance_covariates=variance,
         genotypes_name=str(random_gts),
     )
     ones = np.ones((aligned.n_samples, 1))
     X = np.column_stack([ones, aligned.standardised_mean_covariates()])
     V = np.column_stack([ones, aligned.standardised_variance_covariates()])
     what = f"phenotype '{aligned.phenotype_name}'"
-    notes = aligned.notes
+    notes = table_notes([traits, mean, variance]) + aligned.notes
     if source is None:
-        fit: HLMFit | HLMMFit = converged(HLM(aligned.y, X, V).fit(), what)
+        with refused(what):
+            fit: HLMFit | HLMMFit = converged(HLM(aligned.y, X, V).fit(), what)
     else:
         columns = random_effects(aligned.ids, source)
-        notes = notes + columns.notes
-        mixed = HLMM(aligned.y, X, V, columns.G)
-        scale = mixed.mean_square
-        random = converged(mixed.fit(h2_init=h2_init * scale), what)
+        notes = (*notes, *source.notes, *columns.notes)
+        with refused(what):
+            mixed = HLMM(aligned.y, X, V, columns.G)
+            random = converged(mixed.fit(h2_init=h2_init * mixed.mean_square), what)
         fit = random
         print(f"h2 {random.h2:.6g} (SE {random.h2_se:.3g})", file=sys.stderr)
         if not no_h2_estimate:

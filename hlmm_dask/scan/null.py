@@ -1,7 +1,8 @@
 """The null model: fitted once, frozen, and sent to every worker."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, TypeVar
@@ -78,6 +79,11 @@ class NullModel:
         Steps of the selection of samples, and how many are left after each.
     notes : tuple of str
         What the user should know.
+    input_sha256 : str
+        SHA-256 of the values that the model was fitted to. The estimates have no part in it:
+        their last bits differ from run to run.
+    file_samples_sha256 : str
+        SHA-256 of the IDs of all samples of the genotypes, in their order.
     """
 
     model: DenseModel
@@ -93,6 +99,8 @@ class NullModel:
     h2_loglik: float | None
     accounting: tuple[tuple[str, int], ...]
     notes: tuple[str, ...]
+    input_sha256: str
+    file_samples_sha256: str = ""
 
     @property
     def n_samples(self) -> int:
@@ -108,19 +116,6 @@ class NullModel:
     def name(self) -> str:
         """``HLM`` or ``HLMM``."""
         return "HLM" if self.model.design is None else "HLMM"
-
-    def digest(self) -> str:
-        """SHA-256 of all numbers that decide the scan's results."""
-        total = hashlib.sha256()
-        model = self.model
-        arrays: list[NDArray[Any]] = [self.sample_index, model.y, model.X, model.V]
-        arrays += [model.alpha, model.beta]
-        if model.design is not None:
-            arrays += [model.design.raw, model.design.centre, model.design.scale]
-            arrays.append(np.array([model.h2, model.h2_min]))
-        for array in arrays:
-            total.update(np.ascontiguousarray(array).data)
-        return total.hexdigest()
 
 
 def fit_null(
@@ -172,29 +167,40 @@ def fit_null(
     InputError
         If input can't be used, or the null model does not converge.
     """
-    samples, source = _samples(genotypes)
-    aligned = align(
-        samples,
-        _table(phenotype, missing),
-        phenotype_column=phenotype_column,
-        mean_covariates=None if mean_covariates is None else _table(mean_covariates, missing),
-        variance_covariates=(
-            None if variance_covariates is None else _table(variance_covariates, missing)
-        ),
-        genotypes_name=source,
-    )
+    samples, source = genotyped_samples(genotypes)
+    check_h2_init(h2_init)
     if random_genotypes is not None and random_table is not None:
         raise InputError("random effects are given as genotypes and as a table; give one of them")
-    design, notes = None, aligned.notes
+    tables = [_table(phenotype, missing)] + [
+        None if given is None else _table(given, missing)
+        for given in (mean_covariates, variance_covariates)
+    ]
+    traits, mean, variance = tables
+    assert traits is not None
+    aligned = align(
+        samples,
+        traits,
+        phenotype_column=phenotype_column,
+        mean_covariates=mean,
+        variance_covariates=variance,
+        genotypes_name=source,
+    )
+    notes = table_notes(tables) + aligned.notes
+    design = None
     if random_genotypes is not None or random_table is not None:
-        columns = random_effects(
-            aligned.ids,
-            _table(random_table, missing) if random_table is not None else _plink(random_genotypes),
+        random = (
+            _table(random_table, missing) if random_table is not None else _plink(random_genotypes)
         )
+        columns = random_effects(aligned.ids, random)
         design = RandomDesign(columns.raw, columns.centre, columns.scale)
-        notes = notes + columns.notes
+        notes = (*notes, *random.notes, *columns.notes)
     fitted = fit_null_arrays(aligned, design, fit_covariates=fit_covariates, h2_init=h2_init)
-    return replace(fitted, n_file_samples=len(samples), notes=notes)
+    return replace(
+        fitted,
+        n_file_samples=len(samples),
+        notes=notes,
+        file_samples_sha256=samples_digest(samples),
+    )
 
 
 def fit_null_arrays(
@@ -209,15 +215,18 @@ def fit_null_arrays(
     X = np.column_stack([ones, aligned.standardised_mean_covariates()])
     V = np.column_stack([ones, aligned.standardised_variance_covariates()])
     y = aligned.y
-    null = converged(HLM(y, X, V).fit(), f"phenotype '{aligned.phenotype_name}'")
+    what = f"phenotype '{aligned.phenotype_name}'"
+    with refused(what):
+        null = converged(HLM(y, X, V).fit(), what)
     model = DenseModel(y, X, V, null.alpha, null.beta)
     if not fit_covariates:
         adjusted = (y - X @ null.alpha) * np.exp(-0.5 * (V @ null.beta))
         model = DenseModel(adjusted, ones, ones, np.zeros(1), np.zeros(1))
     h2: tuple[float, float, float] | None = None
     if design is not None:
-        what = f"phenotype '{aligned.phenotype_name}', random effects"
-        model, h2 = _fit_random(replace(model, design=design), h2_init, what)
+        what += ", random effects"
+        with refused(what):
+            model, h2 = _fit_random(replace(model, design=design), h2_init, what)
     return NullModel(
         model=model,
         fit_covariates=fit_covariates,
@@ -236,6 +245,7 @@ def fit_null_arrays(
         h2_loglik=None if h2 is None else h2[2],
         accounting=aligned.accounting,
         notes=aligned.notes,
+        input_sha256=_digest(aligned.sample_index, y, X, V, *_arrays(design)),
     )
 
 
@@ -267,12 +277,47 @@ def _fit_random(
     return replace(model, alpha=alpha, beta=beta, h2=found[0], h2_min=bound), found
 
 
+def _digest(*arrays: NDArray[np.generic]) -> str:
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.shape} {array.dtype.str}".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+def _arrays(design: RandomDesign | None) -> tuple[NDArray[Any], ...]:
+    return () if design is None else (design.raw, design.centre, design.scale)
+
+
 def effects_per_unit(
     names: tuple[str, ...], effects: FloatArray, errors: FloatArray, scale: FloatArray
 ) -> Effects:
     """Effects per unit of each covariate in its file, given those of standardised covariates."""
     unit = np.concatenate([[1.0], scale])
     return Effects(("Intercept", *names), effects / unit, errors / unit)
+
+
+def check_h2_init(h2_init: float) -> None:
+    """Raise an `InputError` unless h2 can start there."""
+    if not 0.0 < h2_init < 1.0:
+        raise InputError(f"h2_init {h2_init:g}: expected a share of the variance, 0 < h2_init < 1")
+
+
+def table_notes(tables: Sequence[Table | None]) -> tuple[str, ...]:
+    """Give what was noted while the tables were read, each note once."""
+    notes = [note for table in tables if table is not None for note in table.notes]
+    return tuple(dict.fromkeys(notes))
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Turn a model's complaint about its data into an `InputError` that names the phenotype."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{what}: the null model can't be fitted: {error}") from error
 
 
 def converged(fit: _Fit, what: str) -> _Fit:
@@ -286,8 +331,10 @@ def converged(fit: _Fit, what: str) -> _Fit:
     return fit
 
 
-def _samples(genotypes: Genotypes) -> tuple[pd.DataFrame, str]:
+def genotyped_samples(genotypes: Genotypes) -> tuple[pd.DataFrame, str]:
+    """Give the samples, ``fid`` and ``iid``, and the name of where they stand."""
     if isinstance(genotypes, xr.Dataset):
+        require_variables(genotypes, ("sample_id",))
         ids = genotypes["sample_id"].to_numpy().astype(str).astype(object)
         families = ids
         if "sample_family_id" in genotypes:
@@ -295,6 +342,24 @@ def _samples(genotypes: Genotypes) -> tuple[pd.DataFrame, str]:
         return pd.DataFrame({"fid": families, "iid": ids}), "the Dataset"
     plink = _plink(genotypes)
     return plink.samples, str(plink.files[0].fam)
+
+
+def require_variables(dataset: xr.Dataset, names: Sequence[str]) -> None:
+    """Raise an `InputError` that names the variables which a Dataset of genotypes lacks."""
+    lacking = [name for name in names if name not in dataset.variables]
+    if lacking:
+        raise InputError(
+            f"the Dataset has no {', '.join(lacking)}; expected the variables of open_bed: "
+            "dimensions variants and samples, names as in VCF Zarr"
+        )
+
+
+def samples_digest(samples: pd.DataFrame) -> str:
+    """SHA-256 of the (FID, IID) of all samples in their order."""
+    text = "\n".join(
+        f"{fid}\t{iid}" for fid, iid in zip(samples["fid"], samples["iid"], strict=True)
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _plink(source: Paths | PlinkGenotypes | None) -> PlinkGenotypes:

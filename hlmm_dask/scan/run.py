@@ -18,9 +18,9 @@ import pandas as pd
 import xarray as xr
 from distributed import Client, Future, as_completed
 
-from hlmm_dask.errors import InputError, ScanError
+from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
-from hlmm_dask.kernels.block import BlockModel, block_model
+from hlmm_dask.kernels.block import BlockModel, Method, block_model
 from hlmm_dask.kernels.packed import Engine, PackedLayout
 from hlmm_dask.models.inference import genomic_control_lambda
 from hlmm_dask.scan.cluster import ClusterOptions, connect
@@ -38,9 +38,16 @@ from hlmm_dask.scan.graph import (
     lazy_packed,
     lazy_records,
     publish_model,
+    published_model,
     tasks,
 )
-from hlmm_dask.scan.null import Genotypes, NullModel
+from hlmm_dask.scan.null import (
+    Genotypes,
+    NullModel,
+    genotyped_samples,
+    require_variables,
+    samples_digest,
+)
 from hlmm_dask.scan.plan import choose_block_size
 from hlmm_dask.schema import INDEX, Status
 from hlmm_dask.store import ResultsStore, open_results
@@ -48,6 +55,10 @@ from hlmm_dask.store import ResultsStore, open_results
 # Attempts at a block after the first, each on whichever worker is free.
 _RETRIES = 2
 _VARIANTS_A_PIECE = 100_000
+_GENOTYPE_VARIABLES = (
+    "call_dosage", "variant_id", "variant_contig", "variant_position", "variant_allele",
+    "sample_id",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,10 +99,13 @@ class Source:
                 variants=slice(first, min(first + _VARIANTS_A_PIECE, self.stop))
             )
             alleles = part["variant_allele"].to_numpy().astype(object)
+            contig = part["variant_contig"].to_numpy()
+            if contig.dtype.kind in "iu" and "contig_id" in part:
+                contig = part["contig_id"].to_numpy()[contig]
             yield pd.DataFrame(
                 {
-                    "contig": part["variant_contig"].to_numpy().astype(str).astype(object),
-                    "variant_id": part["variant_id"].to_numpy().astype(object),
+                    "contig": contig.astype(str).astype(object),
+                    "variant_id": part["variant_id"].to_numpy().astype(str).astype(object),
                     "position": part["variant_position"].to_numpy(),
                     "allele1": alleles[:, 1],
                     "allele2": alleles[:, 0],
@@ -117,6 +131,7 @@ def open_source(genotypes: Genotypes, config: ScanConfig) -> Source:
         If files can't be used or the range is not in them.
     """
     if isinstance(genotypes, xr.Dataset):
+        require_variables(genotypes, _GENOTYPE_VARIABLES)
         n_variants = int(genotypes.sizes["variants"])
         opened: PlinkGenotypes | xr.Dataset = genotypes
     else:
@@ -144,6 +159,7 @@ def scan(
     max_missing: float = 5.0,
     count_a2: bool = False,
     h2: Literal["refit", "null"] = "refit",
+    method: Method = "auto",
     engine: Engine = "numba",
     block_size: int | None = None,
     resume: bool = False,
@@ -165,7 +181,7 @@ def scan(
         How to connect or what to start, where no client is given.
     out : path, optional
         Results store (a folder, ``.zarr``) to write. Without, results are kept in memory.
-    start, stop, min_maf, max_missing, count_a2, h2, engine
+    start, stop, min_maf, max_missing, count_a2, h2, method, engine
         See ``ScanConfig``.
     block_size : int, optional
         Variants a block (task, chunk); chosen from the data by default.
@@ -190,7 +206,7 @@ def scan(
     ScanError
         If blocks failed; the others are kept.
     """
-    config = ScanConfig(start, stop, min_maf, max_missing, count_a2, h2, engine)
+    config = ScanConfig(start, stop, min_maf, max_missing, count_a2, h2, method, engine)
     if out is not None:
         run_scan(
             genotypes, null, config, out, client=client, cluster=cluster, block_size=block_size,
@@ -236,28 +252,33 @@ def run_scan(
     if block_size is not None and block_size < 1:
         raise InputError(f"block size {block_size}: expected at least 1")
     source = open_source(genotypes, config)
-    if source.n_samples != null.n_file_samples:
-        raise InputError(
-            f"the null model was fitted for genotypes of {null.n_file_samples} samples, these "
-            f"have {source.n_samples}; call fit_null with the genotypes that are scanned"
-        )
+    _check_samples(source, null)
     options = cluster or ClusterOptions()
     options.check()
     fingerprint = _fingerprint(source, null, config)
-    store = _open_store(
-        Path(out), source, null, config, fingerprint, block_size, resume=resume, overwrite=overwrite
-    )
+    path = Path(out)
+    if path.exists() and not (resume or overwrite):
+        raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
     connection: AbstractContextManager[Client] = (
         nullcontext(client) if client is not None else connect(options)
     )
     with ExitStack() as stack:
+        at: Client | None = None
+        if not (resume and path.exists()):
+            # Before the store is made: without a cluster nothing is written or replaced.
+            at = stack.enter_context(connection)
+        store = _open_store(
+            path, source, null, config, fingerprint, block_size,
+            resume=resume, overwrite=overwrite,
+        )  # fmt: skip
         stack.enter_context(store.lock(f"pid {os.getpid()} on {socket.gethostname()}"))
         pending = [block.index for block in store.pending()]
         failed: list[BlockFailed] = []
         if pending:
             for index in pending:
                 store.discard(index)
-            at = stack.enter_context(connection)
+            if at is None:
+                at = stack.enter_context(connection)
             failed = _run_blocks(store, source, null, config, pending, at, observers)
         if failed:
             raise ScanError(
@@ -299,10 +320,25 @@ def read_columns(store: ResultsStore, names: Iterable[str]) -> dict[str, np.ndar
     return dict(zip(names, out, strict=True))
 
 
+def _check_samples(source: Source, null: NullModel) -> None:
+    """Refuse a null model of other people: its phenotype would meet the wrong genotypes."""
+    if source.n_samples != null.n_file_samples:
+        raise InputError(
+            f"the null model was fitted for genotypes of {null.n_file_samples} samples, these "
+            f"have {source.n_samples}; call fit_null with the genotypes that are scanned"
+        )
+    samples, name = genotyped_samples(source.genotypes)
+    if samples_digest(samples) != null.file_samples_sha256:
+        raise InputError(
+            f"{name}: the null model was fitted for genotypes of other samples, or of the same in "
+            "another order; call fit_null with the genotypes that are scanned"
+        )
+
+
 def _block_model(null: NullModel, config: ScanConfig) -> BlockModel:
     model = replace(null.model, fix_h2=config.h2 == "null")
     layout = PackedLayout(null.n_file_samples, null.sample_index)
-    return block_model(model, layout, config.filters, engine=config.engine)
+    return block_model(model, layout, config.filters, method=config.method, engine=config.engine)
 
 
 def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[str, Any]:
@@ -315,7 +351,7 @@ def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[st
         "fit_covariates": null.fit_covariates,
         "n_samples": null.n_samples,
         "n_random": null.n_random,
-        "null_model_sha256": null.digest(),
+        "phenotype_and_covariates_sha256": null.input_sha256,
         "hlmm_dask": version("hlmm-dask"),
     }
 
@@ -333,7 +369,7 @@ def _open_store(
 ) -> ResultsStore:
     if resume and path.exists():
         store = ResultsStore.open(path)
-        wanted = block_size or store.block_size
+        wanted = min(block_size or store.block_size, source.n_variants)
         store.check_fingerprint(fingerprint | {"block_size": wanted})
         return store
     covariates = null.model.X.shape[1] + null.model.V.shape[1] - 2 if null.fit_covariates else 0
@@ -372,7 +408,10 @@ def _run_blocks(
     observers: Sequence[Observer],
 ) -> list[BlockFailed]:
     began = time.perf_counter()
-    task = publish_model(store, _block_model(null, config))
+    # A resumed run goes on with the model of its first part, to the last bit.
+    task = published_model(store) if len(pending) < store.n_blocks else None
+    if task is None:
+        task = publish_model(store, _block_model(null, config))
     if isinstance(source.genotypes, PlinkGenotypes):
         blocks = lazy_packed(source.genotypes, source.start, source.stop, store.block_size)
     else:

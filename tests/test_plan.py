@@ -1,0 +1,38 @@
+"""How variants are cut into blocks."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hlmm_dask.scan.plan import choose_block_size
+
+
+@given(
+    n_variants=st.integers(1, 10**8),
+    n_samples=st.integers(1, 10**6),
+    n_random=st.integers(0, 5000),
+    n_covariates=st.integers(0, 50),
+)
+def test_block_size_is_in_range(
+    n_variants: int, n_samples: int, n_random: int, n_covariates: int
+) -> None:
+    size = choose_block_size(n_variants, n_samples, n_random=n_random, n_covariates=n_covariates)
+    assert 1 <= size <= n_variants
+    assert size <= 4096
+    # A block's packed bytes are bounded.
+    assert size == 1 or size * ((n_samples + 3) // 4) <= 32 * 2**20
+
+
+def test_enough_blocks_for_an_even_load() -> None:
+    assert -(-12_226 // choose_block_size(12_226, 1_940)) >= 16
+
+
+def test_blocks_of_slow_models_are_small() -> None:
+    assert choose_block_size(500_000, 100_000, n_covariates=3) < 4096
+    assert choose_block_size(500_000, 100_000, n_random=500) < 100
+
+
+@pytest.mark.parametrize("n_variants", [1, 2, 63, 64, 65])
+def test_few_variants_make_one_block(n_variants: int) -> None:
+    size = choose_block_size(n_variants, 100)
+    assert size == min(n_variants, 64)

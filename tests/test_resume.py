@@ -1,0 +1,214 @@
+"""Runs that are killed, interrupted or repeated: finished blocks stay, the table is the same."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from studies import Study, make_study, write_values
+
+from hlmm_dask import read_models_table
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "scan.py"
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Study:
+    """A study whose random effects make every block take a noticeable time."""
+    study = make_study(tmp_path, n=800, m=160)
+    rng = np.random.default_rng(4)
+    write_values(tmp_path / "random.txt", study.samples, rng.normal(size=(800, 90)))
+    return study
+
+
+def arguments(study: Study, out: str) -> list[str]:
+    random = study.folder / "random.txt"
+    return [
+        str(study.bed), str(study.pheno), str(study.out(out)), "--random_gts", str(random),
+        "--random_gts_txt", "--block-size", "4", "--min_maf", "0.01",
+    ]  # fmt: skip
+
+
+def markers(store: Path) -> dict[str, tuple[int, bytes]]:
+    """Time and content of the markers of all finished blocks."""
+    folder = next(store.glob("*/blocks"), None)
+    if folder is None:
+        return {}
+    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.glob("*.json")}
+
+
+def assert_same(path: Path, expected: pd.DataFrame) -> None:
+    """Compare tables of two runs, whose null models may differ in their last bits."""
+    pd.testing.assert_frame_equal(read_models_table(path), expected, rtol=1e-10, atol=1e-10)
+
+
+def start(study: Study, out: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments(study, out), "--workers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=study.folder,
+    )
+
+
+def wait_for_blocks(process: subprocess.Popen[str], store: Path, n: int) -> None:
+    until = time.monotonic() + 60
+    while len(markers(store)) < n:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def session_members(session: int) -> list[int]:
+    """Processes of a session that still live."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] not in "ZX":
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for_end(session: int) -> None:
+    until = time.monotonic() + 30
+    while session_members(session):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def expected(slow: Study, run_script: Run) -> pd.DataFrame:
+    assert run_script("scan", *arguments(slow, "whole")) == 0
+    return read_models_table(slow.out("whole.models.gz"))
+
+
+def test_killed_and_resumed(
+    slow: Study, expected: pd.DataFrame, run_script: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = start(slow, "killed")
+    store = slow.out("killed.zarr")
+    wait_for_blocks(process, store, 12)
+    os.killpg(process.pid, signal.SIGSTOP)
+    # While it lives, another run is refused.
+    for option in ("--resume", "--overwrite"):
+        assert run_script("scan", *arguments(slow, "killed"), option) == 2
+        assert f"pid {process.pid}" in capsys.readouterr().err
+    process.kill()
+    os.killpg(process.pid, signal.SIGCONT)
+    process.communicate()
+    # Workers end by themselves when their client is gone.
+    wait_for_end(process.pid)
+    assert not slow.out("killed.models.gz").exists()
+    before = markers(store)
+    assert 12 <= len(before) < 40
+
+    # Neither by chance nor with other options.
+    assert run_script("scan", *arguments(slow, "killed")) == 2
+    assert run_script("scan", *arguments(slow, "killed"), "--resume", "--overwrite") == 2
+    for option, key in (
+        (["--max_missing", "7"], "max_missing"),
+        (["--count_A2"], "count_a2"),
+        (["--block-size", "5"], "block_size"),
+        (["--mean_covar", slow.covar], "phenotype_and_covariates_sha256"),
+    ):
+        capsys.readouterr()
+        assert run_script("scan", *arguments(slow, "killed"), "--resume", *option) == 2
+        assert f"{key}: store" in capsys.readouterr().err
+    assert markers(store) == before
+
+    assert run_script("scan", *arguments(slow, "killed"), "--resume") == 0
+    after = markers(store)
+    assert len(after) == 40
+    assert {name: after[name] for name in before} == before
+    assert_same(slow.out("killed.models.gz"), expected)
+    table = slow.out("killed.models.gz").read_bytes()
+    # Once more: nothing to do, the same table.
+    assert run_script("scan", *arguments(slow, "killed"), "--resume") == 0
+    assert markers(store) == after
+    assert slow.out("killed.models.gz").read_bytes() == table
+
+
+def test_interrupted_and_resumed_as_told(slow: Study, expected: pd.DataFrame) -> None:
+    """Ctrl-C in a terminal reaches all processes."""
+    process = start(slow, "ctrl c")
+    store = slow.out("ctrl c.zarr")
+    wait_for_blocks(process, store, 4)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "Traceback" not in err
+    wait_for_end(process.pid)
+    before = markers(store)
+    assert len(before) < 40
+    command = err.strip().splitlines()[-1].strip()
+    assert shlex.split(command)[-1] == "--resume"
+    again = subprocess.run(
+        command, shell=True, cwd=slow.folder, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    after = markers(store)
+    assert {name: after[name] for name in before} == before
+    assert_same(slow.out("ctrl c.models.gz"), expected)
+
+
+def test_damaged_blocks_are_computed_again(study: Study, run_script: Run) -> None:
+    options = [study.bed, study.pheno, study.out("out"), "--block-size", 10]
+    assert run_script("scan", *options) == 0
+    table = study.out("out.models.gz").read_bytes()
+    store = study.out("out.zarr")
+    before = markers(store)
+    chunks = sorted(
+        p for p in (store / "results").rglob("*") if p.is_file() and "json" not in p.name
+    )
+    assert len(chunks) == 6
+    data = bytearray(chunks[1].read_bytes())
+    data[len(data) // 2] ^= 1
+    chunks[1].write_bytes(bytes(data))
+    chunks[3].unlink()
+    study.out("out.models.gz").unlink()
+    assert run_script("scan", *options, "--resume") == 0
+    assert study.out("out.models.gz").read_bytes() == table
+    after = markers(store)
+    changed = [name for name in before if after[name] != before[name]]
+    assert len(changed) == 2
+
+
+def test_block_size_beyond_the_variants(study: Study, run_script: Run) -> None:
+    options = [study.bed, study.pheno, study.out("out"), "--block-size", 1000]
+    assert run_script("scan", *options) == 0
+    assert run_script("scan", *options, "--resume") == 0
+
+
+def test_changed_input_is_refused(
+    study: Study, run_script: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [study.bed, study.pheno, study.out("out"), "--block-size", 10]
+    assert run_script("scan", *options) == 0
+    study.pheno.write_text(study.pheno.read_text().replace("f0\ti0\t", "f0\ti0\t1", 1))
+    capsys.readouterr()
+    assert run_script("scan", *options, "--resume") == 2
+    assert "phenotype_and_covariates_sha256" in capsys.readouterr().err
+    assert run_script("scan", *options, "--overwrite") == 0
+
+
+def test_summary_counts_every_variant(study: Study, run_script: Run) -> None:
+    options = [study.bed, study.pheno, study.out("out"), "--block-size", 7]
+    assert run_script("scan", *options) == 0
+    summary = json.loads(next(study.out("out.zarr").glob("*/finished.json")).read_text())
+    assert sum(summary["counts"].values()) == summary["n_variants"] == len(study.variants)
+    assert summary["counts"]["ok"] == summary["n_fitted"]
