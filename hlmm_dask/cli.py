@@ -159,7 +159,7 @@ def _add_run_options(parser: _Parser) -> None:
     option("resume", action="store_true", help="go on with OUTPREFIX.zarr")
     option("overwrite", action="store_true", help="replace existing output")
     option("method", choices=["auto", "exact", "linear"], default="auto",
-           help="random effects: exact for every variant, or linear in their number where good")  # fmt: skip
+           help="random effects: exact for all, or linear in their number where good")  # fmt: skip
     option("engine", choices=["numba", "numpy"], default="numba",
            help="compiled sums, or plain array operations (slow, same numbers)")  # fmt: skip
 

@@ -7,6 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 
+# Residuals below this share of y are what rounding leaves of none.
+_ROUNDING = 1e-13
+
 
 def as_vector(name: str, value: ArrayLike) -> FloatArray:
     """Return ``value`` as a finite float64 vector, or raise a ValueError that names it."""
@@ -69,7 +72,7 @@ def longest_length(eta_change: FloatArray) -> FloatArray:
     return np.asarray(5.0 / np.maximum(np.abs(eta_change), 1e-300), dtype=np.float64)
 
 
-def start_beta(V: FloatArray, squared_residuals: FloatArray) -> FloatArray:
+def start_beta(V: FloatArray, y: FloatArray, residual: FloatArray) -> FloatArray:
     """Start values for the log-linear variance effects.
 
     The homoskedastic fit, log of the mean squared residual projected on ``V``, then one step of
@@ -80,8 +83,10 @@ def start_beta(V: FloatArray, squared_residuals: FloatArray) -> FloatArray:
     ----------
     V : (n, v) float64
         Variance design.
-    squared_residuals : (n,) float64
-        Squared residuals of the ordinary least squares fit.
+    y : (n,) float64
+        Phenotype.
+    residual : (n,) float64
+        Residuals of its ordinary least squares fit.
 
     Returns
     -------
@@ -91,10 +96,11 @@ def start_beta(V: FloatArray, squared_residuals: FloatArray) -> FloatArray:
     Raises
     ------
     ValueError
-        If all residuals are zero.
+        If all residuals are zero, but for rounding.
     """
+    squared_residuals = residual**2
     mean_square = float(np.mean(squared_residuals))
-    if not mean_square > 0:
+    if not mean_square > _ROUNDING**2 * float(np.mean(y**2)):
         raise ValueError("y is a linear combination of the columns of X: no residual is left")
     level = least_squares(V, np.full(len(V), np.log(mean_square)))
     z = squared_residuals * np.exp(-V @ level)

@@ -205,7 +205,9 @@ class HLM:
         # Searched about least squares, so that no digits of the residuals are lost to y's mean.
         centred = copy(self)
         centred.y = self.y - self.X @ origin
-        start = start_beta(self.V, centred.y**2) if beta_start is None else self._beta(beta_start)
+        start = (
+            start_beta(self.V, self.y, centred.y) if beta_start is None else self._beta(beta_start)
+        )
         c = self.X.shape[1]
 
         def evaluate(

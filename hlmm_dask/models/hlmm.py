@@ -246,12 +246,13 @@ class HLMM:
         c, v = self.X.shape[1], self.V.shape[1]
         if start is None:
             alpha = self.alpha_ols()
-            squared = (self.y - self.X @ alpha) ** 2
-            beta = start_beta(self.V, squared)
+            residual = self.y - self.X @ alpha
+            beta = start_beta(self.V, self.y, residual)
+            mean_square = float(np.mean(residual**2))
             # The random effects' share of the variance leaves the residual's.
-            share = min(h2_start * float(np.mean(np.sum(self.G**2, axis=1))), 0.5 * squared.mean())
+            share = min(h2_start * float(np.mean(np.sum(self.G**2, axis=1))), 0.5 * mean_square)
             beta = beta + least_squares(
-                self.V, np.full(self.n_samples, np.log1p(-share / squared.mean()))
+                self.V, np.full(self.n_samples, np.log1p(-share / mean_square))
             )
         else:
             alpha, beta = self._alpha(start[0]), self._beta(start[1])
