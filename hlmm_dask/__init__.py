@@ -1,13 +1,17 @@
 """Heteroskedastic linear (mixed) models for whole genomes, on Dask."""
 
-from hlmm_dask.errors import InputError, ScanError, StoreError
-from hlmm_dask.export import read_models_table
-from hlmm_dask.genotypes.dataset import open_bed
-from hlmm_dask.models.hlm import HLM
-from hlmm_dask.models.hlmm import HLMM, simulate
-from hlmm_dask.scan.null import NullModel, fit_null
-from hlmm_dask.scan.run import scan
-from hlmm_dask.store import open_results
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hlmm_dask.errors import InputError, ScanError, StoreError
+    from hlmm_dask.export import read_models_table
+    from hlmm_dask.genotypes.dataset import open_bed
+    from hlmm_dask.models.hlm import HLM
+    from hlmm_dask.models.hlmm import HLMM, simulate
+    from hlmm_dask.results import open_results
+    from hlmm_dask.scanning.null import NullModel, fit_null
+    from hlmm_dask.scanning.run import scan
 
 __all__ = [
     "HLM",
@@ -23,3 +27,29 @@ __all__ = [
     "scan",
     "simulate",
 ]
+
+# Imported when first used: a worker needs a part of the package, and starts sooner.
+_HOME = {
+    "HLM": "models.hlm",
+    "HLMM": "models.hlmm",
+    "InputError": "errors",
+    "NullModel": "scanning.null",
+    "ScanError": "errors",
+    "StoreError": "errors",
+    "fit_null": "scanning.null",
+    "open_bed": "genotypes.dataset",
+    "open_results": "results",
+    "read_models_table": "export",
+    "scan": "scanning.run",
+    "simulate": "models.hlmm",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

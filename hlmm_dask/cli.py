@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
+from hlmm_dask.scanning.prestart import prestart_workers
 
 if TYPE_CHECKING:
-    from hlmm_dask.scan.job import ScanJob
+    from hlmm_dask.scanning.job import ScanJob
 
 EXIT_OK, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 75
 
 
 def scan_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-scan``: fit every variant of a genome. Returns the exit code."""
+    if argv is None:
+        prestart_workers()
     return _run(_scan_parser(), argv, _scan)
 
 
 def hlmm_chr_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-chr``: hlmm_chr.py's command line on the same engine. Returns the exit code."""
+    if argv is None:
+        prestart_workers()
     return _run(_chr_parser(), argv, _chr)
 
 
@@ -223,7 +228,7 @@ def _dispersion_parser() -> _Parser:
 
 
 def _scan(options: argparse.Namespace) -> None:
-    from hlmm_dask.scan.job import ScanJob
+    from hlmm_dask.scanning.job import ScanJob
 
     start, stop = options.range or (0, None)
     _watch(
@@ -252,7 +257,7 @@ def _scan(options: argparse.Namespace) -> None:
 
 
 def _chr(options: argparse.Namespace) -> None:
-    from hlmm_dask.scan.job import ScanJob
+    from hlmm_dask.scanning.job import ScanJob
 
     print(
         "effects are per copy of allele 2 (.bim column 6), as hlmm counted; "
@@ -276,7 +281,7 @@ def _chr(options: argparse.Namespace) -> None:
 
 
 def _watch(job: "ScanJob") -> None:
-    from hlmm_dask.scan.job import run_job
+    from hlmm_dask.scanning.job import run_job
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
 
     with TerminalProgress() as progress:
@@ -294,13 +299,13 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _dispersion(options: argparse.Namespace) -> None:
-    from hlmm_dask.scan.job import add_dispersion
+    from hlmm_dask.scanning.job import add_dispersion
 
     print(add_dispersion(options.table, options.out, overwrite=options.overwrite), file=sys.stderr)
 
 
 def _fit(options: argparse.Namespace) -> None:
-    from hlmm_dask.scan.job import fit_model
+    from hlmm_dask.scanning.job import fit_model
 
     fit_model(
         phenofile=options.phenofile,

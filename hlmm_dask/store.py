@@ -18,7 +18,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import xarray as xr
 import zarr
 
 from hlmm_dask.durable import sync, write_json
@@ -35,9 +34,7 @@ from hlmm_dask.layout import (
     read_manifest,
 )
 from hlmm_dask.lock import STALE_SECONDS, Lock, hold_lock
-from hlmm_dask.schema import DISPERSION_COLUMNS, RESULT_COLUMNS, RESULT_NAMES, STATUS_DOC, Status
-
-NOT_COMPUTED = -1
+from hlmm_dask.schema import RESULT_NAMES, Status
 
 
 @dataclass(frozen=True)
@@ -422,49 +419,6 @@ def count_statuses(status: npt.NDArray[np.float64]) -> dict[str, int]:
     labels = {status.value: status.label for status in Status}
     pairs = zip(codes.tolist(), counts.tolist(), strict=True)
     return {labels.get(code, f"status_{code}"): count for code, count in pairs}
-
-
-def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Open a results store as a Dataset with one lazy variable for each column.
-
-    Parameters
-    ----------
-    path : path
-        OUTPREFIX.zarr.
-
-    Returns
-    -------
-    Dataset
-        Dimension ``variants``; coordinates ``variant_id``, ``variant_contig``,
-        ``variant_position``, ``variant_allele`` (other allele, effect allele); ``status`` is
-        int8, -1 where nothing is computed yet.
-
-    Raises
-    ------
-    StoreError
-        If there is no results store.
-    """
-    store = ResultsStore.open(path)
-    dataset = xr.open_zarr(store.path, consolidated=True)
-    about = {column.name: column for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS)}
-    results = dataset["results"]
-    variables: dict[str, xr.DataArray] = {}
-    for i, name in enumerate(store.columns):
-        variable = results.isel(column=i, drop=True)
-        variable.attrs = {}
-        if name in about:
-            variable.attrs = {"units": about[name].unit, "long_name": about[name].doc}
-        if name == "status":
-            variable = variable.fillna(NOT_COMPUTED).astype(np.int8, keep_attrs=True)
-            variable.attrs |= {
-                "flag_values": [NOT_COMPUTED, *(status.value for status in Status)],
-                "flag_meanings": " ".join(["not_computed", *(s.label for s in Status)]),
-                "flag_docs": ["not computed yet", *(STATUS_DOC[s] for s in Status)],
-            }
-        variables[name] = variable
-    coords = {name: dataset[name].variable for name in METADATA}
-    attrs = dataset.attrs | {"complete": int(store.is_finished)}
-    return xr.Dataset(variables, coords=coords, attrs=attrs)
 
 
 def _digest(values: npt.NDArray[np.float64]) -> str:

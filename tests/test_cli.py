@@ -26,8 +26,8 @@ import hlmm_dask
 from hlmm_dask import HLM, HLMM, read_models_table
 from hlmm_dask.cli import scan_main
 from hlmm_dask.genotypes.plink import write_plink
-from hlmm_dask.scan.cluster import ClusterOptions
-from hlmm_dask.scan.job import ScanJob
+from hlmm_dask.scanning.cluster import ClusterOptions
+from hlmm_dask.scanning.job import ScanJob
 from hlmm_dask.schema import TSV_HEADERS
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"

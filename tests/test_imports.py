@@ -64,25 +64,25 @@ def test_kernels_know_models_and_the_schema(module: str) -> None:
     "module", under("errors", "schema", "genotypes", "tables", "samples", "random_effects", "text")
 )
 def test_readers_know_no_models(module: str) -> None:
-    above = ("models", "kernels", "store", "export", "scan", "view", "cli")
+    above = ("models", "kernels", "store", "export", "scanning", "view", "cli")
     assert not uses(module, *(f"hlmm_dask.{name}" for name in above))
 
 
 @pytest.mark.parametrize("module", under("store", "layout", "lock", "durable"))
 def test_the_store_knows_no_readers(module: str) -> None:
-    above = ("models", "kernels", "genotypes", "tables", "samples", "export", "scan", "view", "cli")
+    above = ("models", "kernels", "genotypes", "tables", "samples", "export", "scanning", "cli")
     assert not uses(module, *(f"hlmm_dask.{name}" for name in above))
 
 
 @pytest.mark.parametrize("module", under("export"))
 def test_export_reads_the_store(module: str) -> None:
-    above = ("kernels", "genotypes", "scan", "view", "cli")
+    above = ("kernels", "genotypes", "scanning", "view", "cli")
     assert not uses(module, *(f"hlmm_dask.{name}" for name in above))
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_dask_is_known_in_one_place(module: str) -> None:
-    allowed = within(module, "hlmm_dask.scan") or module == "hlmm_dask.genotypes.dataset"
+    allowed = within(module, "hlmm_dask.scanning") or module == "hlmm_dask.genotypes.dataset"
     assert allowed or not uses(module, "dask", "distributed")
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hlmm_dask.scan.plan import choose_block_size
+from hlmm_dask.scanning.plan import choose_block_size
 
 
 @given(

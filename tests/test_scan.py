@@ -14,7 +14,7 @@ from studies import Study, make_study, write_values
 import hlmm_dask
 from hlmm_dask import HLM, HLMM, InputError, ScanError, StoreError, fit_null, open_bed
 from hlmm_dask.genotypes.plink import open_plink, write_plink
-from hlmm_dask.scan.events import BlockDone, Event, ScanFinished, ScanStarted
+from hlmm_dask.scanning.events import BlockDone, Event, ScanFinished, ScanStarted
 from hlmm_dask.schema import Status
 
 ESTIMATES = ("loglik", "add", "add_se", "var", "var_se")

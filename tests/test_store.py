@@ -17,8 +17,9 @@ import hlmm_dask
 from hlmm_dask import lock as lock_module
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.layout import Block
+from hlmm_dask.results import open_results
 from hlmm_dask.schema import INDEX, N_COLUMNS, RESULT_NAMES, Status
-from hlmm_dask.store import ResultsStore, open_results
+from hlmm_dask.store import ResultsStore
 
 N, SIZE = 23, 5
 

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from hlmm_dask.scan.events import (
+from hlmm_dask.scanning.events import (
     BlockDone,
     BlockFailed,
     Note,

@@ -6,6 +6,7 @@ of the phenotype, never by rearranging genotypes: sample 4b + t stands in plane 
 position b, and those that are not analysed hold zeros.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +24,20 @@ Engine = Literal["numba", "numpy"]
 # Bytes of a row that are summed for every variant of a sub-block before the next: four planes
 # of 1024 doubles and 1024 bytes of each variant stay in the first-level cache.
 _CHUNK_BYTES = 1024
+
+
+def _compiled(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Compile without the interpreter lock, and keep the machine code where there is a place."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        compiled: Callable[..., None]
+        try:
+            compiled = njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # no folder that can be written
+            compiled = njit(nogil=True, **options)(function)
+        return compiled
+
+    return decorate
 
 
 @dataclass(frozen=True)
@@ -219,7 +234,7 @@ _popcount: Any = intrinsic(_popcount_impl)
 
 
 # fastmath lets the compiler split each sum over vector lanes; NaN and infinity can't occur.
-@njit(fastmath={"reassoc", "nsz", "contract"}, nogil=True, cache=True)
+@_compiled(fastmath={"reassoc", "nsz", "contract"})
 def _sum(packed: Any, planes: Any, out: Any) -> None:  # pragma: no cover - compiled
     m, n_bytes = packed.shape
     for low in range(0, n_bytes, _CHUNK_BYTES):
@@ -251,7 +266,7 @@ def _sum(packed: Any, planes: Any, out: Any) -> None:  # pragma: no cover - comp
             out[j, 5] += q2
 
 
-@njit(nogil=True, cache=True)
+@_compiled()
 def _count(packed: Any, keep: Any, out: Any) -> None:  # pragma: no cover - compiled
     m, n_bytes = packed.shape
     for j in range(m):
@@ -269,7 +284,7 @@ def _count(packed: Any, keep: Any, out: Any) -> None:  # pragma: no cover - comp
         out[j, 2] = n2
 
 
-@njit(nogil=True, cache=True)
+@_compiled()
 def _unpack(packed: Any, sample_index: Any, out: Any) -> None:  # pragma: no cover - compiled
     for j in range(packed.shape[0]):
         for i in range(sample_index.shape[0]):

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from hlmm_dask.scan.events import (
+from hlmm_dask.scanning.events import (
     BlockDone,
     BlockFailed,
     Event,

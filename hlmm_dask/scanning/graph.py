@@ -11,11 +11,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
-import xarray as xr
 from distributed import get_worker
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
@@ -28,6 +27,9 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import BlockModel, fit_dosage, fit_packed
 from hlmm_dask.schema import INDEX, Status
 from hlmm_dask.store import ResultsStore
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 MODEL_FILE = "null_model.pkl"
 
@@ -90,7 +92,7 @@ def lazy_packed(genotypes: PlinkGenotypes, start: int, stop: int, block_size: in
     return array
 
 
-def lazy_dosage(dataset: xr.Dataset, start: int, stop: int, block_size: int) -> da.Array:
+def lazy_dosage(dataset: "xr.Dataset", start: int, stop: int, block_size: int) -> da.Array:
     """Dosages of the variants start..stop-1 of a Dataset, chunked by variant."""
     dosage = dataset["call_dosage"].transpose("variants", "samples").data
     array = dosage if isinstance(dosage, da.Array) else da.from_array(np.asarray(dosage))

@@ -23,9 +23,10 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.kernels.block import BlockModel, Method, block_model
 from hlmm_dask.kernels.packed import Engine, PackedLayout
 from hlmm_dask.models.inference import genomic_control_lambda
-from hlmm_dask.scan.cluster import ClusterOptions, connect
-from hlmm_dask.scan.config import ScanConfig
-from hlmm_dask.scan.events import (
+from hlmm_dask.results import open_results
+from hlmm_dask.scanning.cluster import ClusterOptions, connect
+from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.events import (
     BlockDone,
     BlockFailed,
     Observer,
@@ -33,7 +34,7 @@ from hlmm_dask.scan.events import (
     ScanStarted,
     tell,
 )
-from hlmm_dask.scan.graph import (
+from hlmm_dask.scanning.graph import (
     lazy_dosage,
     lazy_packed,
     lazy_records,
@@ -41,16 +42,16 @@ from hlmm_dask.scan.graph import (
     published_model,
     tasks,
 )
-from hlmm_dask.scan.null import (
+from hlmm_dask.scanning.null import (
     Genotypes,
     NullModel,
     genotyped_samples,
     require_variables,
     samples_digest,
 )
-from hlmm_dask.scan.plan import choose_block_size
+from hlmm_dask.scanning.plan import choose_block_size
 from hlmm_dask.schema import INDEX, Status
-from hlmm_dask.store import ResultsStore, open_results
+from hlmm_dask.store import ResultsStore
 
 # Attempts at a block after the first, each on whichever worker is free.
 _RETRIES = 2

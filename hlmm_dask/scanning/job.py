@@ -23,10 +23,10 @@ from hlmm_dask.models.hlm import HLM, HLMFit
 from hlmm_dask.models.hlmm import HLMM, HLMMFit
 from hlmm_dask.random_effects import random_effects
 from hlmm_dask.samples import align
-from hlmm_dask.scan.cluster import ClusterOptions
-from hlmm_dask.scan.config import ScanConfig
-from hlmm_dask.scan.events import Note, Observer, tell
-from hlmm_dask.scan.null import (
+from hlmm_dask.scanning.cluster import ClusterOptions
+from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.events import Note, Observer, tell
+from hlmm_dask.scanning.null import (
     Effects,
     NullModel,
     check_h2_init,
@@ -36,7 +36,7 @@ from hlmm_dask.scan.null import (
     refused,
     table_notes,
 )
-from hlmm_dask.scan.run import read_columns, run_scan
+from hlmm_dask.scanning.run import read_columns, run_scan
 from hlmm_dask.schema import DISPERSION_COLUMNS, TSV_HEADERS
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.tables import read_table

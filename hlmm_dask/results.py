@@ -1,0 +1,55 @@
+"""Results as a Dataset."""
+
+import os
+
+import numpy as np
+import xarray as xr
+
+from hlmm_dask.layout import METADATA
+from hlmm_dask.schema import DISPERSION_COLUMNS, RESULT_COLUMNS, STATUS_DOC, Status
+from hlmm_dask.store import ResultsStore
+
+NOT_COMPUTED = -1
+
+
+def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Open a results store as a Dataset with one lazy variable for each column.
+
+    Parameters
+    ----------
+    path : path
+        OUTPREFIX.zarr.
+
+    Returns
+    -------
+    Dataset
+        Dimension ``variants``; coordinates ``variant_id``, ``variant_contig``,
+        ``variant_position``, ``variant_allele`` (other allele, effect allele); ``status`` is
+        int8, -1 where nothing is computed yet.
+
+    Raises
+    ------
+    StoreError
+        If there is no results store.
+    """
+    store = ResultsStore.open(path)
+    dataset = xr.open_zarr(store.path, consolidated=True)
+    about = {column.name: column for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS)}
+    results = dataset["results"]
+    variables: dict[str, xr.DataArray] = {}
+    for i, name in enumerate(store.columns):
+        variable = results.isel(column=i, drop=True)
+        variable.attrs = {}
+        if name in about:
+            variable.attrs = {"units": about[name].unit, "long_name": about[name].doc}
+        if name == "status":
+            variable = variable.fillna(NOT_COMPUTED).astype(np.int8, keep_attrs=True)
+            variable.attrs |= {
+                "flag_values": [NOT_COMPUTED, *(status.value for status in Status)],
+                "flag_meanings": " ".join(["not_computed", *(s.label for s in Status)]),
+                "flag_docs": ["not computed yet", *(STATUS_DOC[s] for s in Status)],
+            }
+        variables[name] = variable
+    coords = {name: dataset[name].variable for name in METADATA}
+    attrs = dataset.attrs | {"complete": int(store.is_finished)}
+    return xr.Dataset(variables, coords=coords, attrs=attrs)
