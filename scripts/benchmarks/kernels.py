@@ -10,7 +10,7 @@ from bed_reader import open_bed
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from benchmarks.inputs import block_starts, model_of, random_bed, simulated_bed, simulated_table
+from benchmarks.inputs import model_of, random_bed, simulated_bed, simulated_table
 from benchmarks.report import Options, Report, alternate
 from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.kernels.block import BlockModel, block_model, fit_packed
@@ -18,6 +18,7 @@ from hlmm_dask.kernels.hlm import fit_class_sums
 from hlmm_dask.kernels.packed import class_sums
 from hlmm_dask.kernels.table import empty_results, fill_estimates
 from hlmm_dask.scan.null import NullModel, fit_null
+from hlmm_dask.scan.plan import choose_block_size
 from hlmm_dask.schema import INDEX, Status
 
 Packed = NDArray[np.uint8]
@@ -79,7 +80,10 @@ def hlm(options: Options, report: Report) -> None:
     bed = simulated_bed(options.work, options.samples, options.variants, options.missing)
     genotypes = open_plink(bed)
     model = model_of(fit_null(genotypes, simulated_table(options.work, options.samples, 1)))
-    blocks = list(block_starts(options.variants, options.samples))
+    # As large as those of a scan; each costs as much again, however small.
+    size = choose_block_size(max(options.variants, 100_000), options.samples)
+    starts = range(0, options.variants, size)
+    blocks = [(start, min(start + size, options.variants)) for start in starts]
 
     def read() -> None:
         for start, stop in blocks:
