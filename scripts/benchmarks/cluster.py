@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from benchmarks.inputs import simulated_bed, simulated_table
 from benchmarks.processes import resident
 from benchmarks.report import Options, Report
-from hlmm_dask.scan.cluster import ClusterOptions, connect
-from hlmm_dask.scan.config import ScanConfig
-from hlmm_dask.scan.events import BlockDone, Event, ScanFinished, ScanStarted
-from hlmm_dask.scan.null import NullModel, fit_null
-from hlmm_dask.scan.plan import choose_block_size
-from hlmm_dask.scan.run import run_scan
+from hlmm_dask.scanning.cluster import ClusterOptions, connect
+from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.events import BlockDone, Event, ScanFinished, ScanStarted
+from hlmm_dask.scanning.null import NullModel, fit_null
+from hlmm_dask.scanning.plan import choose_block_size
+from hlmm_dask.scanning.run import run_scan
 
 Packed = NDArray[np.uint8]
 
@@ -132,7 +132,7 @@ def scheduling(options: Options, report: Report) -> None:
             watch = Watch(stop=empty)
             with contextlib.ExitStack() as stack:
                 if empty:
-                    stack.enter_context(patch("hlmm_dask.scan.run.lazy_records", empty_records))
+                    stack.enter_context(patch("hlmm_dask.scanning.run.lazy_records", empty_records))
                     stack.enter_context(contextlib.suppress(Finished))
                 cluster = ClusterOptions(workers=options.workers)
                 client = stack.enter_context(connect(cluster))

@@ -15,8 +15,8 @@ from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.kernels.block import BlockModel, block_model
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.table import Filters
-from hlmm_dask.scan.null import NullModel
-from hlmm_dask.scan.plan import choose_block_size
+from hlmm_dask.scanning.null import NullModel
+from hlmm_dask.scanning.plan import choose_block_size
 
 FILTERS = Filters(min_maf=0.0, max_missing=100.0)
 # Variants drawn one by one; all others are these, rotated by a random number of bytes.

@@ -17,8 +17,8 @@ from hlmm_dask.kernels.block import BlockModel, block_model, fit_packed
 from hlmm_dask.kernels.hlm import fit_class_sums
 from hlmm_dask.kernels.packed import class_sums
 from hlmm_dask.kernels.table import empty_results, fill_estimates
-from hlmm_dask.scan.null import NullModel, fit_null
-from hlmm_dask.scan.plan import choose_block_size
+from hlmm_dask.scanning.null import NullModel, fit_null
+from hlmm_dask.scanning.plan import choose_block_size
 from hlmm_dask.schema import INDEX, Status
 
 Packed = NDArray[np.uint8]

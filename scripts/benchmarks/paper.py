@@ -21,9 +21,9 @@ from hlmm_dask.export import write_tsv
 from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.kernels.block import fit_packed
 from hlmm_dask.kernels.packed import class_sums
-from hlmm_dask.scan.cluster import ClusterOptions, connect
-from hlmm_dask.scan.null import fit_null
-from hlmm_dask.scan.plan import choose_block_size
+from hlmm_dask.scanning.cluster import ClusterOptions, connect
+from hlmm_dask.scanning.null import fit_null
+from hlmm_dask.scanning.plan import choose_block_size
 from hlmm_dask.schema import INDEX, N_COLUMNS, Status
 from hlmm_dask.store import ResultsStore
 
@@ -120,6 +120,6 @@ def _scheduling(options: Options, client: Client, n_blocks: int) -> float:
     bed = simulated_bed(options.work, 64, n_blocks, 0.0)
     null = fit_null(bed, simulated_table(options.work, 64, 1))
     watch = Watch(stop=True)
-    with patch("hlmm_dask.scan.run.lazy_records", empty_records), contextlib.suppress(Finished):
+    with patch("hlmm_dask.scanning.run.lazy_records", empty_records), contextlib.suppress(Finished):
         watched(options.work, bed, null, client, 1, watch)
     return watch.seconds

@@ -15,7 +15,7 @@ from benchmarks.inputs import block_starts, model_of, simulated_bed, simulated_t
 from benchmarks.report import Options, Report, alternate
 from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.kernels.block import fit_packed
-from hlmm_dask.scan.null import fit_null
+from hlmm_dask.scanning.null import fit_null
 
 
 def run_process(command: list[str], folder: Path) -> None:
