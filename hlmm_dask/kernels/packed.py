@@ -179,8 +179,9 @@ def class_sums(
         sums = np.zeros((m, 3 * powers))
         packed = np.ascontiguousarray(packed)
         _count(packed, phenotype.keep, counts)
-        add = _add_four_powers if powers == 4 else _add_two_powers
-        add(packed, phenotype.planes.view(np.int64), sums)
+        planes = phenotype.planes.view(np.int64)
+        for add in _ADD[powers]:
+            add(packed, planes, counts[:, 1] > 0, sums)
     else:
         counts, sums = _sums_numpy(packed, phenotype, powers)
     # Columns of counts and sums by the two-bit code: 0 = two copies, 1 = missing, 2 = one copy.
@@ -236,27 +237,46 @@ def _as_float_impl(typing_context: Any, bits: Any) -> Any:
     return types.float64(types.int64), codegen
 
 
-def _popcount_impl(typing_context: Any, byte: Any) -> Any:
+def _popcount_impl(typing_context: Any, word: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
 
-    return types.uint8(types.uint8), codegen
+    return types.uint64(types.uint64), codegen
+
+
+def _word_impl(typing_context: Any, row: Any, position: Any) -> Any:
+    """Read eight bytes of a row from a position on, wherever it lies in memory."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        start = builder.gep(array.data, [arguments[1]])
+        return builder.load(builder.bitcast(start, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(row, types.intp), codegen
 
 
 _as_float: Any = intrinsic(_as_float_impl)
 _popcount: Any = intrinsic(_popcount_impl)
+_word: Any = intrinsic(_word_impl)
 
 
-def _adder(four: bool) -> Any:
-    """Compile the pass over the genotypes with two powers of y or four."""
+def _adder(four: bool, missing: bool) -> Any:
+    """Compile the pass over the variants that have missing calls, or over those that have none.
+
+    With ``four`` it sums four powers of y, else two.
+    """
 
     # fastmath lets the compiler split each sum over vector lanes; NaN and infinity can't occur.
     @njit(fastmath={"reassoc", "nsz", "contract"}, nogil=True, cache=True)
-    def add(packed: Any, planes: Any, out: Any) -> None:  # pragma: no cover - compiled
+    def add(
+        packed: Any, planes: Any, has_missing: Any, out: Any
+    ) -> None:  # pragma: no cover - compiled
         m, n_bytes = packed.shape
         for low in range(0, n_bytes, _CHUNK_BYTES):
             high = min(low + _CHUNK_BYTES, n_bytes)
             for j in range(m):
+                if has_missing[j] != missing:
+                    continue
                 row = packed[j, low:high]
                 s0 = s1 = s2 = q0 = q1 = q2 = 0.0
                 c0 = c1 = c2 = f0 = f1 = f2 = 0.0
@@ -271,23 +291,26 @@ def _adder(four: bool) -> Any:
                         bits = plane[b]
                         y = _as_float(bits)
                         y0 = _as_float(bits & -np.int64(code == 0))
-                        y1 = _as_float(bits & -np.int64(code == code1))
                         y2 = _as_float(bits & -np.int64(code == code2))
                         s0 += y0
-                        s1 += y1
                         s2 += y2
                         q0 += y0 * y
-                        q1 += y1 * y
                         q2 += y2 * y
-                        if four:  # known when compiled
+                        # Both conditions are known when compiled.
+                        if four:
                             square = y * y
                             cube = square * y
                             c0 += y0 * square
-                            c1 += y1 * square
                             c2 += y2 * square
                             f0 += y0 * cube
-                            f1 += y1 * cube
                             f2 += y2 * cube
+                        if missing:
+                            y1 = _as_float(bits & -np.int64(code == code1))
+                            s1 += y1
+                            q1 += y1 * y
+                            if four:
+                                c1 += y1 * square
+                                f1 += y1 * cube
                 out[j, 0] += s0
                 out[j, 1] += s1
                 out[j, 2] += s2
@@ -305,23 +328,33 @@ def _adder(four: bool) -> Any:
     return add
 
 
-_add_two_powers = _adder(False)
-_add_four_powers = _adder(True)
+# By the highest power.
+_ADD = {powers: (_adder(powers == 4, False), _adder(powers == 4, True)) for powers in (2, 4)}
 
 
 @njit(nogil=True, cache=True)
 def _count(packed: Any, keep: Any, out: Any) -> None:  # pragma: no cover - compiled
     m, n_bytes = packed.shape
+    whole = n_bytes // 8 * 8
     for j in range(m):
         row = packed[j]
-        n0 = n1 = n2 = 0
-        for b in range(n_bytes):
-            low = row[b] & np.uint8(0x55)
-            high = (row[b] >> np.uint8(1)) & np.uint8(0x55)
-            mask = keep[b]
-            n0 += int(_popcount(np.uint8(~(low | high) & mask)))
-            n1 += int(_popcount(np.uint8(low & ~high & mask)))
-            n2 += int(_popcount(np.uint8(high & ~low & mask)))
+        # 32 genotypes at a time; the mask has low bits only, so what a shift brings into a
+        # pair's high bit is of no matter.
+        n0 = n1 = n2 = np.uint64(0)
+        for b in range(0, whole, 8):
+            low = _word(row, b)
+            high = low >> np.uint64(1)
+            mask = _word(keep, b)
+            n0 += _popcount(~(low | high) & mask)
+            n1 += _popcount(low & ~high & mask)
+            n2 += _popcount(high & ~low & mask)
+        for b in range(whole, n_bytes):
+            low = np.uint64(row[b])
+            high = low >> np.uint64(1)
+            mask = np.uint64(keep[b])
+            n0 += _popcount(~(low | high) & mask)
+            n1 += _popcount(low & ~high & mask)
+            n2 += _popcount(high & ~low & mask)
         out[j, 0] = n0
         out[j, 1] = n1
         out[j, 2] = n2
