@@ -153,7 +153,8 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
         One row for each variant, columns as in ``schema.RESULT_COLUMNS``.
     """
     results = empty_results(len(packed))
-    sums = class_sums(packed, model.phenotype, engine=model.engine)
+    from_sums = model.dense.design is None and model.dense.X.shape[1] == model.dense.V.shape[1] == 1
+    sums = class_sums(packed, model.phenotype, powers=4 if from_sums else 2, engine=model.engine)
     n_called = sums.counts.sum(axis=0)
     classify(
         results,
@@ -166,7 +167,7 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
     rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
     if not rows.size:
         return results
-    if model.dense.design is None and model.dense.X.shape[1] == model.dense.V.shape[1] == 1:
+    if from_sums:
         fit = fit_class_sums(sums.take(rows))
         fill_estimates(results, rows, fit, count_a2=model.filters.count_a2)
         return results
