@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.kernels.covariate_null import CovariateModel
 from hlmm_dask.kernels.dense import DenseModel, fit_dense
 from hlmm_dask.kernels.hlm import fit_class_sums
-from hlmm_dask.kernels.hlm_covariates import CovariateModel, fit_with_covariates
+from hlmm_dask.kernels.hlm_covariates import fit_with_covariates
 from hlmm_dask.kernels.hlmm import RandomEffectModel, fit_random_effects
 from hlmm_dask.kernels.packed import (
     Engine,
@@ -74,7 +75,7 @@ def block_model(
     covariates = random_effects = None
     if dense.design is None:
         # Also serves dosages that are not hard calls.
-        covariates = CovariateModel(dense.y, dense.X, dense.V, dense.alpha, dense.beta)
+        covariates = CovariateModel.build(dense.y, dense.X, dense.V, dense.alpha, dense.beta)
     elif intercept_only:
         random_effects = RandomEffectModel.build(
             dense.y,
