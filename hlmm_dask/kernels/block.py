@@ -183,5 +183,5 @@ def fit_dosage(model: BlockModel, dosage: NDArray[np.floating]) -> FloatArray:
 
 def _fit_dosage(model: BlockModel, dosage: FloatArray) -> VariantFit:
     if model.covariates is not None:
-        return fit_with_covariates(model.covariates, dosage)
+        return fit_with_covariates(model.covariates, dosage, engine=model.engine)
     return fit_dense(model.dense, dosage)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.kernels.covariate_loops import Engine, weigh, weigh_dosages
 from hlmm_dask.kernels.covariate_null import CovariateModel
 
 FloatArray = NDArray[np.float64]
@@ -20,8 +21,8 @@ IntArray = NDArray[np.int64]
 _CHUNK_SAMPLES = 1024
 # Beyond this ratio of successive steps the null's Hessian is no good guide.
 _SLOWEST_RATE = 0.2
-# The ratio of two steps may be small by chance: the remaining error is taken to be
-# at least this share of the last step.
+# The ratio of two steps may be small by chance: the remaining error is taken to be the last step
+# times the largest ratio seen, or this.
 _FASTEST_RATE = 0.02
 _MAX_EVALUATIONS = 7
 # First steps that change a log variance by more than this are not tried.
@@ -63,51 +64,64 @@ class ChordBatch:
         Phenotype, covariates, null model.
     g : (b, n) float64
         Centred dosages, 0 where missing.
-    mask : (b, n) float64, optional
-        1 where called, 0 where missing; absent if none is missing.
+    mask : (b, n) bool, optional
+        Whether called; absent if all are.
+    engine : {"numba", "numpy"}
+        How the elementwise passes are made.
     """
 
-    def __init__(self, model: CovariateModel, g: FloatArray, mask: FloatArray | None) -> None:
-        self.model, self.g, self.mask = model, g, mask
+    def __init__(
+        self,
+        model: CovariateModel,
+        g: FloatArray,
+        mask: NDArray[np.bool_] | None,
+        *,
+        engine: Engine = "numba",
+    ) -> None:
+        self.model, self.g, self.mask, self.engine = model, g, mask, engine
         self.c, self.v = model.X.shape[1], model.V.shape[1]
         b, c, v = len(g), self.c, self.v
-        x_pairs, v_pairs = np.tril_indices(c), np.tril_indices(v)
-        linear = np.zeros((b, 3 * c + 3 * v + 3))
-        squares = np.zeros((b, 4))
-        masked_x, masked_v = np.zeros((b, len(x_pairs[0]))), np.zeros((b, len(v_pairs[0])))
-        lost = np.zeros((b, c + 2 * v))
+        linear, squares = np.zeros((b, 3 * c + 3 * v + 3)), np.zeros((b, 4))
+        x_size, v_size = c * (c + 1) // 2, v * (v + 1) // 2
+        called = np.zeros((b, x_size + v_size + c + 2 * v))
         for part in self._parts():
-            X, V, r = model.X[part], model.V[part], model.residual[part, None]
-            w = model.weight[part, None]
+            X, V = _rows(model.X[part]), _rows(model.V[part])
+            w, r = model.weight[part], model.residual[part]
             wr, one = w * r, np.ones_like(r)
             z = wr * r
+            single = np.stack([wr, z, one, w])
             gp = g[:, part]
-            blocks = [X, w * X, wr * X, wr, z, one, z * V]
+            blocks = [X, w * X, wr * X, z * V, single[:3]]
             if not model.same_design:
                 blocks += [V, wr * V]
-            product = gp @ np.concatenate(blocks, axis=1)
+            product = gp @ np.concatenate(blocks).T
             linear[:, : product.shape[1]] += product
-            squares += (gp * gp) @ np.concatenate([w, wr, z, one], axis=1)
+            squares += (gp * gp) @ single.T
             if mask is not None:
-                called = mask[:, part]
-                lost += (1.0 - called) @ np.concatenate([wr * X, (1.0 - z) * V, V], axis=1)
-                masked_x += called @ (X[:, x_pairs[0]] * X[:, x_pairs[1]])
+                blocks = [wr * X, (1.0 - z) * V, V, _pairs(X)]
                 if not model.same_design:
-                    masked_v += called @ (V[:, v_pairs[0]] * V[:, v_pairs[1]])
-        ends = np.cumsum([c, c, c, 1, 1, 1, v, v, v])
-        gx, wx, wrx, wr_, z_, one_, zv, gv, wrv = np.split(linear, ends[:-1], axis=1)
+                    blocks.append(_pairs(V))
+                product = mask[:, part].astype(np.float64) @ np.concatenate(blocks).T
+                called[:, : product.shape[1]] += product
+        ends = np.cumsum([c, c, c, v, 1, 1, 1, v])
+        gx, wx, wrx, zv, wr_, z_, one_, gv, wrv = np.split(linear, ends, axis=1)
+        ends = np.cumsum([c, v, v, x_size])
+        masked_wrx, masked_v, sum_v, masked_xx, masked_vv = np.split(called, ends, axis=1)
         if model.same_design:
-            gv, wrv, masked_v = gx, wrx, masked_x
+            gv, wrv, masked_vv = gx, wrx, masked_xx
         if mask is None:
-            masked_x[:], masked_v[:] = model.gram_x[x_pairs], model.gram_v[v_pairs]
-        gg_w, gg_wr, gg_z, gg = squares.T
-        self.gram_x = _bordered(masked_x, gx, gg)
-        self.gram_v = _bordered(masked_v, gv, gg)
-        self.sum_g = one_[:, 0]
-        self.sum_v = model.V.sum(axis=0) - lost[:, c + v :]
+            sum_v[:] = model.V.sum(axis=0)
+            masked_xx[:] = model.gram_x[np.tril_indices(c)]
+            masked_vv[:] = model.gram_v[np.tril_indices(v)]
+        gg_wr, gg_z, gg, gg_w = squares.T
+        self.gram_x, self.gram_v = _bordered(masked_xx, gx, gg), _bordered(masked_vv, gv, gg)
+        self.sum_g, self.sum_v = one_[:, 0], sum_v
         self.gradient = np.empty((b, c + v + 2))
-        self.gradient[:, :c] = model.gradient[:c] + 2.0 * lost[:, :c]
-        self.gradient[:, c : c + v] = model.gradient[c:] - lost[:, c : c + v]
+        if mask is None:
+            self.gradient[:, : c + v] = model.gradient
+        else:
+            self.gradient[:, :c] = -2.0 * masked_wrx
+            self.gradient[:, c : c + v] = masked_v
         self.gradient[:, -2] = -2.0 * wr_[:, 0]
         self.gradient[:, -1] = self.sum_g - z_[:, 0]
         # The variant's two rows of the Hessian.
@@ -116,14 +130,19 @@ class ChordBatch:
         self.rows[:, 0, c:] = 2.0 * wrv
         self.rows[:, 1, :c] = 2.0 * wrx
         self.rows[:, 1, c:] = zv
-        self.corner = np.empty((b, 3))
-        self.corner[:] = np.stack([2.0 * gg_w, 2.0 * gg_wr, gg_z], axis=1)
+        self.corner = np.stack([2.0 * gg_w, 2.0 * gg_wr, gg_z], axis=1)
         # The covariates' block for the samples that are called, nearly.
         self.share = np.ones(b) if mask is None else mask.mean(axis=1)
 
     def _parts(self) -> Iterator[slice]:
         n = len(self.model.y)
         return (slice(i, min(i + _CHUNK_SAMPLES, n)) for i in range(0, n, _CHUNK_SAMPLES))
+
+    def _chunks(self, k: int) -> Iterator[tuple[slice, FloatArray]]:
+        """Each chunk's samples, and memory for them (2k, s)."""
+        memory = np.empty(2 * k * _CHUNK_SAMPLES)
+        for part in self._parts():
+            yield part, memory[: 2 * k * (part.stop - part.start)].reshape(2 * k, -1)
 
     def fit(self, rows: IntArray, *, tolerance: float) -> ChordFit:
         """Fit the variants ``rows`` (k,); in the result they are 0 to k - 1."""
@@ -141,6 +160,7 @@ class ChordBatch:
             span = np.ptp(self.g[rows], axis=1)
             active = np.flatnonzero(solver.definite & (np.abs(step[:, -1]) * span < _LONGEST_STEP))
             gradient, step, length = gradient[active], step[active], length[active]
+            slowest = np.full(len(active), _FASTEST_RATE)
             steps: list[FloatArray] = []
             changes: list[FloatArray] = []
             for _ in range(_MAX_EVALUATIONS):
@@ -156,7 +176,8 @@ class ChordBatch:
                 rate = new_length / length
                 # The gradient's own rounding error ends the descent at about 1e-9.
                 good = (rate < _SLOWEST_RATE) | (new_length < 0.01 * tolerance)
-                error = new_length * np.maximum(rate, _FASTEST_RATE)
+                slowest = np.maximum(slowest, rate)
+                error = new_length * slowest
                 done = good & (error < tolerance)
                 at = active[done]
                 theta[at] += new_step[done]
@@ -164,7 +185,7 @@ class ChordBatch:
                 converged[at] = np.isfinite(value[at])
                 keep = good & ~done
                 active, gradient, step = active[keep], new_gradient[keep], new_step[keep]
-                length = new_length[keep]
+                length, slowest = new_length[keep], slowest[keep]
                 steps = [each[keep] for each in steps]
                 changes = [each[keep] for each in changes]
         information = np.full((b, c + 1, c + 1), np.nan)
@@ -175,75 +196,58 @@ class ChordBatch:
     def evaluate(self, theta: FloatArray, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         """-2ℓ (k,) and its gradient (k, p) in (α, β, α_g, β_g), α less the null's."""
         model, c, v, k = self.model, self.c, self.v, len(rows)
-        every = k == len(self.g)
         alpha, beta = -theta[:, :c], -theta[:, c : c + v]
+        alpha_g, beta_g = theta[:, -2].copy(), theta[:, -1].copy()
         both = np.concatenate([beta, alpha]) if model.same_design else None
-        alpha_g, beta_g = theta[:, -2, None], theta[:, -1, None]
-        sums_x, sums_v = np.zeros((k, c)), np.zeros((k, v))
-        sum_z, sum_wrg, sum_zg = np.zeros(k), np.zeros(k), np.zeros(k)
-        memory, spare = np.empty(2 * k * _CHUNK_SAMPLES), np.empty(k * _CHUNK_SAMPLES)
-        for part in self._parts():
-            s = part.stop - part.start
+        sums_x, sums_v, sums = np.zeros((k, c)), np.zeros((k, v)), np.zeros((k, 3))
+        for part, stacked in self._chunks(k):
             X, V = model.X[part], model.V[part]
-            g = self.g[:, part] if every else self.g[rows, part]
-            stacked = memory[: 2 * k * s].reshape(2 * k, s)
-            upper, lower, t = stacked[:k], stacked[k:], spare[: k * s].reshape(k, s)
             if both is not None:
                 np.matmul(both, X.T, out=stacked)
             else:
-                np.matmul(beta, V.T, out=upper)
-                np.matmul(alpha, X.T, out=lower)
-            # upper: -η, w, wr; lower: r, z.
-            upper -= np.multiply(g, beta_g, out=t)
-            np.exp(upper, out=upper)
-            if self.mask is not None:
-                upper *= self.mask[:, part] if every else self.mask[rows, part]
-            lower -= np.multiply(g, alpha_g, out=t)
-            lower += model.residual[part]
-            upper *= lower
-            lower *= upper
+                np.matmul(beta, V.T, out=stacked[:k])
+                np.matmul(alpha, X.T, out=stacked[k:])
+            weigh(
+                stacked,
+                self.g,
+                self.mask,
+                rows,
+                part.start,
+                model.residual[part],
+                alpha_g,
+                beta_g,
+                sums,
+                engine=self.engine,
+            )
             if both is not None:
-                sums = stacked @ X
-                sums_x += sums[:k]
-                sums_v += sums[k:]
+                products = stacked @ X
+                sums_x += products[:k]
+                sums_v += products[k:]
             else:
-                sums_x += upper @ X
-                sums_v += lower @ V
-            sum_z += lower.sum(axis=1)
-            sum_wrg += np.einsum("bs,bs->b", upper, g)
-            sum_zg += np.einsum("bs,bs->b", lower, g)
-        sum_v, sum_g = self.sum_v, self.sum_g[rows]
-        sum_v = sum_v[rows] if sum_v.ndim == 2 else sum_v
+                sums_x += stacked[:k] @ X
+                sums_v += stacked[k:] @ V
+        sum_v, sum_g = self.sum_v[rows], self.sum_g[rows]
         gradient = np.empty((k, c + v + 2))
         gradient[:, :c] = -2.0 * sums_x
         gradient[:, c : c + v] = sum_v - sums_v
-        gradient[:, -2] = -2.0 * sum_wrg
-        gradient[:, -1] = sum_g - sum_zg
-        value = sum_z + beta_g[:, 0] * sum_g - (beta * sum_v).sum(axis=1)
+        gradient[:, -2] = -2.0 * sums[:, 1]
+        gradient[:, -1] = sum_g - sums[:, 2]
+        value = sums[:, 0] + beta_g * sum_g - (beta * sum_v).sum(axis=1)
         return value, gradient
 
     def information(self, theta: FloatArray, rows: IntArray) -> FloatArray:
         """XᵀD⁻¹X with the variant as the last column, (k, c+1, c+1)."""
         model, c, v, k = self.model, self.c, self.v, len(rows)
-        every = k == len(self.g)
-        beta, beta_g = -theta[:, c : c + v], theta[:, -1, None]
-        i, j = np.tril_indices(c)
-        pairs, rows_g, corner = np.zeros((k, len(i))), np.zeros((k, c)), np.zeros(k)
-        memory, spare = np.empty(k * _CHUNK_SAMPLES), np.empty(k * _CHUNK_SAMPLES)
-        for part in self._parts():
-            s = part.stop - part.start
-            X, V = model.X[part], model.V[part]
-            g = self.g[:, part] if every else self.g[rows, part]
-            w, t = memory[: k * s].reshape(k, s), spare[: k * s].reshape(k, s)
-            np.matmul(beta, V.T, out=w)
-            w -= np.multiply(g, beta_g, out=t)
-            np.exp(w, out=w)
-            if self.mask is not None:
-                w *= self.mask[:, part] if every else self.mask[rows, part]
-            pairs += w @ (X[:, i] * X[:, j])
-            w *= g
-            rows_g += w @ X
-            corner += np.einsum("bs,bs->b", w, g)
+        beta, beta_g = -theta[:, c : c + v], theta[:, -1].copy()
+        pairs, rows_g, corner = np.zeros((k, c * (c + 1) // 2)), np.zeros((k, c)), np.zeros(k)
+        for part, stacked in self._chunks(k):
+            X = model.X[part]
+            np.matmul(beta, model.V[part].T, out=stacked[:k])
+            weigh_dosages(
+                stacked, self.g, self.mask, rows, part.start, beta_g, corner, engine=self.engine
+            )
+            pairs += stacked[:k] @ _pairs(_rows(X)).T
+            rows_g += stacked[k:] @ X
         return _bordered(pairs, rows_g, corner)
 
 
@@ -302,6 +306,21 @@ def _bfgs(
 def _length(gradient: FloatArray, step: FloatArray) -> FloatArray:
     """Length of each step (k,) in standard errors; NaN where it leads uphill."""
     return np.asarray(np.sqrt(-0.5 * np.einsum("bi,bi->b", gradient, step)))
+
+
+def _rows(design: FloatArray) -> FloatArray:
+    """Columns of a chunk of a design as contiguous rows: elementwise products run along them."""
+    return np.ascontiguousarray(design.T)
+
+
+def _pairs(rows: FloatArray) -> FloatArray:
+    """Products of all pairs of rows (k, s), in the order of a lower triangle, (k(k+1)/2, s)."""
+    k, s = rows.shape
+    out = np.empty((k * (k + 1) // 2, s))
+    for i in range(k):
+        start = i * (i + 1) // 2
+        np.multiply(rows[: i + 1], rows[i], out=out[start : start + i + 1])
+    return out
 
 
 def _bordered(pairs: FloatArray, row: FloatArray, corner: FloatArray) -> FloatArray:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlmm_dask.kernels.covariate_chord import ChordBatch
+from hlmm_dask.kernels.covariate_loops import Engine
 from hlmm_dask.kernels.covariate_null import CovariateModel
 from hlmm_dask.kernels.table import VariantFit, convergence_status
 from hlmm_dask.models.design import longest_length
@@ -17,9 +18,12 @@ from hlmm_dask.models.newton import minimise, solve_positive_definite
 from hlmm_dask.schema import Status
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 _CHUNK_SAMPLES = 2048
-_BATCH_VARIANTS = 32
+_BATCH_VARIANTS = 64
+# Doubles of a batch's centred dosages.
+_BATCH_DOUBLES = 4_000_000
 # A variant whose residual on the covariates has less than this share of its sum of squares
 # is a linear combination of them.
 _COLLINEAR = 1e-9
@@ -29,10 +33,10 @@ class _Batch:
     """-2ℓ with its Hessian for a batch of variants, evaluated chunk by chunk.
 
     ``g`` (b, n) are centred dosages, 0 where missing; ``mask`` (b, n), absent if no call is
-    missing, is 1 where called and 0 elsewhere.
+    missing, says where there is one.
     """
 
-    def __init__(self, model: CovariateModel, g: FloatArray, mask: FloatArray | None) -> None:
+    def __init__(self, model: CovariateModel, g: FloatArray, mask: BoolArray | None) -> None:
         self.model, self.g, self.mask = model, g, mask
         self.c, self.v = model.X.shape[1], model.V.shape[1]
         self.xx = np.tril_indices(self.c)
@@ -70,7 +74,7 @@ class _Batch:
                 eta *= mask
             wr = w * r
             z = wr * r
-            excess = (1.0 if mask is None else mask) - z
+            excess = (1.0 if mask is None else mask.astype(np.float64)) - z
             value += eta.sum(axis=1) + z.sum(axis=1)
             wg, wrg, zg = w * g, wr * g, z * g
             gradient[:, :c] -= 2.0 * (wr @ X)
@@ -94,7 +98,11 @@ class _Batch:
 
 
 def fit_with_covariates(
-    model: CovariateModel, dosage: FloatArray, *, tolerance: float = 1e-7
+    model: CovariateModel,
+    dosage: FloatArray,
+    *,
+    tolerance: float = 1e-7,
+    engine: Engine = "numba",
 ) -> VariantFit:
     """Fit every variant of a block with the covariates in mean and log variance.
 
@@ -106,6 +114,8 @@ def fit_with_covariates(
         Copies of allele 1 (any dosage), NaN where missing.
     tolerance : float
         Distance to the maximum, in standard errors, at which to stop.
+    engine : {"numba", "numpy"}
+        How the elementwise passes of the fast path are made.
 
     Returns
     -------
@@ -114,8 +124,9 @@ def fit_with_covariates(
         linear combination of the covariates.
     """
     m = len(dosage)
-    n_parts = -(-m // _BATCH_VARIANTS)
-    parts = [_fit_batch(model, part, tolerance) for part in np.array_split(dosage, n_parts)]
+    size = max(1, min(_BATCH_VARIANTS, _BATCH_DOUBLES // dosage.shape[1]))
+    n_parts = max(1, -(-m // size))
+    parts = [_fit_batch(model, part, tolerance, engine) for part in np.array_split(dosage, n_parts)]
     joined = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("add", "add_se", "var", "var_se", "loglik", "status")
@@ -123,9 +134,11 @@ def fit_with_covariates(
     return VariantFit(**joined)
 
 
-def _fit_batch(model: CovariateModel, dosage: FloatArray, tolerance: float) -> VariantFit:
+def _fit_batch(
+    model: CovariateModel, dosage: FloatArray, tolerance: float, engine: Engine
+) -> VariantFit:
     g, mask, n_called = _centred(dosage)
-    chord = ChordBatch(model, g, mask)
+    chord = ChordBatch(model, g, mask, engine=engine)
     collinear = (_residual_share(chord.gram_x) < _COLLINEAR) | (
         _residual_share(chord.gram_v) < _COLLINEAR
     )
@@ -149,23 +162,31 @@ def _fit_batch(model: CovariateModel, dosage: FloatArray, tolerance: float) -> V
     return VariantFit(add, add_se, var, var_se, loglik, status)
 
 
-def _centred(dosage: FloatArray) -> tuple[FloatArray, FloatArray | None, FloatArray]:
-    """Centred dosages, 0 where missing; 1 where called, if a call is missing; calls each."""
-    n = dosage.shape[1]
-    total = dosage.sum(axis=1)
-    # A sum is NaN where an element is, and costs one pass.
-    if not np.isnan(total).any():
-        return dosage - (total / n)[:, None], None, np.full(len(dosage), float(n))
-    missing = np.isnan(dosage)
-    n_called = n - np.count_nonzero(missing, axis=1).astype(np.float64)
-    g = np.where(missing, 0.0, dosage)
-    g -= (g.sum(axis=1) / n_called)[:, None]
-    g[missing] = 0.0
-    return g, 1.0 - missing, n_called
+def _centred(dosage: FloatArray) -> tuple[FloatArray, BoolArray | None, FloatArray]:
+    """Centred dosages, 0 where missing; whether called, unless all are; number of calls."""
+    b, n = dosage.shape
+    g = np.empty((b, n))
+    called = np.empty((b, n), dtype=np.bool_)
+    n_called = np.full(b, float(n))
+    any_missing = False
+    # Row by row: a row stays in the cache.
+    for row, centred, mask, i in zip(dosage, g, called, range(b), strict=True):
+        total = row.sum()
+        if np.isnan(total):
+            any_missing = True
+            np.logical_not(np.isnan(row, out=mask), out=mask)
+            n_called[i] = np.count_nonzero(mask)
+            centred[:] = np.where(mask, row, 0.0)
+            centred -= centred.sum() / n_called[i]
+            centred *= mask
+        else:
+            mask[:] = True
+            np.subtract(row, total / n, out=centred)
+    return g, called if any_missing else None, n_called
 
 
 def _fit_exactly(
-    model: CovariateModel, g: FloatArray, mask: FloatArray | None, tolerance: float
+    model: CovariateModel, g: FloatArray, mask: BoolArray | None, tolerance: float
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
     """Newton's method from the null: add, var, add_se, -2ℓ less its constant, status; all (b,)."""
     batch = _Batch(model, g, mask)
