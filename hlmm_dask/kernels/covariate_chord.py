@@ -84,25 +84,30 @@ class ChordBatch:
         linear, squares = np.zeros((b, 3 * c + 3 * v + 3)), np.zeros((b, 4))
         x_size, v_size = c * (c + 1) // 2, v * (v + 1) // 2
         called = np.zeros((b, x_size + v_size + c + 2 * v))
+        sizes = (linear.shape[1], called.shape[1], b)
+        memories = [np.empty(size * _CHUNK_SAMPLES) for size in sizes]
         for part in self._parts():
             X, V = _rows(model.X[part]), _rows(model.V[part])
             w, r = model.weight[part], model.residual[part]
-            wr, one = w * r, np.ones_like(r)
+            design, factors, block = (_room(memory, part) for memory in memories)
+            wr = w * r
             z = wr * r
+            one = np.ones_like(r)
             single = np.stack([wr, z, one, w])
-            gp = g[:, part]
-            blocks = [X, w * X, wr * X, z * V, single[:3]]
+            blocks = [(X, one), (X, w), (X, wr), (V, z), (single[:3], one)]
             if not model.same_design:
-                blocks += [V, wr * V]
-            product = gp @ np.concatenate(blocks).T
-            linear[:, : product.shape[1]] += product
-            squares += (gp * gp) @ single.T
+                blocks += [(V, one), (V, wr)]
+            k = _stack(blocks, design)
+            gp = g[:, part]
+            linear[:, :k] += (design[:k] @ gp.T).T
+            squares += np.multiply(gp, gp, out=block) @ single.T
             if mask is not None:
-                blocks = [wr * X, (1.0 - z) * V, V, _pairs(X)]
+                k = _stack([(X, wr), (V, one - z), (V, one)], factors)
+                k += _pairs(X, factors[k:])
                 if not model.same_design:
-                    blocks.append(_pairs(V))
-                product = mask[:, part].astype(np.float64) @ np.concatenate(blocks).T
-                called[:, : product.shape[1]] += product
+                    k += _pairs(V, factors[k:])
+                np.copyto(block, mask[:, part])
+                called[:, :k] += (factors[:k] @ block.T).T
         ends = np.cumsum([c, c, c, v, 1, 1, 1, v])
         gx, wx, wrx, zv, wr_, z_, one_, gv, wrv = np.split(linear, ends, axis=1)
         ends = np.cumsum([c, v, v, x_size])
@@ -142,7 +147,7 @@ class ChordBatch:
         """Each chunk's samples, and memory for them (2k, s)."""
         memory = np.empty(2 * k * _CHUNK_SAMPLES)
         for part in self._parts():
-            yield part, memory[: 2 * k * (part.stop - part.start)].reshape(2 * k, -1)
+            yield part, _room(memory, part)
 
     def fit(self, rows: IntArray, *, tolerance: float) -> ChordFit:
         """Fit the variants ``rows`` (k,); in the result they are 0 to k - 1."""
@@ -240,13 +245,16 @@ class ChordBatch:
         model, c, v, k = self.model, self.c, self.v, len(rows)
         beta, beta_g = -theta[:, c : c + v], theta[:, -1].copy()
         pairs, rows_g, corner = np.zeros((k, c * (c + 1) // 2)), np.zeros((k, c)), np.zeros(k)
+        memory = np.empty(pairs.shape[1] * _CHUNK_SAMPLES)
         for part, stacked in self._chunks(k):
             X = model.X[part]
             np.matmul(beta, model.V[part].T, out=stacked[:k])
             weigh_dosages(
                 stacked, self.g, self.mask, rows, part.start, beta_g, corner, engine=self.engine
             )
-            pairs += stacked[:k] @ _pairs(_rows(X)).T
+            products = _room(memory, part)
+            _pairs(_rows(X), products)
+            pairs += (products @ stacked[:k].T).T
             rows_g += stacked[k:] @ X
         return _bordered(pairs, rows_g, corner)
 
@@ -313,14 +321,28 @@ def _rows(design: FloatArray) -> FloatArray:
     return np.ascontiguousarray(design.T)
 
 
-def _pairs(rows: FloatArray) -> FloatArray:
-    """Products of all pairs of rows (k, s), in the order of a lower triangle, (k(k+1)/2, s)."""
-    k, s = rows.shape
-    out = np.empty((k * (k + 1) // 2, s))
+def _room(memory: FloatArray, part: slice) -> FloatArray:
+    """Rows for a chunk of samples in memory that is used again: new pages cost more than sums."""
+    s = part.stop - part.start
+    return memory[: len(memory) // _CHUNK_SAMPLES * s].reshape(-1, s)
+
+
+def _stack(blocks: list[tuple[FloatArray, FloatArray]], out: FloatArray) -> int:
+    """Fill ``out`` with the rows (k, s) of each block times its factor (s,); return how many."""
+    start = 0
+    for rows, factor in blocks:
+        np.multiply(rows, factor, out=out[start : start + len(rows)])
+        start += len(rows)
+    return start
+
+
+def _pairs(rows: FloatArray, out: FloatArray) -> int:
+    """Products of all pairs of rows (k, s), in the order of a lower triangle; return how many."""
+    k = len(rows)
     for i in range(k):
         start = i * (i + 1) // 2
         np.multiply(rows[: i + 1], rows[i], out=out[start : start + i + 1])
-    return out
+    return k * (k + 1) // 2
 
 
 def _bordered(pairs: FloatArray, row: FloatArray, corner: FloatArray) -> FloatArray:
