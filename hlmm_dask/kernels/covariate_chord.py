@@ -24,7 +24,9 @@ _SLOWEST_RATE = 0.2
 # The ratio of two steps may be small by chance: the remaining error is taken to be the last step
 # times the largest ratio seen, or this.
 _FASTEST_RATE = 0.02
-_MAX_EVALUATIONS = 7
+# Nearer to the maximum than this (in standard errors) it need not be.
+_CLOSE = 0.1
+_MAX_EVALUATIONS = 10
 # First steps that change a log variance by more than this are not tried.
 _LONGEST_STEP = 1.0
 
@@ -179,8 +181,7 @@ class ChordBatch:
                 new_step = -_bfgs(solver, active, new_gradient, steps, changes)
                 new_length = _length(new_gradient, new_step)
                 rate = new_length / length
-                # The gradient's own rounding error ends the descent at about 1e-9.
-                good = (rate < _SLOWEST_RATE) | (new_length < 0.01 * tolerance)
+                good = (rate < _SLOWEST_RATE) | (new_length < _CLOSE)
                 slowest = np.maximum(slowest, rate)
                 error = new_length * slowest
                 done = good & (error < tolerance)
