@@ -6,9 +6,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.kernels.covariate_null import CovariateModel
 from hlmm_dask.kernels.dense import DenseModel, fit_dense
 from hlmm_dask.kernels.hlm import fit_class_sums
-from hlmm_dask.kernels.hlm_covariates import CovariateModel, fit_with_covariates
+from hlmm_dask.kernels.hlm_covariates import fit_with_covariates
 from hlmm_dask.kernels.hlmm import Codes, RandomEffectModel, fit_random_effects
 from hlmm_dask.kernels.hlmm_linear import (
     LinearModel,
@@ -106,7 +107,7 @@ def block_model(
     covariates = random_effects = None
     if dense.design is None:
         # Also serves dosages that are not hard calls.
-        covariates = CovariateModel(dense.y, dense.X, dense.V, dense.alpha, dense.beta)
+        covariates = CovariateModel.build(dense.y, dense.X, dense.V, dense.alpha, dense.beta)
     elif intercept_only:
         random_effects = RandomEffectModel.build(
             dense.y,
@@ -236,5 +237,5 @@ def _fit_linear(linear: LinearModel, exact: RandomEffectModel | None, codes: Cod
 
 def _fit_dosage(model: BlockModel, dosage: FloatArray) -> VariantFit:
     if model.covariates is not None:
-        return fit_with_covariates(model.covariates, dosage)
+        return fit_with_covariates(model.covariates, dosage, engine=model.engine)
     return fit_dense(model.dense, dosage)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from hlmm_dask.kernels.compiled import compiled
 
 # Bytes of a row that are summed for every variant of a sub-block before the next: four planes
 # of 2048 doubles stay in the second-level cache.
@@ -54,7 +56,7 @@ def _adder(four: bool, missing: bool) -> Any:
     """
 
     # fastmath lets the compiler split each sum over vector lanes; NaN and infinity can't occur.
-    @njit(fastmath={"reassoc", "nsz", "contract"}, nogil=True, cache=True)
+    @compiled(fastmath={"reassoc", "nsz", "contract"})
     def add(
         packed: Any, planes: Any, has_missing: Any, out: Any
     ) -> None:  # pragma: no cover - compiled
@@ -121,7 +123,7 @@ def _adder(four: bool, missing: bool) -> Any:
 ADD = {powers: (_adder(powers == 4, False), _adder(powers == 4, True)) for powers in (2, 4)}
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def count(packed: Any, keep: Any, out: Any) -> None:  # pragma: no cover - compiled
     """Count the codes 0, 1, 2 of each row (m, n_bytes) under a mask (n_bytes,) into (m, 3)."""
     m, n_bytes = packed.shape
@@ -150,7 +152,7 @@ def count(packed: Any, keep: Any, out: Any) -> None:  # pragma: no cover - compi
         out[j, 2] = n2
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def select(packed: Any, sample_index: Any, out: Any) -> None:  # pragma: no cover - compiled
     """Write copies of allele 1 of some samples (n,) to (m, n), -1 where missing."""
     for j in range(packed.shape[0]):
