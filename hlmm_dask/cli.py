@@ -184,6 +184,10 @@ def _scan_parser() -> _Parser:
     parser.option("count-A2", dest="count_a2", action="store_true",
                   help="effects per copy of allele 2 (.bim column 6), not allele 1")  # fmt: skip
     _add_scan_options(parser)
+    parser.option("loco", action="store_true",
+                  help="leave out the random effects of the variant's own chromosome")  # fmt: skip
+    parser.option("exclude-window", type=float, metavar="KB",
+                  help="leave out the random effects within KB kilobases of it")  # fmt: skip
     _add_run_options(parser)
     return parser
 
@@ -242,6 +246,8 @@ def _scan(options: argparse.Namespace) -> None:
             h2=options.h2,
             method=options.method,
             engine=options.engine,
+            loco=options.loco,
+            exclude_window=options.exclude_window,
             scheduler=options.scheduler,
             scheduler_file=options.scheduler_file,
             threads_per_worker=options.threads_per_worker,

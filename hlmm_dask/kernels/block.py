@@ -1,11 +1,13 @@
 """A block of variants and a null model in, a table of results out."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.errors import InputError
 from hlmm_dask.kernels.covariate_null import CovariateModel
 from hlmm_dask.kernels.dense import DenseModel, fit_dense
 from hlmm_dask.kernels.hlm import fit_class_sums
@@ -17,11 +19,13 @@ from hlmm_dask.kernels.hlmm_linear import (
     linear_is_good,
     needs_exact,
 )
+from hlmm_dask.kernels.left_out import FewKept, LeftOut, fit_without
 from hlmm_dask.kernels.packed import (
     Engine,
     Packed,
     PackedLayout,
     PackedPhenotype,
+    Powers,
     class_sums,
     pack_phenotype,
     unpack,
@@ -63,6 +67,9 @@ class BlockModel:
         and exactly only where that matters.
     engine : {"numba", "numpy"}
         How class sums are computed.
+    left_out : LeftOut, optional
+        Columns of G that are left out for some variants; the model of each set is made from
+        this one where it is needed, and kept while it is in use.
     """
 
     phenotype: PackedPhenotype
@@ -72,11 +79,39 @@ class BlockModel:
     random_effects: RandomEffectModel | None
     linear: LinearModel | None = None
     engine: Engine = "numba"
+    left_out: LeftOut | None = None
+    _sets: FewKept["BlockModel"] = field(default_factory=FewKept, compare=False, repr=False)
 
     @property
     def layout(self) -> PackedLayout:
         """Where the analysed samples stand in the file."""
         return self.phenotype.layout
+
+    @property
+    def from_sums(self) -> bool:
+        """Whether class sums of a variant are all that its fit needs."""
+        dense = self.dense
+        return dense.design is None and dense.X.shape[1] == dense.V.shape[1] == 1
+
+    @property
+    def with_gram(self) -> RandomEffectModel | None:
+        """Random effects with their Gram matrix, however they are fitted."""
+        return self.random_effects if self.linear is None else self.linear.base
+
+    def of_set(self, index: int) -> "BlockModel":
+        """Model of the variants of a set, without the columns that it leaves out."""
+        return self._sets.get(index, lambda: _without(self, index))
+
+    def by_set(
+        self, rows: NDArray[np.int64], first: int
+    ) -> Iterator[tuple["BlockModel", NDArray[np.int64]]]:
+        """Give the model of each set among the variants ``first + rows``, and its rows."""
+        if self.left_out is None:
+            yield self, rows
+            return
+        sets = self.left_out.sets_of(first + rows)
+        for index in np.unique(sets):
+            yield self.of_set(int(index)), rows[sets == index]
 
 
 def block_model(
@@ -138,7 +173,52 @@ def block_model(
     )
 
 
-def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
+def _without(model: BlockModel, index: int) -> BlockModel:
+    """Model with the columns alone that a set leaves in, the null model fitted to them."""
+    left_out, dense, base = model.left_out, model.dense, model.with_gram
+    assert left_out is not None
+    assert dense.design is not None
+    columns = left_out.columns(index)
+    if len(columns) == dense.design.n_random:
+        return replace(model, left_out=None, _sets=FewKept())
+    null = left_out.nulls[index] if left_out.nulls else fit_without(dense, base, columns)
+    if not null.converged:
+        raise InputError(
+            f"random effects without {left_out.names[index]}: the null model of the "
+            f"{len(columns)} columns left did not converge; choose other columns for G"
+        )
+    if not len(columns):
+        return replace(
+            model,
+            left_out=None,
+            _sets=FewKept(),
+            dense=replace(dense, design=None, alpha=null.alpha, beta=null.beta),
+            covariates=CovariateModel.build(dense.y, dense.X, dense.V, null.alpha, null.beta),
+            random_effects=None,
+            linear=None,
+        )
+    exact = linear = None
+    if base is not None:
+        alpha = float(null.alpha[0] - dense.y.mean())
+        exact = replace(base.only(columns), alpha=alpha, beta=float(null.beta[0]), h2=null.h2)
+        linear = None if model.linear is None else LinearModel.build(exact)
+    return replace(
+        model,
+        left_out=None,
+        _sets=FewKept(),
+        dense=replace(
+            dense,
+            design=dense.design.only(columns),
+            alpha=null.alpha,
+            beta=null.beta,
+            h2=null.h2,
+        ),
+        random_effects=None if model.random_effects is None else exact,
+        linear=linear,
+    )
+
+
+def fit_packed(model: BlockModel, packed: Packed, *, first: int = 0) -> FloatArray:
     """Fit every variant of a block of packed hard calls.
 
     Parameters
@@ -147,6 +227,8 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
         The null model and the phenotype.
     packed : (m, n_bytes) uint8
         Packed genotypes of all samples in the file.
+    first : int
+        The block's first variant, counted from the first of the scan.
 
     Returns
     -------
@@ -154,8 +236,11 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
         One row for each variant, columns as in ``schema.RESULT_COLUMNS``.
     """
     results = empty_results(len(packed))
-    from_sums = model.dense.design is None and model.dense.X.shape[1] == model.dense.V.shape[1] == 1
-    sums = class_sums(packed, model.phenotype, powers=4 if from_sums else 2, engine=model.engine)
+    needs_four = model.from_sums
+    if model.left_out is not None:
+        needs_four = not model.left_out.n_left.all()
+    powers: Powers = 4 if needs_four else 2
+    sums = class_sums(packed, model.phenotype, powers=powers, engine=model.engine)
     n_called = sums.counts.sum(axis=0)
     classify(
         results,
@@ -166,12 +251,20 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
         filters=model.filters,
     )
     rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
-    if not rows.size:
-        return results
-    if from_sums:
-        fit = fit_class_sums(sums.take(rows))
-        fill_estimates(results, rows, fit, count_a2=model.filters.count_a2)
-        return results
+    for part, chosen in model.by_set(rows, first):
+        if not chosen.size:
+            continue
+        if part.from_sums:
+            fit = fit_class_sums(sums.take(chosen))
+            fill_estimates(results, chosen, fit, count_a2=model.filters.count_a2)
+        else:
+            _fit_unpacked(part, packed, chosen, results)
+    return results
+
+
+def _fit_unpacked(
+    model: BlockModel, packed: Packed, rows: NDArray[np.int64], results: FloatArray
+) -> None:
     size = max(1, _UNPACKED_DOUBLES // model.layout.n_samples)
     for i in range(0, len(rows), size):
         part = rows[i : i + size]
@@ -183,10 +276,9 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
         else:
             fit = _fit_dosage(model, np.where(codes < 0, np.nan, codes.astype(np.float64)))
         fill_estimates(results, part, fit, count_a2=model.filters.count_a2)
-    return results
 
 
-def fit_dosage(model: BlockModel, dosage: NDArray[np.floating]) -> FloatArray:
+def fit_dosage(model: BlockModel, dosage: NDArray[np.floating], *, first: int = 0) -> FloatArray:
     """Fit every variant of a block of dosages.
 
     Parameters
@@ -196,6 +288,8 @@ def fit_dosage(model: BlockModel, dosage: NDArray[np.floating]) -> FloatArray:
     dosage : (m, n_file_samples) floating
         Copies of allele 1 of all samples in the file, NaN where missing. For hard calls
         :func:`fit_packed` gives the same, faster.
+    first : int
+        The block's first variant, counted from the first of the scan.
 
     Returns
     -------
@@ -218,9 +312,10 @@ def fit_dosage(model: BlockModel, dosage: NDArray[np.floating]) -> FloatArray:
         filters=model.filters,
     )
     rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
-    if rows.size:
-        fit = _fit_dosage(model, analysed[rows])
-        fill_estimates(results, rows, fit, count_a2=model.filters.count_a2)
+    for part, chosen in model.by_set(rows, first):
+        if chosen.size:
+            fit = _fit_dosage(part, analysed[chosen])
+            fill_estimates(results, chosen, fit, count_a2=model.filters.count_a2)
     return results
 
 

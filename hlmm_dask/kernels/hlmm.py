@@ -5,7 +5,7 @@ variant's three Gram matrices are there, likelihood, gradient and Hessian in (α
 l x l matrices only and never touch the samples again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,16 @@ class RandomEffectModel:
         """Number of random effects l."""
         return self.design.n_random
 
+    def only(self, columns: NDArray[np.int64]) -> "RandomEffectModel":
+        """Keep these columns of G (k,); Gram matrix and products are parts of the present ones."""
+        scale = np.sqrt(self.n_random / len(columns))
+        return replace(
+            self,
+            design=self.design.only(columns),
+            gram=self.gram[np.ix_(columns, columns)] * scale**2,
+            products=self.products[:, columns] * scale,
+        )
+
 
 def class_grams(model: RandomEffectModel, codes: Codes) -> tuple[FloatArray, FloatArray]:
     """Gram matrices of G, and its products with y and ones, by genotype class.
@@ -131,13 +141,16 @@ def _products(
     y: FloatArray, design: RandomDesign, index: NDArray[np.int64]
 ) -> tuple[FloatArray, FloatArray]:
     """Σ G_i G_iᵀ (l, l), and Σ G_i y_i and Σ G_i (2, l), over the samples ``index``."""
-    n_random = design.n_random
-    gram, sums = np.zeros((n_random, n_random)), np.zeros((2, n_random))
+    n_raw = design.raw.shape[1]
+    gram, sums = np.zeros((n_raw, n_raw)), np.zeros((2, n_raw))
     both = np.stack([y[index], np.ones(len(index))])
     for i in range(0, len(index), _GRAM_ROWS):
         rows: NDArray[Any] = np.take(design.raw, index[i : i + _GRAM_ROWS], axis=0)
         gram += rows.T @ rows
         sums += both[:, i : i + _GRAM_ROWS] @ rows.astype(np.float64, copy=False)
+    if design.columns is not None:
+        # Columns are left out of the products: to leave them out of the rows would copy these.
+        gram, sums = gram[np.ix_(design.columns, design.columns)], sums[:, design.columns]
     centre, scale = design.centre, design.scale
     cross = np.outer(centre, sums[1] - 0.5 * len(index) * centre)
     gram -= cross + cross.T

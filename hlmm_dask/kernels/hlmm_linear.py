@@ -56,7 +56,7 @@ class LinearModel:
     eigenvalues : (l,) float64
         S.
     rotation : (l, l) float64
-        Scale of the columns times the eigenvectors: rotates products with ``base.design.raw``.
+        Scale of the columns times the eigenvectors: rotates products with their raw values.
     blup : (l,) float64
         û.
     residual : (n,) float64
@@ -187,12 +187,12 @@ def _sums(
     b, n = codes.shape
     rows = b + len(lacking)
     by_class = np.zeros((4, 3, b))
-    totals, sums = np.zeros((2 * rows, design.n_random)), np.zeros(2 * rows)
+    totals, sums = np.zeros((2 * rows, design.raw.shape[1])), np.zeros(2 * rows)
     coefficients = None
     if change is not None:
         coefficients = change @ model.rotation.T
         offset = coefficients @ design.centre
-        coefficients = coefficients.astype(design.raw.dtype)
+        coefficients = design.in_raw(coefficients).astype(design.raw.dtype)
     for i in range(0, n, _CHUNK_SAMPLES):
         part = slice(i, i + _CHUNK_SAMPLES)
         code, raw = codes[:, part], design.raw[part]
@@ -221,7 +221,7 @@ def _sums(
         )
         totals += x @ raw
         sums += x.sum(axis=1, dtype=np.float64)
-    totals -= sums[:, None] * design.centre
+    totals = design.own(totals) - sums[:, None] * design.centre
     return by_class, totals @ model.rotation
 
 

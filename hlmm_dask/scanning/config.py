@@ -1,5 +1,6 @@
 """What decides the numbers of a scan, besides its input."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -30,6 +31,10 @@ class ScanConfig:
         to about 1e-3 standard errors; or exactly where that is cheap or matters.
     engine : {"numba", "numpy"}
         How class sums are computed.
+    loco : bool
+        Leave the columns of G on a variant's chromosome out of its random effects.
+    exclude_window : float, optional
+        Leave out those at most so many kilobases from it.
     """
 
     start: int = 0
@@ -40,6 +45,8 @@ class ScanConfig:
     h2: Literal["refit", "null"] = "refit"
     method: Method = "auto"
     engine: Engine = "numba"
+    loco: bool = False
+    exclude_window: float | None = None
 
     def check(self) -> None:
         """Raise an `InputError` for values that make no sense."""
@@ -55,6 +62,19 @@ class ScanConfig:
             raise InputError(f"method '{self.method}': expected auto, exact or linear")
         if self.engine not in ("numba", "numpy"):
             raise InputError(f"engine '{self.engine}': expected numba or numpy")
+        if self.loco and self.exclude_window is not None:
+            raise InputError(
+                "--loco leaves out whole chromosomes, --exclude-window parts of them; give one"
+            )
+        if self.exclude_window is not None and not 0.0 <= self.exclude_window < math.inf:
+            raise InputError(
+                f"exclude_window {self.exclude_window:g}: expected kilobases, 0 or more"
+            )
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether columns of G are left out for some variants."""
+        return self.loco or self.exclude_window is not None
 
     @property
     def filters(self) -> Filters:

@@ -156,7 +156,7 @@ def _fit_and_store(
         model = _load_model(task)
         # One thread each: workers share the cores, and the last bits depend on the number.
         with threadpool_limits(limits=1):
-            results = _fit(model, block)
+            results = _fit(model, block, task.store.block(index).start)
         marker = task.store.write_block(
             index,
             results,
@@ -177,9 +177,9 @@ def _fit_and_store(
     return out
 
 
-def _fit(model: BlockModel, block: NDArray[Any]) -> NDArray[np.float64]:
+def _fit(model: BlockModel, block: NDArray[Any], first: int) -> NDArray[np.float64]:
     if block.dtype == np.uint8:
-        return fit_packed(model, block)
+        return fit_packed(model, block, first=first)
     block = np.where(block == MISSING, np.nan, block)
     missing = np.isnan(block)
     if not np.all(missing | ((block >= 0.0) & (block <= 2.0))):
@@ -187,8 +187,8 @@ def _fit(model: BlockModel, block: NDArray[Any]) -> NDArray[np.float64]:
         raise InputError(f"a dosage of {bad:g}, expected 0 to 2, NaN or -1 where missing")
     codes = np.where(missing, MISSING, block).astype(np.int8)
     if np.array_equal(codes, np.where(missing, MISSING, block)):
-        return fit_packed(model, encode(codes))
-    return fit_dosage(model, block)
+        return fit_packed(model, encode(codes), first=first)
+    return fit_dosage(model, block, first=first)
 
 
 def _load_model(task: BlockTask) -> BlockModel:

@@ -26,6 +26,11 @@ from hlmm_dask.samples import align
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.events import Note, Observer, tell
+from hlmm_dask.scanning.left_out import (
+    read_set_nulls,
+    require_positions,
+    set_null_table,
+)
 from hlmm_dask.scanning.null import (
     Effects,
     NullModel,
@@ -67,6 +72,8 @@ class ScanJob:
     h2: Literal["refit", "null"] = "refit"
     method: Method = "auto"
     engine: Engine = "numba"
+    loco: bool = False
+    exclude_window: float | None = None
     scheduler: str | None = None
     scheduler_file: str | None = None
     workers: int | None = None
@@ -85,8 +92,7 @@ class ScanJob:
         """What decides the numbers."""
         return ScanConfig(
             self.start, self.stop, self.min_maf, self.max_missing, self.count_a2, self.h2,
-            self.method,
-            self.engine,
+            self.method, self.engine, self.loco, self.exclude_window,
         )  # fmt: skip
 
     @property
@@ -121,6 +127,12 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, Any
     job.cluster.check()
     check_h2_init(job.h2_init)
     _require_random_file(job.random_gts, job.random_gts_txt)
+    require_positions(
+        job.config,
+        random=job.random_gts is not None,
+        positions=not job.random_gts_txt,
+        fit_covariates=job.fit_covariates and bool(job.mean_covar or job.var_covar),
+    )
     _check_output(job)
     genotypes = open_plink(job.genofile)
     for note in genotypes.notes:
@@ -158,7 +170,10 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, Any
         write_tsv(store, job.output(".models.gz"), extra=extra, append=job.append)
         if job.parquet:
             write_parquet(store, job.output(".parquet"), extra=extra)
+        set_nulls = read_set_nulls(store) if job.loco else []
     _write_null(job, null)
+    if job.loco and not job.no_h2_estimate:
+        _write_text(job.output(".null_h2_loco.tsv"), set_null_table(set_nulls))
     return summary
 
 

@@ -84,6 +84,8 @@ class NullModel:
         their last bits differ from run to run.
     file_samples_sha256 : str
         SHA-256 of the IDs of all samples of the genotypes, in their order.
+    random_contig, random_position : (l,) or None
+        Chromosome (str) and position (int64) of each column of G; None where it is a table.
     """
 
     model: DenseModel
@@ -101,6 +103,8 @@ class NullModel:
     notes: tuple[str, ...]
     input_sha256: str
     file_samples_sha256: str = ""
+    random_contig: NDArray[np.object_] | None = None
+    random_position: NDArray[np.int64] | None = None
 
     @property
     def n_samples(self) -> int:
@@ -186,13 +190,14 @@ def fit_null(
         genotypes_name=source,
     )
     notes = table_notes(tables) + aligned.notes
-    design = None
+    design = contig = position = None
     if random_genotypes is not None or random_table is not None:
         random = (
             _table(random_table, missing) if random_table is not None else _plink(random_genotypes)
         )
         columns = random_effects(aligned.ids, random)
         design = RandomDesign(columns.raw, columns.centre, columns.scale)
+        contig, position = columns.contig, columns.position
         notes = (*notes, *random.notes, *columns.notes)
     fitted = fit_null_arrays(aligned, design, fit_covariates=fit_covariates, h2_init=h2_init)
     return replace(
@@ -200,6 +205,8 @@ def fit_null(
         n_file_samples=len(samples),
         notes=notes,
         file_samples_sha256=samples_digest(samples),
+        random_contig=contig,
+        random_position=position,
     )
 
 

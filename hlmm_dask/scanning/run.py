@@ -29,6 +29,7 @@ from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.events import (
     BlockDone,
     BlockFailed,
+    Note,
     Observer,
     ScanFinished,
     ScanStarted,
@@ -41,6 +42,13 @@ from hlmm_dask.scanning.graph import (
     publish_model,
     published_model,
     tasks,
+)
+from hlmm_dask.scanning.left_out import (
+    check_left_out,
+    columns_digest,
+    left_out_sets,
+    with_nulls,
+    write_set_nulls,
 )
 from hlmm_dask.scanning.null import (
     Genotypes,
@@ -162,6 +170,8 @@ def scan(
     h2: Literal["refit", "null"] = "refit",
     method: Method = "auto",
     engine: Engine = "numba",
+    loco: bool = False,
+    exclude_window: float | None = None,
     block_size: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -182,7 +192,7 @@ def scan(
         How to connect or what to start, where no client is given.
     out : path, optional
         Results store (a folder, ``.zarr``) to write. Without, results are kept in memory.
-    start, stop, min_maf, max_missing, count_a2, h2, method, engine
+    start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
         See ``ScanConfig``.
     block_size : int, optional
         Variants a block (task, chunk); chosen from the data by default.
@@ -207,7 +217,9 @@ def scan(
     ScanError
         If blocks failed; the others are kept.
     """
-    config = ScanConfig(start, stop, min_maf, max_missing, count_a2, h2, method, engine)
+    config = ScanConfig(
+        start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
+    )
     if out is not None:
         run_scan(
             genotypes, null, config, out, client=client, cluster=cluster, block_size=block_size,
@@ -254,6 +266,7 @@ def run_scan(
         raise InputError(f"block size {block_size}: expected at least 1")
     source = open_source(genotypes, config)
     _check_samples(source, null)
+    check_left_out(config, null)
     options = cluster or ClusterOptions()
     options.check()
     fingerprint = _fingerprint(source, null, config)
@@ -336,14 +349,20 @@ def _check_samples(source: Source, null: NullModel) -> None:
         )
 
 
-def _block_model(null: NullModel, config: ScanConfig) -> BlockModel:
+def _block_model(null: NullModel, config: ScanConfig, source: Source) -> BlockModel:
     model = replace(null.model, fix_h2=config.h2 == "null")
     layout = PackedLayout(null.n_file_samples, null.sample_index)
-    return block_model(model, layout, config.filters, method=config.method, engine=config.engine)
+    whole = block_model(model, layout, config.filters, method=config.method, engine=config.engine)
+    if not config.leaves_out:
+        return whole
+    whole = replace(whole, left_out=left_out_sets(source.variants(), null, config.exclude_window))
+    return with_nulls(whole) if config.loco else whole
 
 
 def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[str, Any]:
     options = config.fingerprint() | {"start": source.start, "stop": source.stop}
+    if config.leaves_out:
+        options["random_columns_sha256"] = columns_digest(null)
     return {
         "genotypes": source.identity(),
         **options,
@@ -412,7 +431,15 @@ def _run_blocks(
     # A resumed run goes on with the model of its first part, to the last bit.
     task = published_model(store) if len(pending) < store.n_blocks else None
     if task is None:
-        task = publish_model(store, _block_model(null, config))
+        model = _block_model(null, config, source)
+        if config.loco and model.left_out is not None:
+            write_set_nulls(store, model.left_out)
+            untouched = model.left_out.n_untouched(store.n_variants)
+            if untouched:
+                text = f"{untouched:,} variants are on chromosomes without a column of G"
+                tell(observers, Note(f"--loco: {text}, nothing is left out for them"))
+        task = publish_model(store, model)
+        del model  # as large as G
     if isinstance(source.genotypes, PlinkGenotypes):
         blocks = lazy_packed(source.genotypes, source.start, source.stop, store.block_size)
     else:
