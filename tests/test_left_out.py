@@ -1,6 +1,5 @@
 """Columns of G left out for the variants near them, against the models with the others alone."""
 
-import json
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +18,8 @@ from hlmm_dask.genotypes.plink import write_plink
 from hlmm_dask.kernels import left_out as kernel
 from hlmm_dask.kernels.block import BlockModel, block_model, fit_dosage, fit_packed
 from hlmm_dask.kernels.dense import DenseModel
+from hlmm_dask.kernels.hlmm import RandomEffectModel
+from hlmm_dask.kernels.hlmm_linear import LinearModel, fit_linear
 from hlmm_dask.kernels.left_out import LeftOut
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.table import Filters
@@ -148,11 +149,13 @@ def test_linear(window: float | None) -> None:
     rng = np.random.default_rng(7)
     n, n_random = 3000, 40
     counts = rng.binomial(2, rng.uniform(0.2, 0.8, (n_random, 1)), (n_random, n)).astype(np.int8)
-    y = scaled(counts) @ rng.standard_normal(n_random) * 0.6 + rng.standard_normal(n)
+    tested = np.array([3, 19, 20, 33])
+    effects = 0.6 * rng.standard_normal(n_random)
+    effects[tested] /= 3.0
+    y = scaled(counts) @ effects + rng.standard_normal(n)
     contig = np.repeat(np.array(["1", "2"], dtype=object), n_random // 2)
     position = np.tile(np.arange(n_random // 2) * 10_000, 2)
     null = replace(null_of(counts, y), random_contig=contig, random_position=position)
-    tested = np.array([3, 19, 20, 33])
     left_out = left_out_sets([variants(contig[tested], position[tested])], null, window)
     model = replace(model_of(null, "linear"), left_out=left_out)
     assert model.linear is not None
@@ -160,10 +163,22 @@ def test_linear(window: float | None) -> None:
     codes = counts[tested].copy()
     codes[1, :30] = -1
     results = fit_packed(model, encode(codes))
-    for row, code, j in zip(results, codes, tested, strict=True):
+    for row, code, j, s in zip(results, codes, tested, left_out.sets_of(np.arange(4)), strict=True):
         near = np.abs(position - position[j]) <= (np.inf if window is None else 1000 * window)
         G = scaled(counts[~((contig == contig[j]) & near)])
         assert_is_the_models(row, y, np.ones((n, 1)), code, G, 1e-3)
+        base = model.of_set(int(s)).with_gram
+        assert base is not None
+        assert base.n_random == G.shape[1]
+        alone = RandomEffectModel.build(
+            y, RandomDesign.from_matrix(G), alpha=base.alpha + y.mean(), beta=base.beta,
+            h2=base.h2, h2_min=base.h2_min,
+        )  # fmt: skip
+        linear = LinearModel.build(alone)
+        first = fit_linear(linear, code[None])
+        fit = fit_linear(linear, code[None], polish=first.change).fit
+        assert row[INDEX["add"]] == pytest.approx(fit.add[0], abs=1e-4 * fit.add_se[0])
+        assert row[INDEX["var"]] == pytest.approx(fit.var[0], abs=1e-4 * fit.var_se[0])
 
 
 def test_h2_kept_is_the_sets_own() -> None:
@@ -247,6 +262,10 @@ def test_names_of_chromosomes() -> None:
 Run = Callable[..., int]
 
 
+def sample_ids(pheno: Path) -> pd.DataFrame:
+    return pd.read_csv(pheno, sep="\t", header=None, dtype={0: str, 1: str}).iloc[:, :2]
+
+
 def two_chromosomes(folder: Path) -> tuple[Path, Path, np.ndarray, np.ndarray, pd.DataFrame]:
     rng = np.random.default_rng(11)
     m, n = 24, 260
@@ -276,7 +295,7 @@ def test_command(tmp_path: Path, run_script: Run, options: list[str]) -> None:
     X = np.ones((n, 1))
     extra: list[object] = []
     if "--fit_covariates" in options:
-        samples = pd.read_csv(pheno, sep="\t", header=None, dtype={0: str, 1: str}).iloc[:, :2]
+        samples = sample_ids(pheno)
         covariate = np.random.default_rng(3).standard_normal((n, 1))
         covar = write_values(tmp_path / "covar.txt", samples, covariate)
         extra = ["--mean_covar", covar, "--var_covar", covar]
@@ -291,7 +310,7 @@ def test_command(tmp_path: Path, run_script: Run, options: list[str]) -> None:
     for j, row in zip(range(2, 22), results.itertuples(), strict=True):
         same = (table.contig == table.contig[j]).to_numpy()
         if "--loco" not in options:
-            same &= (np.abs(table.position - table.position[j]) <= 2000).to_numpy()
+            same = same & (np.abs(table.position - table.position[j]) <= 2000).to_numpy()
         design = np.column_stack([X, counts[j] - counts[j].mean()])
         other = HLMM(y, design, design, scaled(counts[~same])).fit()
         assert f"rs{j}" == row.SNP
@@ -343,9 +362,13 @@ def test_refused(
 
 
 def test_refused_from_python(tmp_path: Path, client: Client) -> None:
-    bed, pheno, *_ = two_chromosomes(tmp_path)
+    bed, pheno, _, y, _ = two_chromosomes(tmp_path)
+    samples = sample_ids(pheno)
     with pytest.raises(InputError, match="--random_gts"):
         hlmm_dask.scan(bed, fit_null(bed, pheno), client=client, loco=True)
-    null = fit_null(bed, pheno, random_genotypes=bed, mean_covariates=pheno, fit_covariates=True)
+    covar = write_values(
+        tmp_path / "covar.txt", samples, np.random.default_rng(0).standard_normal((len(y), 1))
+    )
+    null = fit_null(bed, pheno, random_genotypes=bed, mean_covariates=covar, fit_covariates=True)
     with pytest.raises(InputError, match="give --loco"):
         hlmm_dask.scan(bed, null, client=client, exclude_window=3.0)
