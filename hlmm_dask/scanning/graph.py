@@ -18,7 +18,7 @@ import numpy as np
 from distributed import get_worker
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError, StoreError
@@ -35,6 +35,8 @@ MODEL_FILE = "null_model.pkl"
 
 _loaded: dict[str, BlockModel] = {}
 _loading = threading.Lock()
+# Looking for the libraries takes longer than fitting a small block.
+_blas = ThreadpoolController()
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,9 @@ def lazy_records(blocks: da.Array, task: BlockTask) -> da.Array:
 
 def tasks(records: da.Array, indices: list[int]) -> Iterator[tuple[int, Any]]:
     """Give (block, delayed record) for the wanted blocks."""
-    delayed = records.blocks[indices].to_delayed().ravel()
-    yield from zip(indices, delayed, strict=True)
+    # Of all blocks, so that reading and fitting fuse into one task: a selection would not.
+    delayed = records.to_delayed().ravel()
+    yield from ((index, delayed[index]) for index in indices)
 
 
 def _chunks(n_variants: int, block_size: int) -> tuple[int, ...]:
@@ -155,7 +158,7 @@ def _fit_and_store(
         began = time.perf_counter()
         model = _load_model(task)
         # One thread each: workers share the cores, and the last bits depend on the number.
-        with threadpool_limits(limits=1):
+        with _blas.limit(limits=1):
             results = _fit(model, block)
         marker = task.store.write_block(
             index,

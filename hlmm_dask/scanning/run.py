@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -437,27 +438,24 @@ def _run_blocks(
     failed: list[BlockFailed] = []
     n_variants = n_fitted = 0
     try:
-        for future in as_completed(futures, loop=client.loop):
+        completed = as_completed(futures, loop=client.loop, with_results=True, raise_errors=False)
+        for future, result in chain.from_iterable(completed.batches()):
             block = store.block(block_of[future.key])
-            size = block.stop - block.start
             if future.status == "finished":
-                record = future.result()[0, 0]
+                record = result[0, 0]
                 n_variants += record["n_variants"]
                 n_fitted += record["n_fitted"]
-                tell(
-                    observers,
-                    BlockDone(
-                        block=block.index,
-                        n_variants=record["n_variants"],
-                        n_fitted=record["n_fitted"],
-                        seconds=record["seconds"],
-                        worker=record["worker"],
-                    ),
+                done = BlockDone(
+                    block=block.index,
+                    n_variants=record["n_variants"],
+                    n_fitted=record["n_fitted"],
+                    seconds=record["seconds"],
+                    worker=record["worker"],
                 )
+                tell(observers, done)
             else:
-                failure = BlockFailed(block.index, _reason(future), size)
-                failed.append(failure)
-                tell(observers, failure)
+                failed.append(BlockFailed(block.index, _reason(future), block.stop - block.start))
+                tell(observers, failed[-1])
             # What is released is not computed again when its worker dies.
             future.release()
     except BaseException:
