@@ -181,6 +181,27 @@ def test_linear(window: float | None) -> None:
         assert row[INDEX["var"]] == pytest.approx(fit.var[0], abs=1e-4 * fit.var_se[0])
 
 
+@pytest.mark.parametrize("n_removed", [1, 8, 30])
+@pytest.mark.parametrize("factor", [1.0, 1.25, 4.0])
+def test_short_way_to_a_linear_model(n_removed: int, factor: float) -> None:
+    """Few columns left out, many, a null model near and far; also from a part of the columns."""
+    rng = np.random.default_rng(3)
+    counts = rng.binomial(2, 0.4, (60, 900)).astype(np.int8)
+    y = scaled(counts) @ rng.standard_normal(60) + rng.standard_normal(900)
+    whole = RandomEffectModel.build(
+        y, random_design(counts), alpha=0.1, beta=0.0, h2=0.5, h2_min=1e-5
+    )
+    for start in (whole, whole.only(np.arange(3, 60))):
+        columns = np.sort(rng.permutation(start.n_random)[n_removed:])
+        base = replace(start.only(columns), alpha=0.2, beta=0.1, h2=factor * 0.5)
+        short, full = LinearModel.build(start).only(base, columns), LinearModel.build(base)
+        np.testing.assert_allclose(short.leverage, full.leverage, rtol=5e-3)
+        for name in ("residual", "blup", "rotation", "eigenvalues", "Ge", "G1"):
+            np.testing.assert_allclose(
+                getattr(short, name), getattr(full, name), rtol=1e-9, atol=1e-10, err_msg=name
+            )
+
+
 def test_h2_kept_is_the_sets_own() -> None:
     counts, y = data(220)
     null = null_of(counts, y)

@@ -201,7 +201,7 @@ def _without(model: BlockModel, index: int) -> BlockModel:
     if base is not None:
         alpha = float(null.alpha[0] - dense.y.mean())
         exact = replace(base.only(columns), alpha=alpha, beta=float(null.beta[0]), h2=null.h2)
-        linear = None if model.linear is None else LinearModel.build(exact)
+        linear = None if model.linear is None else model.linear.only(exact, columns)
     return replace(
         model,
         left_out=None,
