@@ -27,6 +27,7 @@ from hlmm_dask.models.random_design import RandomDesign
 from hlmm_dask.scanning.left_out import left_out_sets, plain_contig, with_nulls
 from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.schema import INDEX, Status
+from hlmm_dask.store import ResultsStore
 
 # Columns of G, out of order: chromosome, position.
 CONTIG = np.array(["2", "1", "chr01", "2", "1", "2", "3"], dtype=object)
@@ -145,7 +146,9 @@ def test_nothing_left_is_an_hlm() -> None:
 
 
 @pytest.mark.parametrize("window", [None, 20.0])
-def test_linear(window: float | None) -> None:
+@pytest.mark.parametrize("method", ["linear", "auto"])
+def test_linear(window: float | None, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hlmm_dask.kernels.hlmm_linear.COSTLY_GRAM", 0.0)
     rng = np.random.default_rng(7)
     n, n_random = 3000, 40
     counts = rng.binomial(2, rng.uniform(0.2, 0.8, (n_random, 1)), (n_random, n)).astype(np.int8)
@@ -157,9 +160,9 @@ def test_linear(window: float | None) -> None:
     position = np.tile(np.arange(n_random // 2) * 10_000, 2)
     null = replace(null_of(counts, y), random_contig=contig, random_position=position)
     left_out = left_out_sets([variants(contig[tested], position[tested])], null, window)
-    model = replace(model_of(null, "linear"), left_out=left_out)
+    model = replace(model_of(null, method), left_out=left_out)
     assert model.linear is not None
-    assert model.random_effects is None
+    assert (model.random_effects is None) == (method == "linear")
     codes = counts[tested].copy()
     codes[1, :30] = -1
     results = fit_packed(model, encode(codes))
@@ -174,6 +177,8 @@ def test_linear(window: float | None) -> None:
             y, RandomDesign.from_matrix(G), alpha=base.alpha + y.mean(), beta=base.beta,
             h2=base.h2, h2_min=base.h2_min,
         )  # fmt: skip
+        if method == "auto":
+            continue
         linear = LinearModel.build(alone)
         first = fit_linear(linear, code[None])
         fit = fit_linear(linear, code[None], polish=first.change).fit
@@ -349,6 +354,14 @@ def test_command(tmp_path: Path, run_script: Run, options: list[str]) -> None:
             one = HLMM(y, X, X, scaled(counts[(table.contig != name).to_numpy()])).fit()
             assert h2 == pytest.approx(one.h2, rel=1e-5)
             assert h2_se == pytest.approx(one.h2_se, rel=1e-4)
+    # Of an interrupted run some blocks are there.
+    for index in (1, 3):
+        ResultsStore.open(f"{out}.zarr").discard(index)
+    before = [path.read_bytes() for path in (loco,) if path.exists()]
+    loco.unlink(missing_ok=True)
+    assert run_script("scan", *arguments, *options, *extra, "--resume") == 0
+    pd.testing.assert_frame_equal(read_models_table(Path(f"{out}.models.gz")), results)
+    assert [path.read_bytes() for path in (loco,) if path.exists()] == before
     assert run_script("scan", *arguments, *extra, "--resume") == 2
 
 
