@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 # What fits a block also when it can't be compressed: a block's length has 16 bits.
 BLOCK_BYTES = 65_280
 END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -19,11 +21,26 @@ _FIXED = 12  # bytes of a gzip header before its extra field
 _LEVEL = 1
 
 
-def compress(text: bytes | memoryview) -> bytes:
-    """Return a text as blocks, without the mark of the end; depends on the text alone."""
+def compress(text: bytes | memoryview, *, compiled: bool = False) -> bytes:
+    """Return a text as blocks, without the mark of the end.
+
+    With ``compiled``, without the interpreter's lock and at twice the rate, but other bytes.
+    """
     view = memoryview(text)
-    cuts = range(0, len(view), BLOCK_BYTES)
-    return b"".join(_block(view[cut : cut + BLOCK_BYTES]) for cut in cuts)
+    pieces = [view[cut : cut + BLOCK_BYTES] for cut in range(0, len(view), BLOCK_BYTES)]
+    if not compiled:
+        return b"".join(map(_block, pieces))
+    from hlmm_dask.kernels.deflate import pack
+
+    blocks, lengths = pack(
+        np.frombuffer(view, np.uint8),
+        block_bytes=BLOCK_BYTES,
+        header=np.frombuffer(_HEADER, np.uint8),
+    )
+    packed = zip(pieces, blocks, lengths.tolist(), strict=True)
+    return b"".join(
+        block[:length].data if length else _block(piece) for piece, block, length in packed
+    )
 
 
 def blocks(file: BinaryIO) -> Iterator[bytes]:
