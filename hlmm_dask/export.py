@@ -193,6 +193,11 @@ def read_models_table(path: str | os.PathLike[str]) -> pd.DataFrame:
             f"{path}: line 1 starts with '{headers[0] if headers else ''}', expected the header of "
             "a .models.gz table, which starts with 'SNP'"
         )
+    if bgzf.is_bgzf(path) and not bgzf.has_end(path):
+        raise InputError(
+            f"{path}: not a whole .models.gz table: the block that marks its end is missing; "
+            "write or copy it again"
+        )
     types = {name: pa.string() if name in _TEXT_HEADERS else pa.float64() for name in headers}
     try:
         with pa.OSFile(os.fspath(path)) as raw:
@@ -342,6 +347,8 @@ def check_header(path: Path, headers: list[str]) -> None:
 def _copy_table(path: Path, file: BinaryIO) -> None:
     """Copy a table to an open file in blocks, without the mark of the end."""
     start = file.tell()
+    if bgzf.is_bgzf(path) and not bgzf.has_end(path):
+        raise InputError(f"{path}: not a whole .models.gz table: its end is missing")
     with path.open("rb") as old:
         try:
             for block in bgzf.blocks(old):

@@ -39,6 +39,7 @@ from hlmm_dask.scanning.null import (
 from hlmm_dask.scanning.run import read_columns, run_scan
 from hlmm_dask.schema import DISPERSION_COLUMNS, TSV_HEADERS
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.tabix import require_pysam, write_index
 from hlmm_dask.tables import read_table
 
 
@@ -75,6 +76,7 @@ class ScanJob:
     block_size: int | None = None
     dispersion: bool = False
     parquet: bool = False
+    tabix: bool = False
     resume: bool = False
     overwrite: bool = False
     append: bool = False
@@ -122,6 +124,8 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, Any
     check_h2_init(job.h2_init)
     _require_random_file(job.random_gts, job.random_gts_txt)
     _check_output(job)
+    if job.tabix:
+        require_pysam()
     genotypes = open_plink(job.genofile)
     for note in genotypes.notes:
         tell(observers, Note(note))
@@ -156,6 +160,10 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, Any
                 extra = dispersion_columns(result)
                 summary |= {"slope of var on add": f"{result.r_av:.6g}"}
         write_tsv(store, job.output(".models.gz"), extra=extra, append=job.append)
+        if job.tabix:
+            obstacle = write_index(store, job.output(".models.gz"))
+            if obstacle is not None:
+                tell(observers, Note(obstacle))
         if job.parquet:
             write_parquet(store, job.output(".parquet"), extra=extra)
     _write_null(job, null)
@@ -212,6 +220,8 @@ def dispersion_columns(result: DispersionResult) -> dict[str, NDArray[np.float64
 def _check_output(job: ScanJob) -> None:
     check_outprefix(job.outprefix)
     table = job.output(".models.gz")
+    if job.append and job.tabix:
+        raise InputError("append and tabix: a table that grows can't be indexed; give one of them")
     if job.append and table.exists():
         check_header(table, list(TSV_HEADERS))
     if job.overwrite or (job.resume and job.output(".zarr").exists()):
