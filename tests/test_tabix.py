@@ -1,3 +1,4 @@
+import re
 import sys
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_a_region_holds_the_rows_at_its_positions(tmp_path, columns):
         (None, np.arange(N), r"variant 1 is at '1':0, expected 1 to"),
         (None, np.arange(N) - 600, r"variant 1 is at '1':-600, expected 1 to"),
         (None, np.arange(N) + 2**29 - 100, "variant 102 is at '1':536870913, expected"),
-        (["1"] * 1000 + ["2"] * 1000 + ["1"] * 1000, None, "variant 2001 goes back to chrom"),
+        (["1"] * 1000 + ["2"] * 1000 + ["1"] * 1000, np.arange(N) + 1, "variant 2001 goes back to chrom"),
         (["1"] * N, None, "variant 1501 is at '1':1, before"),
     ],
 )
@@ -90,7 +91,7 @@ def test_another_order_has_no_index_and_says_so(tmp_path, contigs, positions, me
     assert note is not None
     assert note.startswith("no index for tabix: ")
     assert "\n" not in note
-    assert pd.Series([note]).str.contains(message).all(), note
+    assert re.search(message, note)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.zarr", "t.gz"]
 
 
