@@ -125,7 +125,7 @@ def _add_model_options(parser: _Parser) -> None:
     parser.option("h2-init", type=float, default=0.05,
                   help="start of h2, as a share of the phenotype's variance")  # fmt: skip
     parser.option("phen-index", default="1", metavar="N|NAME",
-                  help="column of the phenotype file: number from 1, or name")  # fmt: skip
+                  help="column of the phenotypes: number, or name; 1,3,5-8; all")  # fmt: skip
     parser.option("missing-char", default="NA", help="missing value in the tables")
     parser.option("no-h2-estimate", action="store_true", help="don't write the h2 estimate")
 
@@ -287,8 +287,9 @@ def _watch(job: "ScanJob") -> None:
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
 
     with TerminalProgress() as progress:
-        summary = run_job(job, (progress,))
-    print_summary(summary, title=f"{job.output('.models.gz')}")
+        summaries = run_job(job, (progress,))
+    for title, summary in summaries.items():
+        print_summary(summary, title=title)
 
 
 def _common(options: argparse.Namespace) -> dict[str, Any]:

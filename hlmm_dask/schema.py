@@ -74,6 +74,15 @@ RESULT_COLUMNS: tuple[Column, ...] = (
     Column("av_neg_log10_p", "av_pval", "-log10", "-log10 p of add_t² + var_t², 2 df"),
     Column("effect_allele_frequency", "effect_allele_frequency", "1", "of the counted allele"),
     Column("h2", "h2", "phenotype²", "variance of the random effects (NaN without)"),
+    Column(
+        "add_robust_se", "add_robust_se", "phenotype per allele", "sandwich standard error of add"
+    ),
+    Column(
+        "var_robust_se",
+        "var_robust_se",
+        "log variance per allele",
+        "sandwich standard error of var",
+    ),
     Column("status", "status", "code", "0 = fitted, else why not (schema.Status)"),
 )
 
@@ -95,4 +104,5 @@ TSV_HEADERS: tuple[str, ...] = (
     "add", "add_se", "add_t", "add_pval",
     "var", "var_se", "var_t", "var_pval", "av_pval",
     "chrom", "pos", "effect_allele", "other_allele", "effect_allele_frequency", "h2", "status",
+    "add_robust_se", "var_robust_se",
 )  # fmt: skip

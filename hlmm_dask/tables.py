@@ -47,6 +47,32 @@ class Table:
     line_numbers: NDArray[np.int64]
     notes: tuple[str, ...] = ()
 
+    def select(self, text: str) -> list[str]:
+        """Choose columns: a name, ``all``, or names and 1-based numbers as in ``1,3,5-8``.
+
+        Returns
+        -------
+        list of str
+            Names of the columns, each once, in the order given.
+
+        Raises
+        ------
+        InputError
+            If there is no such column.
+        """
+        if text in self.names:
+            return [text]
+        if text == "all":
+            return list(self.names)
+        chosen: list[str] = []
+        for item in text.split(","):
+            first, dash, last = item.partition("-")
+            if item not in self.names and dash and first.isdecimal() and last.isdecimal():
+                chosen += [self.column(i)[0] for i in range(int(first), int(last) + 1)]
+            else:
+                chosen.append(self.column(item.strip())[0])
+        return list(dict.fromkeys(chosen))
+
     def column(self, selector: str | int) -> tuple[str, NDArray[np.float64]]:
         """Choose a column.
 

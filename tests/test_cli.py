@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,7 +35,8 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 Run = Callable[..., int]
 HEADER = (
     "SNP n frequency likelihood add add_se add_t add_pval var var_se var_t var_pval av_pval "
-    "chrom pos effect_allele other_allele effect_allele_frequency h2 status"
+    "chrom pos effect_allele other_allele effect_allele_frequency h2 status "
+    "add_robust_se var_robust_se"
 )
 
 
@@ -185,7 +187,10 @@ def test_dispersion(tmp_path: Path, run_script: Run, capsys: pytest.CaptureFixtu
 
 
 def test_index_of_the_table(
-    study: Study, run_script: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    study: Study,
+    run_script: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "pysam", None)
@@ -609,3 +614,29 @@ def test_program_without_a_home(study: Study) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert 40 < int(done.stdout) < 60
+
+
+def test_several_phenotypes_in_one_pass(study: Study, run_script: Callable[..., int]) -> None:
+    rng = np.random.default_rng(3)
+    values = np.stack([study.y, study.y**2, rng.standard_normal(len(study.y))], axis=1)
+    values[rng.random(values.shape) < 0.1] = np.nan  # each its own
+    write_values(study.pheno, study.samples, values)
+    common = (study.bed, study.pheno)
+    assert run_script("scan", *common, study.out("all"), "--phen_index", "1,3", "--dispersion") == 0
+    for i in (1, 3):
+        assert run_script("scan", *common, study.out(f"solo{i}"), "--phen_index", i) == 0
+        together = read_models_table(study.out(f"all.{i}.models.gz"))
+        alone = read_models_table(study.out(f"solo{i}.models.gz"))
+        pd.testing.assert_frame_equal(together[alone.columns], alone, rtol=1e-10)
+        for suffix in (".null_mean_effects.txt", ".zarr"):
+            assert study.out(f"all.{i}{suffix}").exists()
+    assert not study.out("all.models.gz").exists()
+    # One store is lost, the other kept: what is missing is fitted again, in one pass.
+    shutil.rmtree(study.out("all.3.zarr"))
+    study.out("all.3.models.gz").unlink()
+    before = study.out("all.1.zarr/.run/blocks/0000000.json").stat().st_mtime_ns
+    assert run_script("scan", *common, study.out("all"), "--phen_index", "1,3", "--resume") == 0
+    assert study.out("all.1.zarr/.run/blocks/0000000.json").stat().st_mtime_ns == before
+    pd.testing.assert_frame_equal(
+        read_models_table(study.out("all.3.models.gz")), alone, rtol=1e-10
+    )

@@ -22,6 +22,7 @@ Codes = NDArray[np.int8]
 FloatArray = NDArray[np.float64]
 ALL = Filters(min_maf=0.0, max_missing=100.0)
 ESTIMATES = RESULT_NAMES[RESULT_NAMES.index("loglik") : RESULT_NAMES.index("av_neg_log10_p") + 1]
+ROBUST = ("add_robust_se", "var_robust_se")
 N = 200
 
 
@@ -78,6 +79,11 @@ def test_dosages_of_calls_give_the_same_as_packed_calls(kind: str) -> None:
     packed, dosage = both_ways(model_for(kind), random_codes())
     assert packed.shape == (8, N_COLUMNS)
     assert set(statuses(packed)) == {Status.OK}
+    robust = [INDEX[name] for name in ROBUST]
+    # They come from class sums, that is from packed calls.
+    assert np.isnan(dosage[:, robust]).all()
+    assert np.isfinite(packed[:, robust]).all() == (kind == "plain")
+    dosage[:, robust] = packed[:, robust]
     np.testing.assert_allclose(dosage, packed, rtol=1e-6, atol=1e-7)
 
 

@@ -1,5 +1,7 @@
 """HLM from class sums against the model of one variant."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,11 +16,12 @@ from hlmm_dask.schema import Status
 Codes = NDArray[np.int8]
 FloatArray = NDArray[np.float64]
 ESTIMATES = ("add", "add_se", "var", "var_se", "loglik")
+ROBUST = ("add_robust_se", "var_robust_se")
 
 
 def fit_codes(codes: Codes, y: FloatArray) -> VariantFit:
     layout = PackedLayout(len(y), np.arange(len(y)))
-    return fit_class_sums(class_sums(encode(codes), pack_phenotype(layout, y)))
+    return fit_class_sums(class_sums(encode(codes), pack_phenotype(layout, y), powers=4))
 
 
 def one_by_one(codes: Codes, y: FloatArray) -> VariantFit:
@@ -141,6 +144,11 @@ def test_unit_of_y_makes_no_difference(factor: float) -> None:
     fit, scaled = fit_codes(codes, y), fit_codes(codes, y * factor)
     np.testing.assert_allclose(scaled.add / scaled.add_se, fit.add / fit.add_se, atol=1e-8)
     np.testing.assert_allclose(scaled.var, fit.var, atol=1e-9)
+    assert fit.add_robust_se is not None
+    assert scaled.add_robust_se is not None
+    assert scaled.var_robust_se is not None
+    np.testing.assert_allclose(scaled.add_robust_se / factor, fit.add_robust_se, rtol=1e-8)
+    np.testing.assert_allclose(scaled.var_robust_se, fit.var_robust_se, rtol=1e-8)
     np.testing.assert_allclose(scaled.loglik, fit.loglik - 200 * np.log(factor), rtol=1e-10)
 
 
@@ -152,7 +160,7 @@ def test_other_allele_changes_the_signs_only() -> None:
     fit, other = fit_codes(codes, y), fit_codes(np.where(codes < 0, codes, 2 - codes), y)
     np.testing.assert_allclose(other.add, -fit.add, atol=1e-10)
     np.testing.assert_allclose(other.var, -fit.var, atol=1e-10)
-    for name in ("add_se", "var_se", "loglik"):
+    for name in ("add_se", "var_se", "loglik", "add_robust_se", "var_robust_se"):
         np.testing.assert_allclose(getattr(other, name), getattr(fit, name), rtol=1e-10)
 
 
@@ -164,7 +172,7 @@ def test_duplicates_and_company_make_no_difference() -> None:
     twice = fit_codes(np.concatenate([codes, codes]), y)
     for j in range(5):
         alone = fit_codes(codes[j : j + 1], y)
-        for name in (*ESTIMATES, "status"):
+        for name in (*ESTIMATES, *ROBUST, "status"):
             both = getattr(twice, name)[[j, j + 5]]
             np.testing.assert_array_equal(both, getattr(alone, name)[0])
 
@@ -176,3 +184,105 @@ def test_value_near_zero_does_not_stop_the_search() -> None:
     y = (y - y.mean()) / y.std() * np.exp(-0.5)
     codes = rng.binomial(2, 0.3, (300, 4000)).astype(np.int8)
     assert (fit_codes(codes, y).status == Status.OK).all()
+
+
+# -- sandwich standard errors -----------------------------------------------------------------
+
+
+def sandwich(codes: Codes, y: FloatArray) -> FloatArray:
+    """Robust standard errors of add and var, (m, 2), from the scores of all samples."""
+    out = []
+    for code in codes:
+        called = code >= 0
+        design = np.column_stack([np.ones(called.sum()), code[called] - code[called].mean()])
+        model = HLM(y[called], design, design)
+        fit = model.fit()
+        residual = model.y - design @ fit.alpha
+        weight = np.exp(-design @ fit.beta)
+        of_alpha = design * (weight * residual)[:, None]
+        of_beta = design * (0.5 * (weight * residual**2 - 1.0))[:, None]
+        score = np.column_stack([of_alpha, of_beta])
+        # The model's Hessian is that of -2ℓ.
+        influence = np.linalg.solve(0.5 * model.hessian(fit.alpha, fit.beta), score.T)
+        out.append(np.sqrt(np.sum(influence**2, axis=1))[[1, 3]])
+    return np.array(out)
+
+
+def robust(fit: VariantFit) -> FloatArray:
+    assert fit.add_robust_se is not None
+    assert fit.var_robust_se is not None
+    return np.column_stack([fit.add_robust_se, fit.var_robust_se])
+
+
+def normal(rng: np.random.Generator, n: int) -> FloatArray:
+    return rng.standard_normal(n)
+
+
+def gamma(rng: np.random.Generator, n: int) -> FloatArray:
+    return rng.gamma(2.0, size=n) - 2.0
+
+
+def heavy(rng: np.random.Generator, n: int) -> FloatArray:
+    return rng.standard_t(2.5, n)
+
+
+@pytest.mark.parametrize("draw", [normal, gamma, heavy])
+@pytest.mark.parametrize("effect", [0.0, 0.7])
+def test_robust_se_is_the_sandwich_of_the_samples(
+    draw: Callable[[np.random.Generator, int], FloatArray], effect: float
+) -> None:
+    rng = np.random.default_rng(20)
+    codes = rng.binomial(2, rng.uniform(0.02, 0.9, (15, 1)), (15, 501)).astype(np.int8)
+    codes[::2][rng.random((8, 501)) < 0.1] = -1
+    for row in codes:
+        y = effect * row + np.exp(0.5 * effect * row) * draw(rng, 501) + 0.3
+        np.testing.assert_allclose(robust(fit_codes(row[None], y)), sandwich(row[None], y), 1e-9)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("code", [1, 2])
+def test_robust_se_of_rare_variants(code: int, flip: bool) -> None:
+    rng = np.random.default_rng(21)
+    y = gamma(rng, 400)
+    codes = np.stack([carriers(rng, 400, count, code) for count in (2, 3, 5, 20)])
+    codes[3, 0] = 3 - code  # three classes, one of them with one sample
+    if flip:
+        codes = 2 - codes
+    np.testing.assert_allclose(robust(fit_codes(codes, y)), sandwich(codes, y), 1e-8)
+
+
+def test_samples_without_a_call_are_as_if_absent() -> None:
+    rng = np.random.default_rng(22)
+    y = gamma(rng, 300)
+    codes = rng.binomial(2, 0.3, (1, 300)).astype(np.int8)
+    codes[0, rng.random(300) < 0.2] = -1
+    called = codes[0] >= 0
+    alone = fit_codes(codes[:, called], y[called])
+    np.testing.assert_allclose(robust(fit_codes(codes, y)), robust(alone), rtol=1e-11)
+
+
+def test_two_powers_give_no_robust_se() -> None:
+    rng = np.random.default_rng(23)
+    codes = rng.binomial(2, 0.3, (3, 100)).astype(np.int8)
+    phenotype = pack_phenotype(PackedLayout(100, np.arange(100)), normal(rng, 100))
+    fit = fit_class_sums(class_sums(encode(codes), phenotype))
+    assert fit.add_robust_se is None
+    assert fit.var_robust_se is None
+
+
+def test_robust_tests_hold_their_level_where_the_classical_one_is_inflated() -> None:
+    """Gamma residuals, kurtosis 6: the classical statistic is inflated (6 - 1)/2 times."""
+    rng = np.random.default_rng(24)
+    add, var, classical = [], [], []
+    for _ in range(10):
+        y = gamma(rng, 3000)
+        codes = rng.binomial(2, 0.3, (150, 3000)).astype(np.int8)
+        fit = fit_codes(codes, y)
+        se = robust(fit)
+        add.append((fit.add / se[:, 0]) ** 2)
+        var.append((fit.var / se[:, 1]) ** 2)
+        classical.append((fit.var / fit.var_se) ** 2)
+    # Of 1,500 draws the mean of a chi-square is within 0.11 (three standard errors).
+    assert 0.85 < np.mean(add) < 1.15
+    assert 0.85 < np.mean(var) < 1.2
+    assert 2.1 < np.mean(classical) < 3.1

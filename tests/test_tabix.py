@@ -79,7 +79,11 @@ def test_a_region_holds_the_rows_at_its_positions(tmp_path, columns):
         (None, np.arange(N), r"variant 1 is at '1':0, expected 1 to"),
         (None, np.arange(N) - 600, r"variant 1 is at '1':-600, expected 1 to"),
         (None, np.arange(N) + 2**29 - 100, "variant 102 is at '1':536870913, expected"),
-        (["1"] * 1000 + ["2"] * 1000 + ["1"] * 1000, np.arange(N) + 1, "variant 2001 goes back to chrom"),
+        (
+            ["1"] * 1000 + ["2"] * 1000 + ["1"] * 1000,
+            np.arange(N) + 1,
+            "variant 2001 goes back to chrom",
+        ),
         (["1"] * N, None, "variant 1501 is at '1':1, before"),
     ],
 )

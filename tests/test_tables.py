@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -186,3 +188,29 @@ def test_reference_tables(reference):
     assert table.values[0, 0] == 0.224991591484104
     assert set(read_table(reference / "mouse" / "sex.txt").values[:, 0]) == {1.0, 2.0}
     assert np.isnan(read_table(reference / "gamma" / "pheno.txt").values).sum() == 50
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1", ["height"]),
+        ("weight", ["weight"]),
+        ("all", ["height", "weight", "age", "x-y"]),
+        ("3,1", ["age", "height"]),
+        ("1-3", ["height", "weight", "age"]),
+        ("weight,2-3", ["weight", "age"]),
+        ("x-y,1", ["x-y", "height"]),
+    ],
+)
+def test_select(tmp_path: Path, text: str, expected: list[str]) -> None:
+    path = tmp_path / "p.txt"
+    path.write_text("FID IID height weight age x-y\na b 1 2 3 4\nc d 2 3 4 5\n")
+    assert read_table(path).select(text) == expected
+
+
+@pytest.mark.parametrize("text", ["5", "1-9", "0", "tall", "1,,2", ""])
+def test_select_what_is_not_there(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "p.txt"
+    path.write_text("FID IID height weight age x-y\na b 1 2 3 4\nc d 2 3 4 5\n")
+    with pytest.raises(InputError, match="expected one of"):
+        read_table(path).select(text)

@@ -6,9 +6,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.kernels.covariate_null import CovariateModel
 from hlmm_dask.kernels.dense import DenseModel, fit_dense
 from hlmm_dask.kernels.hlm import fit_class_sums
-from hlmm_dask.kernels.hlm_covariates import CovariateModel, fit_with_covariates
+from hlmm_dask.kernels.hlm_covariates import fit_with_covariates
 from hlmm_dask.kernels.hlmm import Codes, RandomEffectModel, fit_random_effects
 from hlmm_dask.kernels.hlmm_linear import (
     LinearModel,
@@ -106,7 +107,7 @@ def block_model(
     covariates = random_effects = None
     if dense.design is None:
         # Also serves dosages that are not hard calls.
-        covariates = CovariateModel(dense.y, dense.X, dense.V, dense.alpha, dense.beta)
+        covariates = CovariateModel.build(dense.y, dense.X, dense.V, dense.alpha, dense.beta)
     elif intercept_only:
         random_effects = RandomEffectModel.build(
             dense.y,
@@ -153,7 +154,8 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
         One row for each variant, columns as in ``schema.RESULT_COLUMNS``.
     """
     results = empty_results(len(packed))
-    sums = class_sums(packed, model.phenotype, engine=model.engine)
+    from_sums = model.dense.design is None and model.dense.X.shape[1] == model.dense.V.shape[1] == 1
+    sums = class_sums(packed, model.phenotype, powers=4 if from_sums else 2, engine=model.engine)
     n_called = sums.counts.sum(axis=0)
     classify(
         results,
@@ -166,7 +168,7 @@ def fit_packed(model: BlockModel, packed: Packed) -> FloatArray:
     rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
     if not rows.size:
         return results
-    if model.dense.design is None and model.dense.X.shape[1] == model.dense.V.shape[1] == 1:
+    if from_sums:
         fit = fit_class_sums(sums.take(rows))
         fill_estimates(results, rows, fit, count_a2=model.filters.count_a2)
         return results
@@ -235,5 +237,5 @@ def _fit_linear(linear: LinearModel, exact: RandomEffectModel | None, codes: Cod
 
 def _fit_dosage(model: BlockModel, dosage: FloatArray) -> VariantFit:
     if model.covariates is not None:
-        return fit_with_covariates(model.covariates, dosage)
+        return fit_with_covariates(model.covariates, dosage, engine=model.engine)
     return fit_dense(model.dense, dosage)

@@ -4,13 +4,12 @@ zlib has the same strategy, but takes the interpreter's lock three times a block
 threads waiting for each other; here a whole batch is packed without it, at twice the rate.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.kernels.packed import _compiled as _nogil
+from hlmm_dask.kernels.compiled import compiled
 
 MAX_BLOCK = 65_536  # bytes of a packed block, at most
 _END_OF_BLOCK = 256
@@ -66,11 +65,7 @@ def _crc_tables() -> Ints:
 _CRC = _crc_tables()
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return _nogil()(function)
-
-
-@_compiled
+@compiled()
 def _crc32(text: Any, tables: Any) -> Any:
     crc = 0xFFFFFFFF
     whole = len(text) // 8 * 8
@@ -96,7 +91,7 @@ def _crc32(text: Any, tables: Any) -> Any:
     return crc ^ 0xFFFFFFFF
 
 
-@_compiled
+@compiled()
 def _code_lengths(counts: Any, lengths: Any) -> None:
     """Fill in the Huffman code length of each symbol, at most 15; counts are used up."""
     symbols = np.empty(_N_SYMBOLS, np.int64)
@@ -141,7 +136,7 @@ def _code_lengths(counts: Any, lengths: Any) -> None:
         lengths[symbols[i]] = depths[i]
 
 
-@_compiled
+@compiled()
 def _codes(lengths: Any, codes: Any) -> None:
     """Fill in the canonical codes, lowest bit first."""
     code = 0
@@ -156,7 +151,7 @@ def _codes(lengths: Any, codes: Any) -> None:
         code <<= 1
 
 
-@_compiled
+@compiled()
 def _deflate(text: Any, words: Any) -> Any:
     """Write one deflate block of literals in 32-bit words; return its length in bytes."""
     counts = np.zeros(_N_SYMBOLS, np.int64)
@@ -200,7 +195,7 @@ def _deflate(text: Any, words: Any) -> Any:
     return 4 * at + (n_bits + 7) // 8
 
 
-@_compiled
+@compiled()
 def _is_sparse(text: Any) -> Any:
     """Whether an eighth of the text is NaN."""
     found = 0
@@ -209,7 +204,7 @@ def _is_sparse(text: Any) -> Any:
     return found * 24 > len(text)
 
 
-@_compiled
+@compiled()
 def _pack(text: Any, block_bytes: Any, blocks: Any, lengths: Any, header: Any, tables: Any) -> None:
     words = np.empty(MAX_BLOCK // 4 + 2, np.uint32)
     body = words.view(np.uint8)

@@ -1,8 +1,9 @@
-"""HLM with an intercept and the variant in mean and log variance, from nine sums a variant.
+"""HLM with an intercept and the variant in mean and log variance, from class sums.
 
 A hard-called genotype takes three values, so everything in the likelihood is a sum over three
 classes. Given β1, both α and β0 have closed forms; what is left is one number a variant, found
-for a whole block at once by Newton's method.
+for a whole block at once by Newton's method. Nine sums a variant are enough for the estimates;
+six more, Σy³ and Σy⁴ by class, give standard errors that don't assume normal residuals.
 """
 
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class _Profile:
     gradient: FloatArray
     hessian: FloatArray
     information: FloatArray  # 1 / Var(α1)
+    weight: FloatArray  # e^-η by class, (3, b)
+    away: FloatArray  # class mean of y less μ, (3, b)
 
 
 def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
@@ -44,7 +47,8 @@ def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
     Parameters
     ----------
     sums : ClassSums
-        Sums of variants with at least two classes.
+        Sums of variants with at least two classes; with cubes and fourths the fit has robust
+        standard errors, without them it has none.
     tolerance : float
         Distance to the maximum, in standard errors, at which to stop.
 
@@ -91,6 +95,8 @@ def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
             gradient=-m1,
             hessian=m2 - m1 * m1 / n[rows] - 2.0 * curvature**2 * level * w0 / det,
             information=det / (w0 * level),
+            weight=v / level,
+            away=away,
         )
 
     def evaluate(
@@ -116,6 +122,14 @@ def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
         beta1 = result.x[:, 0]
         at = profile(beta1, everything)
         loglik = -0.5 * (at.deviance + n * LOG_2PI)
+        robust: dict[str, FloatArray] = {}
+        if sums.cubes is not None and sums.fourths is not None:
+            third_k, fourth_k = _within_class_moments(
+                sums, mean_k=np.where(n_k > 0, mean_k + centre, 0.0), within_k=within_k
+            )
+            robust["add_robust_se"], robust["var_robust_se"] = _robust_se(
+                at, x=x, n_k=n_k, within_k=within_k, third_k=third_k, fourth_k=fourth_k
+            )
         return VariantFit(
             add=at.slope,
             add_se=1.0 / np.sqrt(at.information),
@@ -123,4 +137,73 @@ def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
             var_se=np.sqrt(2.0 / x_square),
             loglik=loglik,
             status=convergence_status(result.convergence, beta1, span),
+            **robust,
         )
+
+
+def _within_class_moments(
+    sums: ClassSums, *, mean_k: FloatArray, within_k: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Sum third and fourth powers of y about the class means ``mean_k``; (3, m) each."""
+    assert sums.cubes is not None
+    assert sums.fourths is not None
+    n, q, c, f, a = sums.counts, sums.squares, sums.cubes, sums.fourths, mean_k
+    square = a * a
+    third = c - a * (3.0 * q - 2.0 * n * square)
+    fourth = f - a * (4.0 * c - a * (6.0 * q - 3.0 * n * square))
+    # A class that comes by difference has the rounding errors of the total; what no sample can
+    # have is taken off (Cauchy-Schwarz).
+    fourth = np.maximum(fourth, within_k * within_k / np.maximum(n, 1.0))
+    limit = np.sqrt(within_k * fourth)
+    empty = within_k == 0.0
+    return np.where(empty, 0.0, np.clip(third, -limit, limit)), np.where(empty, 0.0, fourth)
+
+
+def _robust_se(
+    at: _Profile,
+    *,
+    x: FloatArray,
+    n_k: FloatArray,
+    within_k: FloatArray,
+    third_k: FloatArray,
+    fourth_k: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Sandwich standard errors of α1 and β1 at the maximum, (m,) each.
+
+    The covariance is H⁻¹ M H⁻¹, H the observed information of (α0, α1, β0, β1) and
+    M = Σ s_i s_iᵀ; with z = (1, x), r = y - μ and w = e^-η a sample's score is
+
+        s = (w r z, ½ (w r² - 1) z).
+
+    Let h = x - Σ n_k w_k x_k / Σ n_k w_k. At the maximum Σ w r z = 0 and Σ (w r² - 1) z = 0,
+    so all of H that couples α with β is c = Σ w r x², β0 is by itself, and with
+
+        a = Σ n_k w_k h_k²,   b = ½ Σ w r² x²,   d = a b - c²
+
+    the rows of H⁻¹ s for α1 and β1 are
+
+        (b w r h - ½ c (w r² - 1) x) / d     and     (½ a (w r² - 1) x - c w r h) / d.
+
+    The sum of their squares over the samples of a class needs Σ r .. Σ r⁴ only, which follow
+    from the moments about the class mean and its distance to μ.
+    """
+    w, away = at.weight, at.away
+    step = away * away
+    r1 = n_k * away
+    r2 = within_k + r1 * away
+    r3 = third_k + away * (3.0 * within_k + n_k * step)
+    r4 = fourth_k + away * (4.0 * third_k + away * (6.0 * within_k + n_k * step))
+    wn, wr1, wr2 = w * n_k, w * r1, w * r2
+    h = x - (wn * x).sum(axis=0) / wn.sum(axis=0)
+    square = x * x
+    a = (wn * h * h).sum(axis=0)
+    b = 0.5 * (wr2 * square).sum(axis=0)
+    c = (wr1 * square).sum(axis=0)
+    d = a * b - c * c
+    # Outer products of the two scores, w r h and ½ (w r² - 1) x.
+    mean = (w * wr2 * h * h).sum(axis=0)
+    both = 0.5 * ((w * w * r3 - wr1) * h * x).sum(axis=0)
+    spread = 0.25 * ((w * w * r4 - 2.0 * wr2 + n_k) * square).sum(axis=0)
+    add = b * b * mean - 2.0 * b * c * both + c * c * spread
+    var = c * c * mean - 2.0 * a * c * both + a * a * spread
+    return np.sqrt(np.maximum(add, 0.0)) / d, np.sqrt(np.maximum(var, 0.0)) / d

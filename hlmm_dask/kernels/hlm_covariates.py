@@ -5,11 +5,12 @@ sums over samples of weights times products of columns are matrix products for a
 variants at once, done in chunks of samples that stay in the cache.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.kernels.covariate_chord import ChordBatch
+from hlmm_dask.kernels.covariate_loops import Engine
+from hlmm_dask.kernels.covariate_null import CovariateModel
 from hlmm_dask.kernels.table import VariantFit, convergence_status
 from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
@@ -17,68 +18,33 @@ from hlmm_dask.models.newton import minimise, solve_positive_definite
 from hlmm_dask.schema import Status
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 _CHUNK_SAMPLES = 2048
-_BATCH_VARIANTS = 32
+_BATCH_VARIANTS = 64
+# Doubles of a batch's centred dosages.
+_BATCH_DOUBLES = 4_000_000
 # A variant whose residual on the covariates has less than this share of its sum of squares
 # is a linear combination of them.
 _COLLINEAR = 1e-9
 
 
-@dataclass(frozen=True)
-class CovariateModel:
-    """What all variants share.
+class _Batch:
+    """-2ℓ with its Hessian for a batch of variants, evaluated chunk by chunk.
 
-    Attributes
-    ----------
-    y : (n,) float64
-        Phenotype.
-    X, V : (n, c), (n, v) float64
-        Designs of mean and log variance, the intercept among them.
-    alpha, beta : (c,), (v,) float64
-        Null model, from which each variant's fit starts.
+    ``g`` (b, n) are centred dosages, 0 where missing; ``mask`` (b, n), absent if no call is
+    missing, says where there is one.
     """
 
-    y: FloatArray
-    X: FloatArray
-    V: FloatArray
-    alpha: FloatArray
-    beta: FloatArray
-
-
-class _Batch:
-    """Sums over samples for a batch of variants, evaluated chunk by chunk."""
-
-    def __init__(self, model: CovariateModel, dosage: FloatArray) -> None:
-        self.model = model
-        # Effects on the mean are searched from the null's: no digits of y's mean are lost.
-        self.residual = model.y - model.X @ model.alpha
-        called = ~np.isnan(dosage)
-        self.n_called = called.sum(axis=1).astype(np.float64)
-        self.mask = None if called.all() else called.astype(np.float64)
-        mean = np.where(called, dosage, 0.0).sum(axis=1) / self.n_called
-        self.g = np.where(called, dosage - mean[:, None], 0.0)
-        c, v = model.X.shape[1], model.V.shape[1]
-        self.c, self.v = c, v
-        self.xx = np.tril_indices(c)
-        self.vv = np.tril_indices(v)
+    def __init__(self, model: CovariateModel, g: FloatArray, mask: BoolArray | None) -> None:
+        self.model, self.g, self.mask = model, g, mask
+        self.c, self.v = model.X.shape[1], model.V.shape[1]
+        self.xx = np.tril_indices(self.c)
+        self.vv = np.tril_indices(self.v)
 
     def chunks(self) -> list[slice]:
         n = len(self.model.y)
         return [slice(i, min(i + _CHUNK_SAMPLES, n)) for i in range(0, n, _CHUNK_SAMPLES)]
-
-    def gram(self, design: FloatArray) -> FloatArray:
-        """Σ over called samples of products of ``design``'s columns and g, (b, k+1, k+1)."""
-        b, k = len(self.g), design.shape[1]
-        pairs = np.tril_indices(k)
-        out = np.zeros((b, k + 1, k + 1))
-        for part in self.chunks():
-            d, g = design[part], self.g[:, part]
-            mask = np.ones_like(g) if self.mask is None else self.mask[:, part]
-            out[:, pairs[0], pairs[1]] += mask @ (d[:, pairs[0]] * d[:, pairs[1]])
-            out[:, k, :k] += g @ d
-            out[:, k, k] += np.einsum("bs,bs->b", g, g)
-        return _symmetric(out)
 
     def evaluate(
         self, theta: FloatArray, rows: NDArray[np.int64]
@@ -97,7 +63,7 @@ class _Batch:
         hbb = hessian[:, a_end:, a_end:]
         hba = hessian[:, a_end:, :a_end]
         for part in self.chunks():
-            X, V, y = model.X[part], model.V[part], self.residual[part]
+            X, V, y = model.X[part], model.V[part], model.residual[part]
             g = self.g[rows, part]
             mask = None if self.mask is None else self.mask[rows, part]
             eta = beta @ V.T + beta_g * g
@@ -108,7 +74,7 @@ class _Batch:
                 eta *= mask
             wr = w * r
             z = wr * r
-            excess = (1.0 if mask is None else mask) - z
+            excess = (1.0 if mask is None else mask.astype(np.float64)) - z
             value += eta.sum(axis=1) + z.sum(axis=1)
             wg, wrg, zg = w * g, wr * g, z * g
             gradient[:, :c] -= 2.0 * (wr @ X)
@@ -132,7 +98,11 @@ class _Batch:
 
 
 def fit_with_covariates(
-    model: CovariateModel, dosage: FloatArray, *, tolerance: float = 1e-7
+    model: CovariateModel,
+    dosage: FloatArray,
+    *,
+    tolerance: float = 1e-7,
+    engine: Engine = "numba",
 ) -> VariantFit:
     """Fit every variant of a block with the covariates in mean and log variance.
 
@@ -144,6 +114,8 @@ def fit_with_covariates(
         Copies of allele 1 (any dosage), NaN where missing.
     tolerance : float
         Distance to the maximum, in standard errors, at which to stop.
+    engine : {"numba", "numpy"}
+        How the elementwise passes of the fast path are made.
 
     Returns
     -------
@@ -152,10 +124,9 @@ def fit_with_covariates(
         linear combination of the covariates.
     """
     m = len(dosage)
-    parts = [
-        _fit_batch(model, dosage[i : i + _BATCH_VARIANTS], tolerance)
-        for i in range(0, m, _BATCH_VARIANTS)
-    ]
+    size = max(1, min(_BATCH_VARIANTS, _BATCH_DOUBLES // dosage.shape[1]))
+    n_parts = max(1, -(-m // size))
+    parts = [_fit_batch(model, part, tolerance, engine) for part in np.array_split(dosage, n_parts)]
     joined = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("add", "add_se", "var", "var_se", "loglik", "status")
@@ -163,32 +134,75 @@ def fit_with_covariates(
     return VariantFit(**joined)
 
 
-def _fit_batch(model: CovariateModel, dosage: FloatArray, tolerance: float) -> VariantFit:
-    batch = _Batch(model, dosage)
-    c, v, b = batch.c, batch.v, len(dosage)
-    grams = [batch.gram(model.X), batch.gram(model.V)]
-    collinear = (_residual_share(grams[0]) < _COLLINEAR) | (_residual_share(grams[1]) < _COLLINEAR)
-    start = np.zeros((b, c + v + 2))
-    start[:, c + 1 : c + 1 + v] = model.beta
-    rows = np.flatnonzero(~collinear)
-    out = {name: np.full(b, np.nan) for name in ("add", "add_se", "var", "var_se", "loglik")}
+def _fit_batch(
+    model: CovariateModel, dosage: FloatArray, tolerance: float, engine: Engine
+) -> VariantFit:
+    g, mask, n_called = _centred(dosage)
+    chord = ChordBatch(model, g, mask, engine=engine)
+    collinear = (_residual_share(chord.gram_x) < _COLLINEAR) | (
+        _residual_share(chord.gram_v) < _COLLINEAR
+    )
+    b = len(g)
+    add, var, add_se, value = (np.full(b, np.nan) for _ in range(4))
     status = np.full(b, int(Status.COLLINEAR), dtype=np.int64)
+    rows = np.flatnonzero(~collinear)
     if rows.size:
-        span = np.ptp(batch.g[rows], axis=1)
-        result = minimise(
-            lambda x, index: batch.evaluate(x, rows[index]),
-            start[rows],
-            first_length=lambda step, index: longest_length(step[:, -1] * span[index]),
-            tolerance=tolerance,
-        )
-        information = 0.5 * result.hessian[:, : c + 1, : c + 1]
-        out["add"][rows] = result.x[:, c]
-        out["var"][rows] = result.x[:, -1]
-        out["add_se"][rows] = _last_standard_error(information)
-        out["var_se"][rows] = np.sqrt(2.0) * _last_standard_error(grams[1][rows])
-        out["loglik"][rows] = -0.5 * (result.value + batch.n_called[rows] * LOG_2PI)
-        status[rows] = convergence_status(result.convergence, result.x[:, -1], span)
-    return VariantFit(status=status, **out)
+        fast = chord.fit(rows, tolerance=tolerance)
+        add[rows], var[rows], value[rows] = fast.add, fast.var, fast.value
+        add_se[rows] = _last_standard_error(fast.information)
+        status[rows] = int(Status.OK)
+        left = rows[~fast.converged]
+        if left.size:
+            add[left], var[left], add_se[left], value[left], status[left] = _fit_exactly(
+                model, g[left], None if mask is None else mask[left], tolerance
+            )
+    var_se = np.sqrt(2.0) * _last_standard_error(chord.gram_v)
+    var_se[collinear] = np.nan
+    loglik = -0.5 * (value + n_called * LOG_2PI)
+    return VariantFit(add, add_se, var, var_se, loglik, status)
+
+
+def _centred(dosage: FloatArray) -> tuple[FloatArray, BoolArray | None, FloatArray]:
+    """Centred dosages, 0 where missing; whether called, unless all are; number of calls."""
+    b, n = dosage.shape
+    g = np.empty((b, n))
+    called = np.empty((b, n), dtype=np.bool_)
+    n_called = np.full(b, float(n))
+    any_missing = False
+    # Row by row: a row stays in the cache.
+    for row, centred, mask, i in zip(dosage, g, called, range(b), strict=True):
+        total = row.sum()
+        if np.isnan(total):
+            any_missing = True
+            np.logical_not(np.isnan(row, out=mask), out=mask)
+            n_called[i] = np.count_nonzero(mask)
+            centred[:] = np.where(mask, row, 0.0)
+            centred -= centred.sum() / n_called[i]
+            centred *= mask
+        else:
+            mask[:] = True
+            np.subtract(row, total / n, out=centred)
+    return g, called if any_missing else None, n_called
+
+
+def _fit_exactly(
+    model: CovariateModel, g: FloatArray, mask: BoolArray | None, tolerance: float
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
+    """Newton's method from the null: add, var, add_se, -2ℓ less its constant, status; all (b,)."""
+    batch = _Batch(model, g, mask)
+    c = batch.c
+    start = np.zeros((len(g), c + batch.v + 2))
+    start[:, c + 1 : -1] = model.beta
+    span = np.ptp(g, axis=1)
+    result = minimise(
+        batch.evaluate,
+        start,
+        first_length=lambda step, index: longest_length(step[:, -1] * span[index]),
+        tolerance=tolerance,
+    )
+    add, var = result.x[:, c], result.x[:, -1]
+    add_se = _last_standard_error(0.5 * result.hessian[:, : c + 1, : c + 1])
+    return add, var, add_se, result.value, convergence_status(result.convergence, var, span)
 
 
 def _last_standard_error(information: FloatArray) -> FloatArray:

@@ -6,38 +6,19 @@ of the phenotype, never by rearranging genotypes: sample 4b + t stands in plane 
 position b, and those that are not analysed hold zeros.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from hlmm_dask.kernels.class_loops import ADD, count, select
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Packed = NDArray[np.uint8]
 Engine = Literal["numba", "numpy"]
-
-# Bytes of a row that are summed for every variant of a sub-block before the next: four planes
-# of 1024 doubles and 1024 bytes of each variant stay in the first-level cache.
-_CHUNK_BYTES = 1024
-
-
-def _compiled(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Compile without the interpreter lock, and keep the machine code where there is a place."""
-
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        compiled: Callable[..., None]
-        try:
-            compiled = njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # no folder that can be written
-            compiled = njit(nogil=True, **options)(function)
-        return compiled
-
-    return decorate
+Powers = Literal[2, 4]
 
 
 @dataclass(frozen=True)
@@ -94,20 +75,29 @@ class ClassSums:
         Σ y.
     squares : (3, m) float64
         Σ y².
+    cubes, fourths : (3, m) float64, optional
+        Σ y³ and Σ y⁴.
     """
 
     counts: FloatArray
     sums: FloatArray
     squares: FloatArray
+    cubes: FloatArray | None = None
+    fourths: FloatArray | None = None
 
     def __post_init__(self) -> None:
         assert self.counts.shape == self.sums.shape == self.squares.shape
         assert self.counts.shape[0] == 3
+        assert (self.cubes is None) == (self.fourths is None)
 
     def take(self, variants: slice | IntArray) -> "ClassSums":
         """Return the sums of some of the variants."""
         return ClassSums(
-            self.counts[:, variants], self.sums[:, variants], self.squares[:, variants]
+            self.counts[:, variants],
+            self.sums[:, variants],
+            self.squares[:, variants],
+            None if self.cubes is None else self.cubes[:, variants],
+            None if self.fourths is None else self.fourths[:, variants],
         )
 
 
@@ -123,8 +113,8 @@ class PackedPhenotype:
         Phenotype in planes.
     keep : (n_bytes,) uint8
         Mask of the analysed samples.
-    total, total_squares : float
-        Σ y and Σ y² over the analysed samples.
+    total, total_squares, total_cubes, total_fourths : float
+        Σ y, Σ y², Σ y³ and Σ y⁴ over the analysed samples.
     """
 
     layout: PackedLayout
@@ -132,21 +122,30 @@ class PackedPhenotype:
     keep: Packed
     total: float
     total_squares: float
+    total_cubes: float
+    total_fourths: float
 
 
 def pack_phenotype(layout: PackedLayout, y: FloatArray) -> PackedPhenotype:
     """Lay out phenotype ``y`` (n,) of the analysed samples."""
+    squares = y * y
     return PackedPhenotype(
         layout=layout,
         planes=layout.planes(y),
         keep=layout.keep(),
         total=float(np.sum(y)),
-        total_squares=float(np.sum(y * y)),
+        total_squares=float(np.sum(squares)),
+        total_cubes=float(np.sum(squares * y)),
+        total_fourths=float(np.sum(squares * squares)),
     )
 
 
 def class_sums(
-    packed: Packed, phenotype: PackedPhenotype, *, engine: Engine = "numba"
+    packed: Packed,
+    phenotype: PackedPhenotype,
+    *,
+    powers: Powers = 2,
+    engine: Engine = "numba",
 ) -> ClassSums:
     """Sum the phenotype by genotype class for every variant of a block.
 
@@ -155,7 +154,10 @@ def class_sums(
     packed : (m, n_bytes) uint8
         Packed genotypes.
     phenotype : PackedPhenotype
-        Phenotype in the layout of the same file.
+        Phenotype in the layout of the same file. Its mean should be near zero: high powers
+        of a large mean would cost the digits of what lies about it.
+    powers : {2, 4}
+        The highest power of y that is summed.
     engine : {"numba", "numpy"}
         The compiled loop, or plain array operations that give the same sums (slower,
         the reference in the tests).
@@ -169,38 +171,44 @@ def class_sums(
     assert phenotype.planes.shape == (4, n_bytes)
     if engine == "numba":
         counts = np.zeros((m, 3), dtype=np.int64)
-        sums = np.zeros((m, 6))
+        sums = np.zeros((m, 3 * powers))
         packed = np.ascontiguousarray(packed)
-        _count(packed, phenotype.keep, counts)
-        _sum(packed, phenotype.planes.view(np.int64), sums)
+        count(packed, phenotype.keep, counts)
+        planes = phenotype.planes.view(np.int64)
+        for add in ADD[powers]:
+            add(packed, planes, counts[:, 1] > 0, sums)
     else:
-        counts, sums = _sums_numpy(packed, phenotype)
+        counts, sums = _sums_numpy(packed, phenotype, powers)
     # Columns of counts and sums by the two-bit code: 0 = two copies, 1 = missing, 2 = one copy.
-    n = phenotype.layout.n_samples
     two, missing, one = counts.T.astype(np.float64)
-    s2, s_missing, s1, q2, q_missing, q1 = sums.T
-    n0 = n - two - missing - one
-    empty = n0 == 0
-    s0 = np.where(empty, 0.0, phenotype.total - s2 - s_missing - s1)
-    q0 = np.where(empty, 0.0, phenotype.total_squares - q2 - q_missing - q1)
-    return ClassSums(
-        counts=np.stack([n0, one, two]),
-        sums=np.stack([s0, s1, s2]),
-        squares=np.stack([np.maximum(q0, 0.0), q1, q2]),
+    n0 = phenotype.layout.n_samples - two - missing - one
+    totals = (
+        phenotype.total,
+        phenotype.total_squares,
+        phenotype.total_cubes,
+        phenotype.total_fourths,
     )
+    out = np.empty((powers, 3, m))
+    for p in range(powers):
+        of_two, of_missing, of_one = sums[:, 3 * p : 3 * p + 3].T
+        rest = np.where(n0 == 0, 0.0, totals[p] - of_two - of_missing - of_one)
+        out[p] = (np.maximum(rest, 0.0) if p % 2 else rest), of_one, of_two
+    return ClassSums(np.stack([n0, one, two]), *out)
 
 
 def unpack(packed: Packed, layout: PackedLayout) -> NDArray[np.int8]:
     """Return copies of allele 1 of the analysed samples, (m, n) int8, -1 where missing."""
     out = np.empty((packed.shape[0], layout.n_samples), dtype=np.int8)
-    _unpack(np.ascontiguousarray(packed), layout.sample_index, out)
+    select(np.ascontiguousarray(packed), layout.sample_index, out)
     return out
 
 
-def _sums_numpy(packed: Packed, phenotype: PackedPhenotype) -> tuple[IntArray, FloatArray]:
+def _sums_numpy(
+    packed: Packed, phenotype: PackedPhenotype, powers: Powers
+) -> tuple[IntArray, FloatArray]:
     m = len(packed)
     counts = np.zeros((m, 3), dtype=np.int64)
-    sums = np.zeros((m, 6))
+    sums = np.zeros((m, 3 * powers))
     for t in range(4):
         code = (packed >> (2 * t)) & 3
         kept = (phenotype.keep >> (2 * t)) & 1
@@ -208,93 +216,8 @@ def _sums_numpy(packed: Packed, phenotype: PackedPhenotype) -> tuple[IntArray, F
         for k in range(3):
             is_class = code == k
             counts[:, k] += (is_class * kept).sum(axis=1, dtype=np.int64)
-            sums[:, k] += is_class @ y
-            sums[:, 3 + k] += is_class @ (y * y)
+            power = y
+            for p in range(powers):
+                sums[:, 3 * p + k] += is_class @ power
+                power = power * y
     return counts, sums
-
-
-def _as_float_impl(typing_context: Any, bits: Any) -> Any:
-    """Reinterpret 64 bits as a double: a class is selected by AND, without a branch."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.DoubleType())
-
-    return types.float64(types.int64), codegen
-
-
-def _popcount_impl(typing_context: Any, byte: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.uint8(types.uint8), codegen
-
-
-_as_float: Any = intrinsic(_as_float_impl)
-_popcount: Any = intrinsic(_popcount_impl)
-
-
-# fastmath lets the compiler split each sum over vector lanes; NaN and infinity can't occur.
-@_compiled(fastmath={"reassoc", "nsz", "contract"})
-def _sum(packed: Any, planes: Any, out: Any) -> None:  # pragma: no cover - compiled
-    m, n_bytes = packed.shape
-    for low in range(0, n_bytes, _CHUNK_BYTES):
-        high = min(low + _CHUNK_BYTES, n_bytes)
-        for j in range(m):
-            row = packed[j, low:high]
-            s0 = s1 = s2 = q0 = q1 = q2 = 0.0
-            for t in range(4):
-                plane = planes[t, low:high]
-                shift = 2 * t
-                for b in range(row.shape[0]):
-                    code = (np.int64(row[b]) >> shift) & 3
-                    bits = plane[b]
-                    y = _as_float(bits)
-                    y0 = _as_float(bits & -np.int64(code == 0))
-                    y1 = _as_float(bits & -np.int64(code == 1))
-                    y2 = _as_float(bits & -np.int64(code == 2))
-                    s0 += y0
-                    s1 += y1
-                    s2 += y2
-                    q0 += y0 * y
-                    q1 += y1 * y
-                    q2 += y2 * y
-            out[j, 0] += s0
-            out[j, 1] += s1
-            out[j, 2] += s2
-            out[j, 3] += q0
-            out[j, 4] += q1
-            out[j, 5] += q2
-
-
-@_compiled()
-def _count(packed: Any, keep: Any, out: Any) -> None:  # pragma: no cover - compiled
-    m, n_bytes = packed.shape
-    for j in range(m):
-        row = packed[j]
-        n0 = n1 = n2 = 0
-        for b in range(n_bytes):
-            low = row[b] & np.uint8(0x55)
-            high = (row[b] >> np.uint8(1)) & np.uint8(0x55)
-            mask = keep[b]
-            n0 += int(_popcount(np.uint8(~(low | high) & mask)))
-            n1 += int(_popcount(np.uint8(low & ~high & mask)))
-            n2 += int(_popcount(np.uint8(high & ~low & mask)))
-        out[j, 0] = n0
-        out[j, 1] = n1
-        out[j, 2] = n2
-
-
-@_compiled()
-def _unpack(packed: Any, sample_index: Any, out: Any) -> None:  # pragma: no cover - compiled
-    for j in range(packed.shape[0]):
-        for i in range(sample_index.shape[0]):
-            s = sample_index[i]
-            code = (packed[j, s >> 2] >> np.uint8(2 * (s & 3))) & 3
-            if code == 0:
-                out[j, i] = 2
-            elif code == 1:
-                out[j, i] = -1
-            elif code == 2:
-                out[j, i] = 1
-            else:
-                out[j, i] = 0

@@ -52,6 +52,8 @@ class VariantFit:
         A :class:`~hlmm_dask.schema.Status` code.
     h2 : (m,) float64, optional
         Variance of the random effects.
+    add_robust_se, var_robust_se : (m,) float64, optional
+        Sandwich standard errors, which don't assume normal residuals.
     """
 
     add: FloatArray
@@ -61,6 +63,8 @@ class VariantFit:
     loglik: FloatArray
     status: NDArray[np.int64]
     h2: FloatArray | None = None
+    add_robust_se: FloatArray | None = None
+    var_robust_se: FloatArray | None = None
 
     def replaced(self, rows: NDArray[np.int64], other: "VariantFit") -> "VariantFit":
         """Return the fits with those of ``rows`` (k,) taken from ``other``, k fits."""
@@ -182,7 +186,11 @@ def fill_estimates(
         "var_neg_log10_p": neg_log10_p_normal(var_t),
         "av_neg_log10_p": neg_log10_p_chi2_2df(add_t**2 + var_t**2),
     }
-    if fit.h2 is not None:
-        columns["h2"] = fit.h2[fitted]
+    optional = {
+        "h2": fit.h2,
+        "add_robust_se": fit.add_robust_se,
+        "var_robust_se": fit.var_robust_se,
+    }
+    columns |= {name: values[fitted] for name, values in optional.items() if values is not None}
     for name, values in columns.items():
         results[rows, INDEX[name]] = values

@@ -18,7 +18,7 @@ import numpy as np
 from distributed import get_worker
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError, StoreError
@@ -35,6 +35,8 @@ MODEL_FILE = "null_model.pkl"
 
 _loaded: dict[str, BlockModel] = {}
 _loading = threading.Lock()
+# Looking for the libraries takes longer than fitting a small block.
+_blas = ThreadpoolController()
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,10 @@ def lazy_dosage(dataset: "xr.Dataset", start: int, stop: int, block_size: int) -
     return chunked
 
 
-def lazy_records(blocks: da.Array, task: BlockTask) -> da.Array:
-    """Map each block of genotypes to the record of its results, which are in the store by then.
+def lazy_records(blocks: da.Array, tasks: tuple[BlockTask, ...]) -> da.Array:
+    """Map each block of genotypes to the record of its results, which are in the stores by then.
+
+    Each task is one phenotype; the block is read once for all.
 
     Returns
     -------
@@ -115,7 +119,7 @@ def lazy_records(blocks: da.Array, task: BlockTask) -> da.Array:
     array: da.Array = da.map_blocks(
         _fit_and_store,
         blocks,
-        task,
+        tasks,
         chunks=((1,) * n_blocks, (1,)),
         dtype=object,
         meta=np.empty((0, 0), dtype=object),
@@ -123,10 +127,11 @@ def lazy_records(blocks: da.Array, task: BlockTask) -> da.Array:
     return array
 
 
-def tasks(records: da.Array, indices: list[int]) -> Iterator[tuple[int, Any]]:
+def delayed_records(records: da.Array, indices: list[int]) -> Iterator[tuple[int, Any]]:
     """Give (block, delayed record) for the wanted blocks."""
-    delayed = records.blocks[indices].to_delayed().ravel()
-    yield from zip(indices, delayed, strict=True)
+    # Of all blocks, so that reading and fitting fuse into one task: a selection would not.
+    delayed = records.to_delayed().ravel()
+    yield from ((index, delayed[index]) for index in indices)
 
 
 def _chunks(n_variants: int, block_size: int) -> tuple[int, ...]:
@@ -147,34 +152,42 @@ def _read_packed(
 
 
 def _fit_and_store(
-    block: NDArray[Any], task: BlockTask, *, block_id: tuple[int, ...]
+    block: NDArray[Any], tasks: tuple[BlockTask, ...], *, block_id: tuple[int, ...]
 ) -> NDArray[np.object_]:
     index = block_id[0]
-    marker = task.store.marker(index)
-    if marker is None:
-        began = time.perf_counter()
-        model = _load_model(task)
-        # One thread each: workers share the cores, and the last bits depend on the number.
-        with threadpool_limits(limits=1):
-            results = _fit(model, block)
-        marker = task.store.write_block(
-            index,
-            results,
-            record={
-                "genotypes_crc32c": f"{crc32c(np.ascontiguousarray(block).tobytes()):08x}",
-                "n_fitted": int(np.sum(results[:, INDEX["status"]] == Status.OK)),
-                "seconds": time.perf_counter() - began,
-                "worker": _worker_name(),
-            },
-        )
+    began = time.perf_counter()
+    n_fitted = 0
+    for task in tasks:
+        marker = task.store.marker(index) or _fit_one(block, task, tasks, index)
+        n_fitted += marker["n_fitted"]
     out = np.empty((1, 1), dtype=object)
     out[0, 0] = {
-        "n_variants": marker["stop"] - marker["start"],
-        "n_fitted": marker["n_fitted"],
-        "seconds": marker["seconds"],
-        "worker": marker["worker"],
+        "n_variants": len(block),
+        "n_fitted": n_fitted,
+        "seconds": time.perf_counter() - began,
+        "worker": _worker_name(),
     }
     return out
+
+
+def _fit_one(
+    block: NDArray[Any], task: BlockTask, tasks: tuple[BlockTask, ...], index: int
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    model = _load_model(task, tasks)
+    # One thread each: workers share the cores, and the last bits depend on the number.
+    with _blas.limit(limits=1):
+        results = _fit(model, block)
+    return task.store.write_block(
+        index,
+        results,
+        record={
+            "genotypes_crc32c": f"{crc32c(np.ascontiguousarray(block).tobytes()):08x}",
+            "n_fitted": int(np.sum(results[:, INDEX["status"]] == Status.OK)),
+            "seconds": time.perf_counter() - began,
+            "worker": _worker_name(),
+        },
+    )
 
 
 def _fit(model: BlockModel, block: NDArray[Any]) -> NDArray[np.float64]:
@@ -191,7 +204,7 @@ def _fit(model: BlockModel, block: NDArray[Any]) -> NDArray[np.float64]:
     return fit_dosage(model, block)
 
 
-def _load_model(task: BlockTask) -> BlockModel:
+def _load_model(task: BlockTask, tasks: tuple[BlockTask, ...]) -> BlockModel:
     with _loading:
         model = _loaded.get(task.model_digest)
         if model is None:
@@ -200,7 +213,9 @@ def _load_model(task: BlockTask) -> BlockModel:
             if hashlib.sha256(content).hexdigest() != task.model_digest:
                 raise StoreError(f"{path}: not the null model of this run; start it again")
             model = pickle.loads(content)
-            _loaded.clear()  # a process serves one run at a time; the last model may be large
+            # A process serves one run at a time; the models of the last may be large.
+            for digest in set(_loaded) - {other.model_digest for other in tasks}:
+                del _loaded[digest]
             _loaded[task.model_digest] = model
     return model
 

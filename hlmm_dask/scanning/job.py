@@ -1,11 +1,12 @@
 """A whole job: from files to the finished table and the null model's files."""
 
 import os
+import re
 import shutil
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,11 +37,11 @@ from hlmm_dask.scanning.null import (
     refused,
     table_notes,
 )
-from hlmm_dask.scanning.run import read_columns, run_scan
+from hlmm_dask.scanning.run import read_columns, run_scans
 from hlmm_dask.schema import DISPERSION_COLUMNS, TSV_HEADERS
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.tabix import require_pysam, write_index
-from hlmm_dask.tables import read_table
+from hlmm_dask.tables import Table, read_table
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,14 @@ class ScanJob:
         return Path(f"{self.outprefix}{suffix}")
 
 
-def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, Any]:
+def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dict[str, Any]]:
     """Scan, and write the table and the null model's files.
 
     Returns
     -------
-    dict
-        The summary: variants read, fitted, left out by reason, λ_GC of both tests, seconds.
+    dict of str to dict
+        For each table that was written, its summary: variants read, fitted, left out by reason,
+        λ_GC of both tests, seconds.
 
     Raises
     ------
@@ -123,51 +125,79 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, Any
     job.cluster.check()
     check_h2_init(job.h2_init)
     _require_random_file(job.random_gts, job.random_gts_txt)
-    _check_output(job)
+    traits = read_table(job.phenofile, missing=(job.missing_char,))
+    jobs = _jobs(job, traits)
+    for one in jobs:
+        _check_output(one)
     if job.tabix:
         require_pysam()
     genotypes = open_plink(job.genofile)
     for note in genotypes.notes:
         tell(observers, Note(note))
-    null = _fit_null(job, genotypes)
-    for text in (_accounting(null), *null.notes):
+    nulls = [_fit_null(one, genotypes, traits) for one in jobs]
+    notes = [text for null in nulls for text in (_accounting(null), *null.notes)]
+    for text in dict.fromkeys(notes):
         tell(observers, Note(text))
     with ExitStack() as stack:
-        path = job.output(".zarr")
+        paths = [one.output(".zarr") for one in jobs]
         if not job.keep_store:
-            parent = path.resolve().parent
-            folder = tempfile.mkdtemp(prefix=f".{path.name}.", dir=parent)
+            parent = paths[0].resolve().parent
+            folder = tempfile.mkdtemp(prefix=f".{paths[0].name}.", dir=parent)
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            path = Path(folder) / path.name
-        store = run_scan(
+            paths = [Path(folder) / path.name for path in paths]
+        stores = run_scans(
             genotypes,
-            null,
+            list(zip(nulls, paths, strict=True)),
             job.config,
-            path,
             cluster=job.cluster,
             block_size=job.block_size,
             resume=job.resume,
             overwrite=job.overwrite and job.keep_store,
             observers=observers,
         )
-        summary = store.summary() or {}
-        extra: dict[str, NDArray[np.float64]] = {}
-        if job.dispersion:
-            result = estimate_dispersion(store)
-            if isinstance(result, NotEstimable):
-                tell(observers, Note(f"no dispersion effects: {result.reason}"))
-            else:
-                extra = dispersion_columns(result)
-                summary |= {"slope of var on add": f"{result.r_av:.6g}"}
-        write_tsv(store, job.output(".models.gz"), extra=extra, append=job.append)
-        if job.tabix:
-            obstacle = write_index(store, job.output(".models.gz"))
-            if obstacle is not None:
-                tell(observers, Note(obstacle))
-        if job.parquet:
-            write_parquet(store, job.output(".parquet"), extra=extra)
-    _write_null(job, null)
+        summaries = {
+            str(one.output(".models.gz")): _write_tables(one, store, observers)
+            for one, store in zip(jobs, stores, strict=True)
+        }
+    for one, null in zip(jobs, nulls, strict=True):
+        _write_null(one, null)
+    return summaries
+
+
+def _write_tables(
+    job: ScanJob, store: ResultsStore, observers: tuple[Observer, ...]
+) -> dict[str, Any]:
+    summary = store.summary() or {}
+    extra: dict[str, NDArray[np.float64]] = {}
+    if job.dispersion:
+        result = estimate_dispersion(store)
+        if isinstance(result, NotEstimable):
+            tell(observers, Note(f"no dispersion effects: {result.reason}"))
+        else:
+            extra = dispersion_columns(result)
+            summary |= {"slope of var on add": f"{result.r_av:.6g}"}
+    write_tsv(store, job.output(".models.gz"), extra=extra, append=job.append)
+    if job.tabix:
+        obstacle = write_index(store, job.output(".models.gz"))
+        if obstacle is not None:
+            tell(observers, Note(obstacle))
+    if job.parquet:
+        write_parquet(store, job.output(".parquet"), extra=extra)
     return summary
+
+
+def _jobs(job: ScanJob, traits: Table) -> list[ScanJob]:
+    """One job for each chosen phenotype; the output of several is named by phenotype."""
+    chosen = traits.select(job.phen_index)
+    if len(chosen) == 1:
+        return [replace(job, phen_index=chosen[0])]
+    labels = [re.sub(r"[^\w.-]+", "_", name) for name in chosen]
+    if len(set(labels)) < len(labels):
+        labels = [f"{label}_{i}" for i, label in enumerate(labels, 1)]
+    return [
+        replace(job, phen_index=name, outprefix=f"{job.outprefix}.{label}")
+        for name, label in zip(chosen, labels, strict=True)
+    ]
 
 
 def estimate_dispersion(store: ResultsStore) -> DispersionResult | NotEstimable:
@@ -252,10 +282,10 @@ def _require_random_file(random_gts: str | None, random_gts_txt: bool) -> None:
         raise InputError("--random_gts_txt says how to read --random_gts, which is not given")
 
 
-def _fit_null(job: ScanJob, genotypes: PlinkGenotypes) -> NullModel:
+def _fit_null(job: ScanJob, genotypes: PlinkGenotypes, traits: Table) -> NullModel:
     return fit_null(
         genotypes,
-        job.phenofile,
+        traits,
         phenotype_column=job.phen_index,
         mean_covariates=job.mean_covar,
         variance_covariates=job.var_covar,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,12 +36,13 @@ from hlmm_dask.scanning.events import (
     tell,
 )
 from hlmm_dask.scanning.graph import (
+    BlockTask,
+    delayed_records,
     lazy_dosage,
     lazy_packed,
     lazy_records,
     publish_model,
     published_model,
-    tasks,
 )
 from hlmm_dask.scanning.null import (
     Genotypes,
@@ -246,6 +248,38 @@ def run_scan(
     ResultsStore
         Complete, and marked as finished with a summary.
     """
+    return run_scans(
+        genotypes, [(null, out)], config, client=client, cluster=cluster, block_size=block_size,
+        resume=resume, overwrite=overwrite, observers=observers,
+    )[0]  # fmt: skip
+
+
+def run_scans(
+    genotypes: Genotypes,
+    traits: Sequence[tuple[NullModel, str | os.PathLike[str]]],
+    config: ScanConfig,
+    *,
+    client: Client | None = None,
+    cluster: ClusterOptions | None = None,
+    block_size: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    observers: Sequence[Observer] = (),
+) -> list[ResultsStore]:
+    """Fill a results store for each phenotype, in one pass over the genotypes.
+
+    Parameters
+    ----------
+    traits : sequence of (NullModel, path)
+        The null model of each phenotype, with its own samples, and its results store.
+    genotypes, config, client, cluster, block_size, resume, overwrite, observers
+        See :func:`scan`.
+
+    Returns
+    -------
+    list of ResultsStore
+        Complete, and marked as finished with a summary.
+    """
     began = time.perf_counter()
     config.check()
     if resume and overwrite:
@@ -253,44 +287,58 @@ def run_scan(
     if block_size is not None and block_size < 1:
         raise InputError(f"block size {block_size}: expected at least 1")
     source = open_source(genotypes, config)
-    _check_samples(source, null)
+    for null, _ in traits:
+        _check_samples(source, null)
     options = cluster or ClusterOptions()
     options.check()
-    fingerprint = _fingerprint(source, null, config)
-    path = Path(out)
-    if path.exists() and not (resume or overwrite):
-        raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
+    paths = [Path(out) for _, out in traits]
+    for path in paths:
+        if path.exists() and not (resume or overwrite):
+            raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
+    size = block_size or _block_size(source, [null for null, _ in traits], paths, resume=resume)
     connection: AbstractContextManager[Client] = (
         nullcontext(client) if client is not None else connect(options)
     )
     with ExitStack() as stack:
         at: Client | None = None
-        if not (resume and path.exists()):
-            # Before the store is made: without a cluster nothing is written or replaced.
+        if not (resume and all(path.exists() for path in paths)):
+            # Before a store is made: without a cluster nothing is written or replaced.
             at = stack.enter_context(connection)
-        store = _open_store(
-            path, source, null, config, fingerprint, block_size,
-            resume=resume, overwrite=overwrite,
-        )  # fmt: skip
-        stack.enter_context(store.lock(f"pid {os.getpid()} on {socket.gethostname()}"))
-        pending = [block.index for block in store.pending()]
-        failed: list[BlockFailed] = []
-        if pending:
+        scans = []
+        for (null, _), path in zip(traits, paths, strict=True):
+            store = _open_store(
+                path, source, null, config, size, resume=resume, overwrite=overwrite
+            )
+            stack.enter_context(store.lock(f"pid {os.getpid()} on {socket.gethostname()}"))
+            pending = [block.index for block in store.pending()]
             for index in pending:
                 store.discard(index)
+            scans.append(_Scan(null, store, pending))
+        failed: list[BlockFailed] = []
+        if any(scan.pending for scan in scans):
             if at is None:
                 at = stack.enter_context(connection)
-            failed = _run_blocks(store, source, null, config, pending, at, observers)
+            failed = _run_blocks(scans, source, config, at, observers)
         if failed:
             raise ScanError(
-                f"{store.path}: {len(failed)} of {store.n_blocks} blocks failed "
+                f"{paths[0]}: {len(failed)} of {scans[0].store.n_blocks} blocks failed "
                 f"(block {failed[0].block}: {failed[0].error}); the others are kept, "
                 "run again with --resume"
             )
         seconds = time.perf_counter() - began
-        if pending or not store.is_finished:
-            store.finish(summarise(store, seconds))
-    return store
+        for scan in scans:
+            if scan.pending or not scan.store.is_finished:
+                scan.store.finish(summarise(scan.store, seconds))
+    return [scan.store for scan in scans]
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """One phenotype: its null model, its store, and the blocks that are not in it yet."""
+
+    null: NullModel
+    store: ResultsStore
+    pending: list[int]
 
 
 def summarise(store: ResultsStore, seconds: float) -> dict[str, Any]:
@@ -357,36 +405,49 @@ def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[st
     }
 
 
+def _block_size(
+    source: Source, nulls: Sequence[NullModel], paths: Sequence[Path], *, resume: bool
+) -> int:
+    if resume:
+        for path in paths:
+            if path.exists():
+                return ResultsStore.open(path).block_size
+    sizes = []
+    for null in nulls:
+        columns = null.model.X.shape[1] + null.model.V.shape[1] - 2
+        sizes.append(
+            choose_block_size(
+                source.n_variants,
+                source.n_samples,
+                n_random=null.n_random,
+                n_covariates=columns if null.fit_covariates else 0,
+            )
+        )
+    return min(sizes)
+
+
 def _open_store(
     path: Path,
     source: Source,
     null: NullModel,
     config: ScanConfig,
-    fingerprint: dict[str, Any],
-    block_size: int | None,
+    block_size: int,
     *,
     resume: bool,
     overwrite: bool,
 ) -> ResultsStore:
+    size = min(block_size, source.n_variants)
+    fingerprint = _fingerprint(source, null, config) | {"block_size": size}
     if resume and path.exists():
         store = ResultsStore.open(path)
-        wanted = min(block_size or store.block_size, source.n_variants)
-        store.check_fingerprint(fingerprint | {"block_size": wanted})
+        store.check_fingerprint(fingerprint)
         return store
-    covariates = null.model.X.shape[1] + null.model.V.shape[1] - 2 if null.fit_covariates else 0
-    size = block_size or choose_block_size(
-        source.n_variants,
-        source.n_samples,
-        n_random=null.n_random,
-        n_covariates=covariates,
-    )
-    size = min(size, source.n_variants)
     return ResultsStore.create(
         path,
         n_variants=source.n_variants,
         block_size=size,
         variants=source.variants(),
-        fingerprint=fingerprint | {"block_size": size},
+        fingerprint=fingerprint,
         attrs={
             "model": null.name,
             "phenotype": null.phenotype_name,
@@ -399,65 +460,63 @@ def _open_store(
     )
 
 
+def _publish(scan: _Scan, config: ScanConfig) -> BlockTask:
+    # A resumed run goes on with the model of its first part, to the last bit.
+    task = published_model(scan.store) if len(scan.pending) < scan.store.n_blocks else None
+    return task or publish_model(scan.store, _block_model(scan.null, config))
+
+
 def _run_blocks(
-    store: ResultsStore,
+    scans: Sequence[_Scan],
     source: Source,
-    null: NullModel,
     config: ScanConfig,
-    pending: list[int],
     client: Client,
     observers: Sequence[Observer],
 ) -> list[BlockFailed]:
     began = time.perf_counter()
-    # A resumed run goes on with the model of its first part, to the last bit.
-    task = published_model(store) if len(pending) < store.n_blocks else None
-    if task is None:
-        task = publish_model(store, _block_model(null, config))
+    tasks = tuple(_publish(scan, config) for scan in scans)
+    store = scans[0].store
+    pending = sorted(set().union(*(scan.pending for scan in scans)))
     if isinstance(source.genotypes, PlinkGenotypes):
         blocks = lazy_packed(source.genotypes, source.start, source.stop, store.block_size)
     else:
         blocks = lazy_dosage(source.genotypes, source.start, source.stop, store.block_size)
     todo = sum(store.block(i).stop - store.block(i).start for i in pending)
     n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
-    tell(
-        observers,
-        ScanStarted(
-            n_variants=store.n_variants,
-            n_blocks=store.n_blocks,
-            n_done_variants=store.n_variants - todo,
-            n_done_blocks=store.n_blocks - len(pending),
-            n_samples=null.n_samples,
-            n_workers=n_workers,
-            model=null.name,
-        ),
+    started = ScanStarted(
+        n_variants=store.n_variants,
+        n_blocks=store.n_blocks,
+        n_done_variants=store.n_variants - todo,
+        n_done_blocks=store.n_blocks - len(pending),
+        n_samples=max(scan.null.n_samples for scan in scans),
+        n_workers=n_workers,
+        model=scans[0].null.name,
     )
-    numbers, delayed = zip(*tasks(lazy_records(blocks, task), pending), strict=True)
+    tell(observers, started)
+    numbers, delayed = zip(*delayed_records(lazy_records(blocks, tasks), pending), strict=True)
     futures: Sequence[Future[Any]] = client.compute(list(delayed), retries=_RETRIES)
     block_of = {future.key: index for future, index in zip(futures, numbers, strict=True)}
     failed: list[BlockFailed] = []
     n_variants = n_fitted = 0
     try:
-        for future in as_completed(futures, loop=client.loop):
+        completed = as_completed(futures, loop=client.loop, with_results=True, raise_errors=False)
+        for future, result in chain.from_iterable(completed.batches()):
             block = store.block(block_of[future.key])
-            size = block.stop - block.start
             if future.status == "finished":
-                record = future.result()[0, 0]
+                record = result[0, 0]
                 n_variants += record["n_variants"]
                 n_fitted += record["n_fitted"]
-                tell(
-                    observers,
-                    BlockDone(
-                        block=block.index,
-                        n_variants=record["n_variants"],
-                        n_fitted=record["n_fitted"],
-                        seconds=record["seconds"],
-                        worker=record["worker"],
-                    ),
+                done = BlockDone(
+                    block=block.index,
+                    n_variants=record["n_variants"],
+                    n_fitted=record["n_fitted"],
+                    seconds=record["seconds"],
+                    worker=record["worker"],
                 )
+                tell(observers, done)
             else:
-                failure = BlockFailed(block.index, _reason(future), size)
-                failed.append(failure)
-                tell(observers, failure)
+                failed.append(BlockFailed(block.index, _reason(future), block.stop - block.start))
+                tell(observers, failed[-1])
             # What is released is not computed again when its worker dies.
             future.release()
     except BaseException:

@@ -1,0 +1,1 @@
+"""Benchmarks by group; ``bench.py`` is their command line."""
