@@ -161,6 +161,7 @@ def _add_run_options(parser: _Parser) -> None:
            help="estimate h2 for every variant, or keep the null model's")  # fmt: skip
     option("dispersion", action="store_true", help="estimate dispersion effects")
     option("parquet", action="store_true", help="write OUTPREFIX.parquet too")
+    option("tabix", action="store_true", help="index the table for tabix: OUTPREFIX.models.gz.tbi")
     option("resume", action="store_true", help="go on with OUTPREFIX.zarr")
     option("overwrite", action="store_true", help="replace existing output")
     option("method", choices=["auto", "exact", "linear"], default="auto",
@@ -255,6 +256,7 @@ def _scan(options: argparse.Namespace) -> None:
             block_size=options.block_size,
             dispersion=options.dispersion,
             parquet=options.parquet,
+            tabix=options.tabix,
             resume=options.resume,
             overwrite=options.overwrite,
             **_common(options),

@@ -1,4 +1,4 @@
-"""The results as one table: gzipped text with hlmm's columns first, or Parquet.
+"""The results as one table: gzipped text (BGZF) with hlmm's columns first, or Parquet.
 
 Both are read from the store in batches, written aside, synced and renamed; a table is never
 written from a store in which blocks are missing.
@@ -6,9 +6,10 @@ written from a store in which blocks are missing.
 
 import gzip
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from hlmm_dask import bgzf
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError
 from hlmm_dask.schema import (
@@ -32,10 +34,15 @@ from hlmm_dask.schema import (
 )
 from hlmm_dask.store import ResultsStore
 
-# Level 1 packs digits nearly as well as 6, three to four times as fast.
-GZIP_LEVEL = 1
 BATCH_VARIANTS = 65_536
+# Rows that become text at a time: what is on the way stays in the cache.
+_TEXT_ROWS = 8_192
+# A table of so many variants is worth loading the compiled packer.
+COMPILED_FROM = 100_000
+# Each batch in work takes some 60 MB; more threads would wait for the interpreter's lock.
+MAX_THREADS = 4
 _Item = TypeVar("_Item")
+_Done = TypeVar("_Done")
 _GZIP_MAGIC = b"\x1f\x8b"
 _TEXT_HEADERS = ("SNP", "chrom", "effect_allele", "other_allele", "status")
 _VARIANT_HEADERS = ("SNP", "chrom", "pos", "effect_allele", "other_allele")
@@ -69,11 +76,13 @@ def write_tsv(
     *,
     extra: Mapping[str, Values] | None = None,
     append: bool = False,
+    threads: int | None = None,
 ) -> int:
     """Write the results as a gzipped, tab-separated table, one row a variant in file order.
 
     Numbers are the shortest text that reads back to the same double; no value is ``NaN``.
-    The effect allele is the one that the store was made for.
+    The effect allele is the one that the store was made for. The file is BGZF; an index of the
+    table that it replaces (``.tbi``) is removed.
 
     Parameters
     ----------
@@ -84,8 +93,11 @@ def write_tsv(
     extra : mapping of str to (n_variants,) float64, optional
         Further columns by name (the dispersion effects).
     append : bool
-        Add the rows to an existing table with the same header, as a further gzip member; hlmm's
-        own uncompressed tables are compressed on the way. Without a file, the same as not append.
+        Add the rows to an existing table with the same header; one that isn't BGZF, such as
+        hlmm's own uncompressed tables, is compressed anew. Without a file, the same as not append.
+    threads : int, optional
+        How many batches are in work at a time; by default as many as cores, at most
+        ``MAX_THREADS``. The bytes are the same with any number.
 
     Returns
     -------
@@ -106,18 +118,26 @@ def write_tsv(
     old = target if append and target.exists() else None
     if old is not None:
         check_header(old, headers)
+    columns = extra or {}
+    ranges = _ranges(store, columns)
+    compiled = store.n_variants >= COMPILED_FROM
     n_rows = 0
     with replacing(target) as file:
         if old is not None:
             _copy_table(old, file)
-        # No name and no time: the same results give the same bytes.
-        with gzip.GzipFile("", "wb", GZIP_LEVEL, fileobj=file, mtime=0) as packed:
-            if old is None:
-                packed.write(("\t".join(headers) + "\n").encode())
-            texts = ((_text(t), t.num_rows) for t in _batches(store, headers, extra or {}))
-            for text, n in _ahead(texts):
-                packed.write(text)
-                n_rows += n
+        else:
+            file.write(bgzf.compress(("\t".join(headers) + "\n").encode()))
+
+        def pack(rows: tuple[int, int]) -> tuple[bytes, int]:
+            table = _batch(store, headers, columns, *rows)
+            texts = (_text(table.slice(i, _TEXT_ROWS)) for i in range(0, len(table), _TEXT_ROWS))
+            return b"".join(bgzf.compress(text, compiled=compiled) for text in texts), len(table)
+
+        for packed, n in _in_order(pack, ranges, threads or _cores()):
+            file.write(packed)
+            n_rows += n
+        file.write(bgzf.END)
+        Path(f"{target}.tbi").unlink(missing_ok=True)
     return n_rows
 
 
@@ -138,7 +158,9 @@ def write_parquet(
         Number of rows written.
     """
     headers = table_headers(store, extra)
-    batches = _batches(store, headers, extra or {})
+    columns = extra or {}
+    ranges = _ranges(store, columns)
+    batches = (_batch(store, headers, columns, *rows) for rows in ranges)
     first = next(batches)
     n_rows = 0
     with (
@@ -171,6 +193,11 @@ def read_models_table(path: str | os.PathLike[str]) -> pd.DataFrame:
             f"{path}: line 1 starts with '{headers[0] if headers else ''}', expected the header of "
             "a .models.gz table, which starts with 'SNP'"
         )
+    if bgzf.is_bgzf(path) and not bgzf.has_end(path):
+        raise InputError(
+            f"{path}: not a whole .models.gz table: the block that marks its end is missing; "
+            "write or copy it again"
+        )
     types = {name: pa.string() if name in _TEXT_HEADERS else pa.float64() for name in headers}
     try:
         with pa.OSFile(os.fspath(path)) as raw:
@@ -199,10 +226,8 @@ def _header(name: str) -> str:
     return headers.get(name, name)
 
 
-def _batches(
-    store: ResultsStore, headers: list[str], extra: Mapping[str, Values]
-) -> Iterator[pa.Table]:
-    """Read the table batch by batch; whole blocks, at least one."""
+def _ranges(store: ResultsStore, extra: Mapping[str, Values]) -> list[tuple[int, int]]:
+    """Return first and last block + 1 of each batch; at least one, of a complete store."""
     store.require_complete()
     for name, column in extra.items():
         if len(column) != store.n_variants:
@@ -211,16 +236,21 @@ def _batches(
                 f"{store.n_variants}, one a variant"
             )
     step = max(1, BATCH_VARIANTS // store.block_size)
-    for first in range(0, store.n_blocks, step):
-        last = min(first + step, store.n_blocks)
-        values = store.read_blocks(first, last)
-        start, stop = store.block(first).start, store.block(last - 1).stop
-        columns = _variant_columns(store, start, stop)
-        for i, name in enumerate(store.columns):
-            columns[_header(name)] = _TYPED.get(name, pa.array)(np.ascontiguousarray(values[:, i]))
-        for name, column in extra.items():
-            columns[_header(name)] = pa.array(np.asarray(column[start:stop], dtype=np.float64))
-        yield pa.table({header: columns[header] for header in headers})
+    return [(i, min(i + step, store.n_blocks)) for i in range(0, store.n_blocks, step)]
+
+
+def _batch(
+    store: ResultsStore, headers: list[str], extra: Mapping[str, Values], first: int, last: int
+) -> pa.Table:
+    """Read the rows of the blocks first..last-1."""
+    values = store.read_blocks(first, last)
+    start, stop = store.block(first).start, store.block(last - 1).stop
+    columns = _variant_columns(store, start, stop)
+    for i, name in enumerate(store.columns):
+        columns[_header(name)] = _TYPED.get(name, pa.array)(np.ascontiguousarray(values[:, i]))
+    for name, column in extra.items():
+        columns[_header(name)] = pa.array(np.asarray(column[start:stop], dtype=np.float64))
+    return pa.table({header: columns[header] for header in headers})
 
 
 def _variant_columns(store: ResultsStore, start: int, stop: int) -> dict[str, pa.Array]:
@@ -251,13 +281,26 @@ _TYPED: dict[str, Callable[[npt.NDArray[np.float64]], pa.Array]] = {
 }
 
 
-def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """Get the next item in a thread while the present one is used (zlib holds no lock)."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
-            yield item
+def _in_order(
+    work: Callable[[_Item], _Done], items: Iterable[_Item], threads: int
+) -> Iterator[_Done]:
+    """Work on items in threads; yield what is done in order, with few waiting."""
+    with ThreadPoolExecutor(threads) as pool:
+        coming = deque[Future[_Done]]()
+        try:
+            for item in items:
+                coming.append(pool.submit(work, item))
+                if len(coming) > threads:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()
+
+
+def _cores() -> int:
+    return min(len(os.sched_getaffinity(0)), MAX_THREADS)
 
 
 def _text(table: pa.Table) -> memoryview:
@@ -302,10 +345,24 @@ def check_header(path: Path, headers: list[str]) -> None:
 
 
 def _copy_table(path: Path, file: BinaryIO) -> None:
-    """Copy a table to an open file; compress it if it isn't."""
+    """Copy a table to an open file in blocks, without the mark of the end."""
+    start = file.tell()
+    if bgzf.is_bgzf(path) and not bgzf.has_end(path):
+        raise InputError(f"{path}: not a whole .models.gz table: its end is missing")
     with path.open("rb") as old:
-        if _is_gzip(path):
-            shutil.copyfileobj(old, file, 1 << 22)
+        try:
+            for block in bgzf.blocks(old):
+                if block != bgzf.END:
+                    file.write(block)
+        except ValueError:
+            file.seek(start)
+            file.truncate()
+        else:
             return
-        with gzip.GzipFile("", "wb", GZIP_LEVEL, fileobj=file, mtime=0) as packed:
-            shutil.copyfileobj(old, packed, 1 << 22)
+    opener = gzip.open if _is_gzip(path) else open
+    try:
+        with opener(path, "rb") as plain:
+            while piece := plain.read(64 * bgzf.BLOCK_BYTES):
+                file.write(bgzf.compress(piece))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: not a whole .models.gz table: {error}") from error

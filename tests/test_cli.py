@@ -186,6 +186,24 @@ def test_dispersion(tmp_path: Path, run_script: Run, capsys: pytest.CaptureFixtu
 # -- input ------------------------------------------------------------------------------------
 
 
+def test_index_of_the_table(
+    study: Study,
+    run_script: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pysam", None)
+        assert run_script("scan", study.bed, study.pheno, study.out("a"), "--tabix") == 2
+    assert "pip install 'hlmm-dask[tabix]'" in capsys.readouterr().err
+    assert not study.out("a.zarr").exists()
+    pytest.importorskip("pysam")
+    assert run_script("scan", study.bed, study.pheno, study.out("a"), "--tabix") == 0
+    assert study.out("a.models.gz.tbi").is_file() != (
+        "no index for tabix" in capsys.readouterr().err
+    )
+
+
 def test_several_files_and_patterns(study: Study, run_script: Run) -> None:
     assert run_script("scan", study.bed, study.pheno, study.out("whole")) == 0
     for name, part in (("2", slice(0, 25)), ("10", slice(25, 40)), ("X", slice(40, 60))):

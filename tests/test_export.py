@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hlmm_dask import export
+from hlmm_dask import bgzf, export
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.export import read_models_table, write_parquet, write_tsv
 from hlmm_dask.schema import INDEX, N_COLUMNS, RESULT_COLUMNS, TSV_HEADERS, Status
@@ -173,6 +173,51 @@ def test_append_adds_rows_without_a_second_header(tmp_path, store):
     pd.testing.assert_frame_equal(table[N:].reset_index(drop=True), once)
     assert len(pd.read_csv(path, sep="\t")) == 2 * N
     subprocess.run(["gzip", "-t", path], check=True)
+
+
+def test_append_keeps_blocks_and_compresses_another_gzip_anew(tmp_path, store):
+    path = tmp_path / "t.gz"
+    write_tsv(store, path)
+    once = path.read_bytes()
+    write_tsv(store, path, append=True)
+    twice = path.read_bytes()
+    assert twice.startswith(once.removesuffix(bgzf.END))
+    assert twice.count(bgzf.END) == 1
+    assert twice.endswith(bgzf.END)
+    path.write_bytes(gzip.compress(gzip.decompress(once)))
+    write_tsv(store, path, append=True)
+    assert gzip.decompress(path.read_bytes()) == gzip.decompress(twice)
+    with path.open("rb") as file:
+        assert list(bgzf.blocks(file))[-1] == bgzf.END
+
+
+@pytest.mark.parametrize("lost", [28, 40])
+def test_append_to_a_cut_table_is_refused(tmp_path, store, lost):
+    path = tmp_path / "t.gz"
+    write_tsv(store, path)
+    os.truncate(path, path.stat().st_size - lost)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="not a whole"):
+        write_tsv(store, path, append=True)
+    with pytest.raises(InputError, match="not a whole"):
+        read_models_table(path)
+    assert path.read_bytes() == before
+
+
+def test_a_new_table_removes_the_index_of_the_old(tmp_path, store):
+    (tmp_path / "t.gz.tbi").touch()
+    write_tsv(store, tmp_path / "t.gz")
+    assert not (tmp_path / "t.gz.tbi").exists()
+
+
+@pytest.mark.parametrize("compiled_from", [1, N + 1])
+def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path, store, monkeypatch, compiled_from):
+    monkeypatch.setattr(export, "COMPILED_FROM", compiled_from)
+    for threads in (1, 2, 5):
+        write_tsv(store, tmp_path / f"{threads}.gz", threads=threads)
+    tables = [(tmp_path / f"{threads}.gz").read_bytes() for threads in (1, 2, 5)]
+    assert tables[0] == tables[1] == tables[2]
+    assert len(read_models_table(tmp_path / "1.gz")) == N
 
 
 def test_append_to_another_table_is_refused(tmp_path, store):

@@ -45,6 +45,7 @@ from hlmm_dask.scanning.null import (
 from hlmm_dask.scanning.run import read_columns, run_scans
 from hlmm_dask.schema import DISPERSION_COLUMNS, TSV_HEADERS
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.tabix import require_pysam, write_index
 from hlmm_dask.tables import Table, read_table
 
 
@@ -83,6 +84,7 @@ class ScanJob:
     block_size: int | None = None
     dispersion: bool = False
     parquet: bool = False
+    tabix: bool = False
     resume: bool = False
     overwrite: bool = False
     append: bool = False
@@ -139,6 +141,8 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
     jobs = _jobs(job, traits)
     for one in jobs:
         _check_output(one)
+    if job.tabix:
+        require_pysam()
     genotypes = open_plink(job.genofile)
     for note in genotypes.notes:
         tell(observers, Note(note))
@@ -185,6 +189,10 @@ def _write_tables(
             extra = dispersion_columns(result)
             summary |= {"slope of var on add": f"{result.r_av:.6g}"}
     write_tsv(store, job.output(".models.gz"), extra=extra, append=job.append)
+    if job.tabix:
+        obstacle = write_index(store, job.output(".models.gz"))
+        if obstacle is not None:
+            tell(observers, Note(obstacle))
     if job.parquet:
         write_parquet(store, job.output(".parquet"), extra=extra)
     if job.loco and not job.no_h2_estimate:
@@ -256,6 +264,8 @@ def dispersion_columns(result: DispersionResult) -> dict[str, NDArray[np.float64
 def _check_output(job: ScanJob) -> None:
     check_outprefix(job.outprefix)
     table = job.output(".models.gz")
+    if job.append and job.tabix:
+        raise InputError("append and tabix: a table that grows can't be indexed; give one of them")
     if job.append and table.exists():
         check_header(table, list(TSV_HEADERS))
     if job.overwrite or (job.resume and job.output(".zarr").exists()):
