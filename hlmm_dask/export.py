@@ -37,8 +37,6 @@ from hlmm_dask.store import ResultsStore
 BATCH_VARIANTS = 65_536
 # Rows that become text at a time: what is on the way stays in the cache.
 _TEXT_ROWS = 8_192
-# A table of so many variants is worth loading the compiled packer.
-COMPILED_FROM = 100_000
 # Each batch in work takes some 60 MB; more threads would wait for the interpreter's lock.
 MAX_THREADS = 4
 _Item = TypeVar("_Item")
@@ -120,7 +118,6 @@ def write_tsv(
         check_header(old, headers)
     columns = extra or {}
     ranges = _ranges(store, columns)
-    compiled = store.n_variants >= COMPILED_FROM
     n_rows = 0
     with replacing(target) as file:
         if old is not None:
@@ -131,7 +128,7 @@ def write_tsv(
         def pack(rows: tuple[int, int]) -> tuple[bytes, int]:
             table = _batch(store, headers, columns, *rows)
             texts = (_text(table.slice(i, _TEXT_ROWS)) for i in range(0, len(table), _TEXT_ROWS))
-            return b"".join(bgzf.compress(text, compiled=compiled) for text in texts), len(table)
+            return b"".join(bgzf.compress(text) for text in texts), len(table)
 
         for packed, n in _in_order(pack, ranges, threads or _cores()):
             file.write(packed)

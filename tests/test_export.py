@@ -210,9 +210,7 @@ def test_a_new_table_removes_the_index_of_the_old(tmp_path, store):
     assert not (tmp_path / "t.gz.tbi").exists()
 
 
-@pytest.mark.parametrize("compiled_from", [1, N + 1])
-def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path, store, monkeypatch, compiled_from):
-    monkeypatch.setattr(export, "COMPILED_FROM", compiled_from)
+def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path, store):
     for threads in (1, 2, 5):
         write_tsv(store, tmp_path / f"{threads}.gz", threads=threads)
     tables = [(tmp_path / f"{threads}.gz").read_bytes() for threads in (1, 2, 5)]
