@@ -1,14 +1,16 @@
 """Plain arithmetic: how the variants are cut into blocks."""
 
-# Variants a block; a block is one task, one chunk and one marker.
-_SMALLEST, _LARGEST = 64, 4096
+# Variants a block at the most; a block is one task, one chunk and one marker.
+_LARGEST = 4096
 # Enough blocks for progress and for an even load, and few enough for the scheduler.
 _BLOCKS = 48
 _PACKED_BYTES = 32 * 2**20
-# Longest a block should take, from the rates of one core.
-_SECONDS = 20.0
+# Shortest and longest that a block should take, from the rates of one core.
+_SHORTEST, _SECONDS = 0.02, 20.0
+_SECONDS_PER_VARIANT = 4e-6
 _SECONDS_PER_SAMPLE_HLM = 3e-10
-_SECONDS_PER_SAMPLE_COVARIATES = 1e-7
+_SECONDS_PER_SAMPLE_COVARIATES = 3e-8
+_RANDOM_EFFECT_RATE = 1.5e11
 
 
 def choose_block_size(
@@ -32,14 +34,14 @@ def choose_block_size(
     int
         Between 1 and ``n_variants``.
     """
-    per_variant = _SECONDS_PER_SAMPLE_HLM * n_samples
+    per_variant = _SECONDS_PER_VARIANT + _SECONDS_PER_SAMPLE_HLM * n_samples
     if n_covariates:
         per_variant += _SECONDS_PER_SAMPLE_COVARIATES * n_samples
-    # Gram matrices of the carriers, then a few factorisations, at some 20 GFlop/s.
-    per_variant += (n_samples * n_random**2 + 15.0 * n_random**3) / 2e10
+    # Gram matrices of the carriers, then a few factorisations.
+    per_variant += (n_samples * n_random**2 + 60.0 * n_random**3) / _RANDOM_EFFECT_RATE
     size = min(
         _LARGEST,
-        max(_SMALLEST, -(-n_variants // _BLOCKS)),
+        max(int(_SHORTEST / per_variant), -(-n_variants // _BLOCKS)),
         max(1, int(_SECONDS / per_variant)),
         max(1, _PACKED_BYTES // ((n_samples + 3) // 4)),
     )
