@@ -182,8 +182,8 @@ def test_linear(window: float | None, method: str, monkeypatch: pytest.MonkeyPat
         linear = LinearModel.build(alone)
         first = fit_linear(linear, code[None])
         fit = fit_linear(linear, code[None], polish=first.change).fit
-        assert row[INDEX["add"]] == pytest.approx(fit.add[0], abs=1e-4 * fit.add_se[0])
-        assert row[INDEX["var"]] == pytest.approx(fit.var[0], abs=1e-4 * fit.var_se[0])
+        assert row[INDEX["add"]] == pytest.approx(fit.add[0], abs=1e-3 * fit.add_se[0])
+        assert row[INDEX["var"]] == pytest.approx(fit.var[0], abs=1e-3 * fit.var_se[0])
 
 
 @pytest.mark.parametrize("n_removed", [1, 8, 30])

@@ -18,6 +18,7 @@ from hlmm_dask.kernels.hlmm_linear import (
     fit_linear,
     linear_is_good,
     needs_exact,
+    needs_polish,
 )
 from hlmm_dask.kernels.left_out import FewKept, LeftOut, fit_without
 from hlmm_dask.kernels.packed import (
@@ -321,13 +322,15 @@ def fit_dosage(model: BlockModel, dosage: NDArray[np.floating], *, first: int = 
 
 def _fit_linear(linear: LinearModel, exact: RandomEffectModel | None, codes: Codes) -> VariantFit:
     first = fit_linear(linear, codes)
-    second = fit_linear(linear, codes, polish=first.change)
-    if exact is None:
-        return second.fit
-    rows = np.flatnonzero(needs_exact(linear, second))
-    if not rows.size:
-        return second.fit
-    return second.fit.replaced(rows, fit_random_effects(exact, codes[rows]))
+    fit = first.fit
+    exactly = np.zeros(len(codes), dtype=bool) if exact is None else needs_exact(linear, first)
+    rows = np.flatnonzero(needs_polish(linear, first) & ~exactly)
+    if rows.size:
+        fit = fit.replaced(rows, fit_linear(linear, codes[rows], polish=first.change[rows]).fit)
+    rows = np.flatnonzero(exactly)
+    if exact is None or not rows.size:
+        return fit
+    return fit.replaced(rows, fit_random_effects(exact, codes[rows]))
 
 
 def _fit_dosage(model: BlockModel, dosage: FloatArray) -> VariantFit:

@@ -117,6 +117,7 @@ def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
             evaluate,
             start[:, None],
             first_length=lambda step, rows: longest_length(step[:, 0] * span[rows]),
+            runs_away=lambda beta, rows: np.abs(beta[:, 0]) * span[rows] > UNBOUNDED_SPAN,
             tolerance=tolerance,
         )
         beta1 = result.x[:, 0]

@@ -41,6 +41,9 @@ SAMPLES_PER_EFFECT = 50
 COSTLY_GRAM = 5e8  # n l²
 EXACT_NEG_LOG10_P = 3.0
 LINKED_SHARE = 0.05
+# Which it fits once more about their own BLUP.
+MANY_SAMPLES_PER_EFFECT = 150
+MANY_MISSING = 0.02
 
 _CHUNK_SAMPLES = 4096
 # Where :meth:`LinearModel.only` takes its short way: share of columns left out, and change of t
@@ -494,13 +497,29 @@ def needs_exact(model: LinearModel, linear: LinearFit) -> NDArray[np.bool_]:
     Those near significance in any of the three tests (p below 1e-3), those which share more
     with G than an unrelated variant does, and those that could not be fitted.
     """
-    fit, base = linear.fit, model.base
+    fit = linear.fit
     with np.errstate(invalid="ignore", divide="ignore"):
         add_t, var_t = fit.add / fit.add_se, fit.var / fit.var_se
     largest = np.maximum(neg_log10_p_normal(add_t), neg_log10_p_normal(var_t))
     largest = np.maximum(largest, neg_log10_p_chi2_2df(add_t**2 + var_t**2))
-    t = base.h2 * np.exp(-base.beta)
-    unrelated = float(np.sum(t * model.eigenvalues / (1.0 + t * model.eigenvalues))) / len(base.y)
-    linked = linear.share > 2.0 * unrelated + LINKED_SHARE
+    linked = linear.share > 2.0 * _unrelated_share(model) + LINKED_SHARE
     # Not "below": NaN needs the exact fit as well.
     return np.asarray(~(largest < EXACT_NEG_LOG10_P) | linked | (fit.status != Status.OK))
+
+
+def needs_polish(model: LinearModel, linear: LinearFit) -> NDArray[np.bool_]:
+    """Which variants to fit once more about their own BLUP, (m,).
+
+    Measured without that: errors up to 1e-3 standard errors with 50 to 100 samples per random
+    effect, 5e-5 with 200; 3e-4 and 8e-4 where 1% and 4% of the calls are missing.
+    """
+    few = len(model.base.y) < MANY_SAMPLES_PER_EFFECT * model.base.n_random
+    linked = linear.share > 1.5 * _unrelated_share(model) + 0.01
+    return np.asarray(few | linked | (linear.share_called < 1.0 - MANY_MISSING))
+
+
+def _unrelated_share(model: LinearModel) -> float:
+    """Share of its sum of squares that a variant without relation to G has in common with it."""
+    t = model.base.h2 * np.exp(-model.base.beta)
+    explained = t * model.eigenvalues / (1.0 + t * model.eigenvalues)
+    return float(np.sum(explained)) / len(model.base.y)

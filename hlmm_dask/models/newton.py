@@ -170,6 +170,7 @@ def minimise(
     start: FloatArray,
     *,
     lower_bound_of_last: float | None = None,
+    runs_away: Callable[[FloatArray, IntArray], NDArray[np.bool_]] | None = None,
     first_length: FirstLength | None = None,
     tolerance: float = 1e-7,
     max_iterations: int = 60,
@@ -195,6 +196,9 @@ def minimise(
         ``first_length(step, rows)``, (k, p) and (k,) to (k,): the share of each Newton step with
         which the line search begins if it is below 1. Where f flattens out towards infinity
         steps are too long by many powers of ten, and halving alone does not bring them back.
+    runs_away : callable, optional
+        ``runs_away(x, rows)`` says which problems to give up, (k,) bool; they count as having
+        reached the iteration limit.
     tolerance : float
         Distance to the optimum at which to stop, in standard errors.
     max_iterations : int
@@ -269,6 +273,8 @@ def minimise(
                 length[searching] *= 0.5
             convergence[active[~accepted]] = Convergence.LINE_SEARCH_FAILED
             active = active[accepted]
+            if runs_away is not None and active.size:
+                active = active[~runs_away(x[active], active)]
 
     return NewtonResult(x, value, gradient, hessian, n_iterations, convergence)
 
