@@ -8,7 +8,7 @@ from multiprocessing import forkserver, get_context
 from pathlib import Path
 
 # What a worker needs before its first task.
-_PRELOAD = ["distributed", "distributed.nanny", "hlmm_dask.scanning.graph"]
+_PRELOAD = ["distributed", "distributed.nanny", "hlmm_dask.scanning.warm"]
 
 
 def prestart_workers() -> None:
