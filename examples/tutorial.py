@@ -8,7 +8,7 @@ heteroskedastic linear model (HLM) and again with random effects (HLMM), estimat
 between the effects on mean and variance, takes it off, and prints what it found beside what
 theory expects. Plots and a report are written to the output folder.
 
-    python examples/tutorial.py --samples 10000 --variants 500 --random-variants 100
+    python examples/tutorial.py --samples 40000 --variants 500 --random-variants 100
 """
 
 import argparse
