@@ -39,7 +39,7 @@ from scipy.stats import beta, chi2, kstest, kstwo
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersion_effects
-from hlmm_dask.simulate import (
+from hlmm_dask.simulation import (
     GammaTrait,
     TransformedEffects,
     expected_effects,

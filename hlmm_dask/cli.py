@@ -281,6 +281,7 @@ def _chr(options: argparse.Namespace) -> None:
             stop=None if options.whole_chr else options.end,
             count_a2=True,
             append=options.append,
+            clip_stop=True,
             overwrite=True,
             keep_store=False,
             **_common(options),

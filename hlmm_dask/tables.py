@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from hlmm_dask.errors import InputError
 from hlmm_dask.text import Fields, Lines, decode, iter_rows, layout_notes, shown
 
+# Other programs' missing values: in a first line they are no names of columns.
+_NO_NAMES = {b".", b"-", b"?", b"n/a", b"null", b"none"}
 _NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INFINITE = re.compile(rb"[+-]?inf(inity)?", re.IGNORECASE)
 _MINUS_NINE_SHARE = 0.01
@@ -218,7 +220,10 @@ def _header(lines: Lines, missing: _MissingTokens) -> tuple[tuple[str, ...], boo
     cells = first[2:]
     is_header = first[0].lstrip(b"#").lower() == b"fid" and first[1].lower() == b"iid"
     is_header = is_header or not any(
-        cell in missing.tokens or _NUMBER.fullmatch(cell) or _INFINITE.fullmatch(cell)
+        cell in missing.tokens
+        or cell.lower() in _NO_NAMES
+        or _NUMBER.fullmatch(cell)
+        or _INFINITE.fullmatch(cell)
         for cell in cells
     )
     if not is_header:

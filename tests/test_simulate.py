@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import kstest, norm
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.simulate import (
+from hlmm_dask.simulation import (
     expected_effects,
     gamma_phenotype,
     inverse_normal_transform,
@@ -63,7 +63,7 @@ def test_same_seed_same_bytes_and_block_size_does_not_matter_for_shape(tmp_path,
     c = simulate_genotypes(tmp_path / "c", n_samples=33, n_variants=9, seed=6)
     assert a.bed.read_bytes() == b.bed.read_bytes() != c.bed.read_bytes()
     one = gamma_phenotype([a.bed], seed=1)
-    monkeypatch.setattr("hlmm_dask.simulate.BLOCK_BYTES", 4 * 33 * 2)
+    monkeypatch.setattr("hlmm_dask.simulation.BLOCK_BYTES", 4 * 33 * 2)
     two = gamma_phenotype([a.bed], seed=1)
     np.testing.assert_allclose(one.value, two.value, rtol=1e-5)
 

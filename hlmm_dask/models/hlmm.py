@@ -125,6 +125,8 @@ class HLMM:
         check_parameter_count(self.n_samples, self.X.shape[1] + self.V.shape[1] + 1)
         check_full_rank("X", self.X)
         check_full_rank("V", self.V)
+        if not np.any(self.G):
+            raise ValueError("G has no column, or zeros alone; use HLM without random effects")
 
     @property
     def n_samples(self) -> int:

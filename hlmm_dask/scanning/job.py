@@ -88,6 +88,7 @@ class ScanJob:
     resume: bool = False
     overwrite: bool = False
     append: bool = False
+    clip_stop: bool = False
     keep_store: bool = True
 
     @property
@@ -146,6 +147,9 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
     genotypes = open_plink(job.genofile)
     for note in genotypes.notes:
         tell(observers, Note(note))
+    if job.clip_stop and job.stop is not None and job.stop > genotypes.n_variants:
+        tell(observers, Note(f"END {job.stop}: there are {genotypes.n_variants} variants"))
+        job = replace(job, stop=genotypes.n_variants)
     nulls = [_fit_null(one, genotypes, traits) for one in jobs]
     notes = [text for null in nulls for text in (_accounting(null), *null.notes)]
     for text in dict.fromkeys(notes):
@@ -167,6 +171,9 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
             overwrite=job.overwrite and job.keep_store,
             observers=observers,
         )
+        for one in jobs:
+            if one.overwrite:
+                _remove_old(one)
         summaries = {
             str(one.output(".models.gz")): _write_tables(one, store, observers)
             for one, store in zip(jobs, stores, strict=True)
@@ -314,6 +321,18 @@ def _fit_null(job: ScanJob, genotypes: PlinkGenotypes, traits: Table) -> NullMod
 def _accounting(null: NullModel) -> str:
     steps = ", ".join(f"{n:,} {step}" for step, n in null.accounting)
     return f"samples of phenotype '{null.phenotype_name}': {steps}"
+
+
+def _remove_old(job: ScanJob) -> None:
+    """Remove what a replaced run wrote and this one may not write."""
+    for suffix in (
+        ".null_mean_effects.txt",
+        ".null_variance_effects.txt",
+        ".null_h2.txt",
+        ".null_h2_loco.tsv",
+        *([] if job.parquet else [".parquet"]),
+    ):
+        job.output(suffix).unlink(missing_ok=True)
 
 
 def _write_null(job: ScanJob, null: NullModel) -> None:
