@@ -132,6 +132,9 @@ def _add_model_options(parser: _Parser) -> None:
 
 def _add_scan_options(parser: _Parser) -> None:
     _add_model_options(parser)
+    for name in ("mean", "var"):
+        parser.option(f"{name}-covar-cols", default="all", metavar="COLUMNS",
+                      help="columns of that file: names or numbers, as in age,3-5")  # fmt: skip
     parser.option(
         "fit-covariates",
         action="store_true",
@@ -302,7 +305,8 @@ def _watch(job: "ScanJob") -> None:
 def _common(options: argparse.Namespace) -> dict[str, Any]:
     names = (
         "mean_covar", "var_covar", "random_gts", "random_gts_txt", "h2_init", "phen_index",
-        "missing_char", "no_h2_estimate", "fit_covariates", "min_maf", "max_missing",
+        "missing_char", "no_h2_estimate", "mean_covar_cols", "var_covar_cols", "fit_covariates",
+        "min_maf", "max_missing",
         "no_covariate_estimates", "workers",
     )  # fmt: skip
     return {name: getattr(options, name) for name in names}

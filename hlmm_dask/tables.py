@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +74,12 @@ class Table:
             else:
                 chosen.append(self.column(item.strip())[0])
         return list(dict.fromkeys(chosen))
+
+    def only(self, text: str) -> "Table":
+        """Return the table with the columns that `select` chooses."""
+        names = self.select(text)
+        at = [self.names.index(name) for name in names]
+        return replace(self, names=tuple(names), values=self.values[:, at])
 
     def column(self, selector: str | int) -> tuple[str, NDArray[np.float64]]:
         """Choose a column.

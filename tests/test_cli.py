@@ -640,3 +640,19 @@ def test_several_phenotypes_in_one_pass(study: Study, run_script: Callable[..., 
     pd.testing.assert_frame_equal(
         read_models_table(study.out("all.3.models.gz")), alone, rtol=1e-10
     )
+
+
+def test_covariates_by_name(study: Study, run_script: Run) -> None:
+    named = study.folder / "named.txt"
+    named.write_text("FID IID sex age\n" + study.covar.read_text())
+    options = ("--mean_covar", named, "--mean_covar_cols", "age", "--var_covar", named)
+    assert run_script("scan", study.bed, study.pheno, study.out("out"), *options) == 0
+    names = [
+        row.split()[0] for row in study.out("out.null_mean_effects.txt").read_text().splitlines()
+    ]
+    assert names == ["Intercept", "age"]
+    names = [
+        row.split()[0]
+        for row in study.out("out.null_variance_effects.txt").read_text().splitlines()
+    ]
+    assert names == ["Intercept", "sex", "age"]

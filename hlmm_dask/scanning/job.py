@@ -60,6 +60,8 @@ class ScanJob:
     stop: int | None = None
     mean_covar: str | None = None
     var_covar: str | None = None
+    mean_covar_cols: str = "all"
+    var_covar_cols: str = "all"
     fit_covariates: bool = False
     random_gts: str | None = None
     random_gts_txt: bool = False
@@ -308,14 +310,20 @@ def _fit_null(job: ScanJob, genotypes: PlinkGenotypes, traits: Table) -> NullMod
         genotypes,
         traits,
         phenotype_column=job.phen_index,
-        mean_covariates=job.mean_covar,
-        variance_covariates=job.var_covar,
+        mean_covariates=_covariates(job, job.mean_covar, job.mean_covar_cols),
+        variance_covariates=_covariates(job, job.var_covar, job.var_covar_cols),
         random_genotypes=None if job.random_gts_txt else job.random_gts,
         random_table=job.random_gts if job.random_gts_txt else None,
         fit_covariates=job.fit_covariates,
         h2_init=job.h2_init,
         missing=(job.missing_char,),
     )
+
+
+def _covariates(job: ScanJob, path: str | None, columns: str) -> Table | None:
+    if path is None:
+        return None
+    return read_table(path, missing=(job.missing_char,)).only(columns)
 
 
 def _accounting(null: NullModel) -> str:
