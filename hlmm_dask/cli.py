@@ -313,13 +313,13 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _dispersion(options: argparse.Namespace) -> None:
-    from hlmm_dask.scanning.job import add_dispersion
+    from hlmm_dask.scanning.dispersion import add_dispersion
 
     print(add_dispersion(options.table, options.out, overwrite=options.overwrite), file=sys.stderr)
 
 
 def _fit(options: argparse.Namespace) -> None:
-    from hlmm_dask.scanning.job import fit_model
+    from hlmm_dask.scanning.fit_model import fit_model
 
     fit_model(
         phenofile=options.phenofile,

@@ -1,9 +1,7 @@
 """A whole job: from files to the finished table and the null model's files."""
 
-import os
 import re
 import shutil
-import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,37 +11,27 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError, StoreError
-from hlmm_dask.export import check_header, read_models_table, write_parquet, write_tsv
+from hlmm_dask.export import check_header, write_parquet, write_tsv
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
-from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersion_effects
-from hlmm_dask.models.hlm import HLM, HLMFit
-from hlmm_dask.models.hlmm import HLMM, HLMMFit
-from hlmm_dask.random_effects import random_effects
-from hlmm_dask.samples import align
+from hlmm_dask.models.dispersion import NotEstimable
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.dispersion import dispersion_columns, estimate_dispersion
 from hlmm_dask.scanning.events import Note, Observer, tell
-from hlmm_dask.scanning.left_out import (
-    read_set_nulls,
-    require_positions,
-    set_null_table,
+from hlmm_dask.scanning.fit_model import require_random_file
+from hlmm_dask.scanning.left_out import read_set_nulls, require_positions, set_null_table
+from hlmm_dask.scanning.null import NullModel, check_h2_init, fit_null
+from hlmm_dask.scanning.outputs import (
+    check_outprefix,
+    write_effects,
+    write_estimate,
+    write_text,
 )
-from hlmm_dask.scanning.null import (
-    Effects,
-    NullModel,
-    check_h2_init,
-    converged,
-    effects_per_unit,
-    fit_null,
-    refused,
-    table_notes,
-)
-from hlmm_dask.scanning.run import read_columns, run_scans
-from hlmm_dask.schema import DISPERSION_COLUMNS, TSV_HEADERS
+from hlmm_dask.scanning.run import run_scans
+from hlmm_dask.schema import TSV_HEADERS
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.tabix import require_pysam, write_index
 from hlmm_dask.tables import Table, read_table
@@ -133,7 +121,7 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
     job.config.check()
     job.cluster.check()
     check_h2_init(job.h2_init)
-    _require_random_file(job.random_gts, job.random_gts_txt)
+    require_random_file(job.random_gts, job.random_gts_txt)
     require_positions(
         job.config,
         random=job.random_gts is not None,
@@ -205,7 +193,7 @@ def _write_tables(
     if job.parquet:
         write_parquet(store, job.output(".parquet"), extra=extra)
     if job.loco and not job.no_h2_estimate:
-        _write_text(job.output(".null_h2_loco.tsv"), set_null_table(read_set_nulls(store)))
+        write_text(job.output(".null_h2_loco.tsv"), set_null_table(read_set_nulls(store)))
     return summary
 
 
@@ -221,53 +209,6 @@ def _jobs(job: ScanJob, traits: Table) -> list[ScanJob]:
         replace(job, phen_index=name, outprefix=f"{job.outprefix}.{label}")
         for name, label in zip(chosen, labels, strict=True)
     ]
-
-
-def estimate_dispersion(store: ResultsStore) -> DispersionResult | NotEstimable:
-    """Dispersion effects of all variants of a complete store."""
-    columns = read_columns(store, ("add", "add_se", "var", "var_se"))
-    return dispersion_effects(columns["add"], columns["add_se"], columns["var"], columns["var_se"])
-
-
-def add_dispersion(table: str, out: str, *, overwrite: bool = False) -> str:
-    """Add dispersion effects to a text table; see ``hlmm-dispersion``.
-
-    Returns
-    -------
-    str
-        One line on the fitted relation.
-
-    Raises
-    ------
-    InputError
-        If the table can't be read, ``out`` exists, or nothing can be estimated.
-    """
-    target = Path(out)
-    if target.exists() and not overwrite:
-        raise InputError(f"{target}: exists; give --overwrite or another name")
-    frame = read_models_table(table)
-    needed = ("add", "add_se", "var", "var_se")
-    if lacking := [name for name in needed if name not in frame]:
-        raise InputError(f"{table}: no column {', '.join(lacking)}; expected a table of a scan")
-    result = dispersion_effects(frame["add"], frame["add_se"], frame["var"], frame["var_se"])
-    if isinstance(result, NotEstimable):
-        raise InputError(f"{table}: no dispersion effects: {result.reason}")
-    headers = {column.name: column.header for column in DISPERSION_COLUMNS}
-    for name, values in dispersion_columns(result).items():
-        frame[headers[name]] = values
-    with replacing(target) as file:
-        frame.to_csv(file, sep="\t", index=False, na_rep="NaN", compression="gzip")
-    return f"{result.n_used:,} variants, slope of var on add {result.r_av:.6g}"
-
-
-def dispersion_columns(result: DispersionResult) -> dict[str, NDArray[np.float64]]:
-    """Columns of dispersion effects by their names in ``schema.DISPERSION_COLUMNS``."""
-    return {
-        "dispersion": result.dispersion,
-        "dispersion_se": result.dispersion_se,
-        "dispersion_t": result.dispersion_t,
-        "dispersion_neg_log10_p": result.dispersion_neg_log10_p,
-    }
 
 
 def _check_output(job: ScanJob) -> None:
@@ -287,22 +228,6 @@ def _check_output(job: ScanJob) -> None:
                 else f"{job.output(suffix)}: exists; give --resume to go on with "
                 f"{job.output('.zarr')}, or --overwrite"
             )
-
-
-def check_outprefix(outprefix: str) -> None:
-    """Raise an `InputError` unless files can be written there."""
-    if not Path(f"{outprefix}x").name.removesuffix("x"):
-        raise InputError(f"OUTPREFIX '{outprefix}': expected a folder and the start of a name")
-    folder = Path(f"{outprefix}x").absolute().parent
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder for the output; create it")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{folder}: not writable; choose another OUTPREFIX")
-
-
-def _require_random_file(random_gts: str | None, random_gts_txt: bool) -> None:
-    if random_gts_txt and random_gts is None:
-        raise InputError("--random_gts_txt says how to read --random_gts, which is not given")
 
 
 def _fit_null(job: ScanJob, genotypes: PlinkGenotypes, traits: Table) -> NullModel:
@@ -349,90 +274,3 @@ def _write_null(job: ScanJob, null: NullModel) -> None:
         write_effects(job.output(".null_variance_effects.txt"), null.variance_effects)
     if null.h2 is not None and not job.no_h2_estimate:
         write_estimate(job.output(".null_h2.txt"), null.h2, null.h2_se)
-
-
-def write_effects(path: Path, effects: Effects) -> None:
-    """Write name, effect and standard error, tab separated, one line each, as hlmm does."""
-    rows = zip(effects.names, effects.effects, effects.standard_errors, strict=True)
-    _write_text(path, "".join(f"{name}\t{float(e)!r}\t{float(se)!r}\n" for name, e, se in rows))
-
-
-def write_estimate(path: Path, value: float, standard_error: float | None) -> None:
-    """Write a value and its standard error, one line each, as hlmm does."""
-    se = "NaN" if standard_error is None or np.isnan(standard_error) else repr(standard_error)
-    _write_text(path, f"{value!r}\n{se}\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
-def fit_model(
-    *,
-    phenofile: str,
-    outprefix: str,
-    mean_covar: str | None = None,
-    var_covar: str | None = None,
-    random_gts: str | None = None,
-    random_gts_txt: bool = False,
-    h2_init: float = 0.05,
-    phen_index: str = "1",
-    missing_char: str = "NA",
-    no_h2_estimate: bool = False,
-) -> None:
-    """Fit one model without variants and write its estimates; names as the command's options.
-
-    Without random effects HLM, with them HLMM of all parameters jointly. Writes
-    ``OUTPREFIX.mean_effects.txt``, ``OUTPREFIX.variance_effects.txt`` and, with random effects,
-    ``OUTPREFIX.h2.txt``.
-    """
-    missing = (missing_char,)
-    check_outprefix(outprefix)
-    check_h2_init(h2_init)
-    _require_random_file(random_gts, random_gts_txt)
-    source = None
-    if random_gts is not None:
-        source = (
-            read_table(random_gts, missing=missing) if random_gts_txt else open_plink(random_gts)
-        )
-    traits = read_table(phenofile, missing=missing)
-    mean, variance = (
-        None if path is None else read_table(path, missing=missing)
-        for path in (mean_covar, var_covar)
-    )
-    aligned = align(
-        source.samples if isinstance(source, PlinkGenotypes) else None,
-        traits,
-        phenotype_column=phen_index,
-        mean_covariates=mean,
-        variance_covariates=variance,
-        genotypes_name=str(random_gts),
-    )
-    ones = np.ones((aligned.n_samples, 1))
-    X = np.column_stack([ones, aligned.standardised_mean_covariates()])
-    V = np.column_stack([ones, aligned.standardised_variance_covariates()])
-    what = f"phenotype '{aligned.phenotype_name}'"
-    notes = table_notes([traits, mean, variance]) + aligned.notes
-    if source is None:
-        with refused(what):
-            fit: HLMFit | HLMMFit = converged(HLM(aligned.y, X, V).fit(), what)
-    else:
-        columns = random_effects(aligned.ids, source)
-        notes = (*notes, *source.notes, *columns.notes)
-        with refused(what):
-            mixed = HLMM(aligned.y, X, V, columns.G)
-            random = converged(mixed.fit(h2_init=h2_init * mixed.mean_square), what)
-        fit = random
-        print(f"h2 {random.h2:.6g} (SE {random.h2_se:.3g})", file=sys.stderr)
-        if not no_h2_estimate:
-            write_estimate(Path(f"{outprefix}.h2.txt"), random.h2, random.h2_se)
-    for note in notes:
-        print(note, file=sys.stderr)
-    for suffix, names, effects, errors, unit in (
-        ("mean", aligned.mean_names, fit.alpha, fit.alpha_se, aligned.mean_scale),
-        ("variance", aligned.variance_names, fit.beta, fit.beta_se, aligned.variance_scale),
-    ):
-        table = effects_per_unit(names, effects, errors, unit)
-        write_effects(Path(f"{outprefix}.{suffix}_effects.txt"), table)
-    print(f"{aligned.n_samples:,} samples, log-likelihood {fit.loglik:.6f}", file=sys.stderr)

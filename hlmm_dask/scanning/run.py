@@ -1,160 +1,33 @@
 """A scan from start to end: plan, graph, cluster, store."""
 
-import hashlib
 import os
 import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import pandas as pd
 import xarray as xr
-from distributed import Client, Future, as_completed
+from distributed import Client
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
-from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
-from hlmm_dask.kernels.block import BlockModel, Method, block_model
-from hlmm_dask.kernels.packed import Engine, PackedLayout
-from hlmm_dask.models.inference import genomic_control_lambda
+from hlmm_dask.kernels.block import Method
+from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.results import open_results
 from hlmm_dask.scanning.cluster import ClusterOptions, connect
 from hlmm_dask.scanning.config import ScanConfig
-from hlmm_dask.scanning.events import (
-    BlockDone,
-    BlockFailed,
-    Note,
-    Observer,
-    ScanFinished,
-    ScanStarted,
-    tell,
-)
-from hlmm_dask.scanning.graph import (
-    BlockTask,
-    delayed_records,
-    lazy_dosage,
-    lazy_packed,
-    lazy_records,
-    publish_model,
-    published_model,
-)
-from hlmm_dask.scanning.left_out import (
-    check_left_out,
-    columns_digest,
-    left_out_sets,
-    with_nulls,
-    write_set_nulls,
-)
-from hlmm_dask.scanning.null import (
-    Genotypes,
-    NullModel,
-    genotyped_samples,
-    require_variables,
-    samples_digest,
-)
+from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
+from hlmm_dask.scanning.events import BlockFailed, Observer
+from hlmm_dask.scanning.left_out import check_left_out, columns_digest
+from hlmm_dask.scanning.null import Genotypes, NullModel
 from hlmm_dask.scanning.plan import choose_block_size
-from hlmm_dask.schema import INDEX, Status
+from hlmm_dask.scanning.source import Source, check_samples, open_source
+from hlmm_dask.scanning.summary import summarise
 from hlmm_dask.store import ResultsStore
-
-# Attempts at a block after the first, each on whichever worker is free.
-_RETRIES = 2
-_VARIANTS_A_PIECE = 100_000
-_GENOTYPE_VARIABLES = (
-    "call_dosage", "variant_id", "variant_contig", "variant_position", "variant_allele",
-    "sample_id",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Source:
-    """The variants of a scan.
-
-    Attributes
-    ----------
-    genotypes : PlinkGenotypes or Dataset
-        Where they are read from.
-    start, stop : int
-        Range of the variants.
-    """
-
-    genotypes: PlinkGenotypes | xr.Dataset
-    start: int
-    stop: int
-
-    @property
-    def n_variants(self) -> int:
-        """Variants of the scan."""
-        return self.stop - self.start
-
-    @property
-    def n_samples(self) -> int:
-        """Samples of the genotypes."""
-        if isinstance(self.genotypes, PlinkGenotypes):
-            return self.genotypes.n_samples
-        return int(self.genotypes.sizes["samples"])
-
-    def variants(self) -> Iterator[pd.DataFrame]:
-        """Give the variants in pieces; allele1 is the counted one."""
-        if isinstance(self.genotypes, PlinkGenotypes):
-            yield from self.genotypes.iter_variants(self.start, self.stop)
-            return
-        for first in range(self.start, self.stop, _VARIANTS_A_PIECE):
-            part = self.genotypes.isel(
-                variants=slice(first, min(first + _VARIANTS_A_PIECE, self.stop))
-            )
-            alleles = part["variant_allele"].to_numpy().astype(object)
-            contig = part["variant_contig"].to_numpy()
-            if contig.dtype.kind in "iu" and "contig_id" in part:
-                contig = part["contig_id"].to_numpy()[contig]
-            yield pd.DataFrame(
-                {
-                    "contig": contig.astype(str).astype(object),
-                    "variant_id": part["variant_id"].to_numpy().astype(str).astype(object),
-                    "position": part["variant_position"].to_numpy(),
-                    "allele1": alleles[:, 1],
-                    "allele2": alleles[:, 0],
-                }
-            )
-
-    def identity(self) -> dict[str, Any]:
-        """Say what decides the genotypes."""
-        if isinstance(self.genotypes, PlinkGenotypes):
-            return self.genotypes.identity()
-        total = hashlib.sha256()
-        for piece in self.variants():
-            total.update(pd.util.hash_pandas_object(piece, index=False).to_numpy().data)
-        return {"n_variants": self.n_variants, "variants_sha256": total.hexdigest()}
-
-
-def open_source(genotypes: Genotypes, config: ScanConfig) -> Source:
-    """Open what is to be scanned and check the range.
-
-    Raises
-    ------
-    InputError
-        If files can't be used or the range is not in them.
-    """
-    if isinstance(genotypes, xr.Dataset):
-        require_variables(genotypes, _GENOTYPE_VARIABLES)
-        n_variants = int(genotypes.sizes["variants"])
-        opened: PlinkGenotypes | xr.Dataset = genotypes
-    else:
-        opened = genotypes if isinstance(genotypes, PlinkGenotypes) else open_plink(genotypes)
-        n_variants = opened.n_variants
-    stop = n_variants if config.stop is None else config.stop
-    if not 0 <= config.start < stop <= n_variants:
-        raise InputError(
-            f"range {config.start} {stop}: expected 0 <= START < END <= {n_variants}, "
-            "the number of variants"
-        )
-    return Source(opened, config.start, stop)
 
 
 def scan(
@@ -300,7 +173,7 @@ def run_scans(
         raise InputError(f"block size {block_size}: expected at least 1")
     source = open_source(genotypes, config)
     for null, _ in traits:
-        _check_samples(source, null)
+        check_samples(source, null)
         check_left_out(config, null)
     options = cluster or ClusterOptions()
     options.check()
@@ -326,12 +199,12 @@ def run_scans(
             pending = [block.index for block in store.pending()]
             for index in pending:
                 store.discard(index)
-            scans.append(_Scan(null, store, pending))
+            scans.append(PhenotypeScan(null, store, pending))
         failed: list[BlockFailed] = []
         if any(scan.pending for scan in scans):
             if at is None:
                 at = stack.enter_context(connection)
-            failed = _run_blocks(scans, source, config, at, observers)
+            failed = run_blocks(scans, source, config, at, observers)
         if failed:
             raise ScanError(
                 f"{paths[0]}: {len(failed)} of {scans[0].store.n_blocks} blocks failed "
@@ -343,68 +216,6 @@ def run_scans(
             if scan.pending or not scan.store.is_finished:
                 scan.store.finish(summarise(scan.store, seconds))
     return [scan.store for scan in scans]
-
-
-@dataclass(frozen=True)
-class _Scan:
-    """One phenotype: its null model, its store, and the blocks that are not in it yet."""
-
-    null: NullModel
-    store: ResultsStore
-    pending: list[int]
-
-
-def summarise(store: ResultsStore, seconds: float) -> dict[str, Any]:
-    """Summary of a complete store: variants by status, λ_GC of both tests, rate."""
-    counts: dict[str, int] = {}
-    for marker in store.markers():
-        for label, n in marker["counts"].items():
-            counts[label] = counts.get(label, 0) + n
-    statistics = read_columns(store, ("add_t", "var_t"))
-    return {
-        "n_variants": store.n_variants,
-        "n_fitted": counts.get(Status.OK.label, 0),
-        "counts": counts,
-        "lambda_gc_add": genomic_control_lambda(statistics["add_t"]),
-        "lambda_gc_var": genomic_control_lambda(statistics["var_t"]),
-        "seconds": seconds,
-        "variants_per_second": store.n_variants / seconds,
-    }
-
-
-def read_columns(store: ResultsStore, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Read whole columns of a store, block by block."""
-    names = tuple(names)
-    where = [INDEX[name] for name in names]
-    out = np.empty((len(names), store.n_variants))
-    for block in store.blocks():
-        out[:, block.start : block.stop] = store.read(block.start, block.stop)[:, where].T
-    return dict(zip(names, out, strict=True))
-
-
-def _check_samples(source: Source, null: NullModel) -> None:
-    """Refuse a null model of other people: its phenotype would meet the wrong genotypes."""
-    if source.n_samples != null.n_file_samples:
-        raise InputError(
-            f"the null model was fitted for genotypes of {null.n_file_samples} samples, these "
-            f"have {source.n_samples}; call fit_null with the genotypes that are scanned"
-        )
-    samples, name = genotyped_samples(source.genotypes)
-    if samples_digest(samples) != null.file_samples_sha256:
-        raise InputError(
-            f"{name}: the null model was fitted for genotypes of other samples, or of the same in "
-            "another order; call fit_null with the genotypes that are scanned"
-        )
-
-
-def _block_model(null: NullModel, config: ScanConfig, source: Source) -> BlockModel:
-    model = replace(null.model, fix_h2=config.h2 == "null")
-    layout = PackedLayout(null.n_file_samples, null.sample_index)
-    whole = block_model(model, layout, config.filters, method=config.method, engine=config.engine)
-    if not config.leaves_out:
-        return whole
-    whole = replace(whole, left_out=left_out_sets(source.variants(), null, config.exclude_window))
-    return with_nulls(whole) if config.loco else whole
 
 
 def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[str, Any]:
@@ -477,95 +288,3 @@ def _open_store(
         count_a2=config.count_a2,
         overwrite=overwrite,
     )
-
-
-def _publish(
-    scan: _Scan, config: ScanConfig, source: Source, observers: Sequence[Observer]
-) -> BlockTask:
-    # A resumed run goes on with the model of its first part, to the last bit.
-    task = published_model(scan.store) if len(scan.pending) < scan.store.n_blocks else None
-    if task is not None:
-        return task
-    model = _block_model(scan.null, config, source)
-    if config.loco and model.left_out is not None:
-        write_set_nulls(scan.store, model.left_out)
-        if untouched := model.left_out.n_untouched(scan.store.n_variants):
-            text = f"{untouched:,} variants are on chromosomes without a column of G"
-            tell(observers, Note(f"--loco: {text}, nothing is left out for them"))
-    return publish_model(scan.store, model)
-
-
-def _run_blocks(
-    scans: Sequence[_Scan],
-    source: Source,
-    config: ScanConfig,
-    client: Client,
-    observers: Sequence[Observer],
-) -> list[BlockFailed]:
-    began = time.perf_counter()
-    tasks = tuple(_publish(scan, config, source, observers) for scan in scans)
-    store = scans[0].store
-    pending = sorted(set().union(*(scan.pending for scan in scans)))
-    if isinstance(source.genotypes, PlinkGenotypes):
-        blocks = lazy_packed(source.genotypes, source.start, source.stop, store.block_size)
-    else:
-        blocks = lazy_dosage(source.genotypes, source.start, source.stop, store.block_size)
-    todo = sum(store.block(i).stop - store.block(i).start for i in pending)
-    n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
-    started = ScanStarted(
-        n_variants=store.n_variants,
-        n_blocks=store.n_blocks,
-        n_done_variants=store.n_variants - todo,
-        n_done_blocks=store.n_blocks - len(pending),
-        n_samples=max(scan.null.n_samples for scan in scans),
-        n_workers=n_workers,
-        model=scans[0].null.name,
-    )
-    tell(observers, started)
-    numbers, delayed = zip(*delayed_records(lazy_records(blocks, tasks), pending), strict=True)
-    futures: Sequence[Future[Any]] = client.compute(list(delayed), retries=_RETRIES)
-    block_of = {future.key: index for future, index in zip(futures, numbers, strict=True)}
-    failed: list[BlockFailed] = []
-    n_variants = n_fitted = 0
-    try:
-        completed = as_completed(futures, loop=client.loop, with_results=True, raise_errors=False)
-        for future, result in chain.from_iterable(completed.batches()):
-            block = store.block(block_of[future.key])
-            if future.status == "finished":
-                record = result[0, 0]
-                n_variants += record["n_variants"]
-                n_fitted += record["n_fitted"]
-                done = BlockDone(
-                    block=block.index,
-                    n_variants=record["n_variants"],
-                    n_fitted=record["n_fitted"],
-                    seconds=record["seconds"],
-                    worker=record["worker"],
-                )
-                tell(observers, done)
-            else:
-                failed.append(BlockFailed(block.index, _reason(future), block.stop - block.start))
-                tell(observers, failed[-1])
-            # What is released is not computed again when its worker dies.
-            future.release()
-    except BaseException:
-        client.cancel(list(futures))
-        raise
-    tell(
-        observers,
-        ScanFinished(
-            seconds=time.perf_counter() - began,
-            n_variants=n_variants,
-            n_fitted=n_fitted,
-            n_failed_blocks=len(failed),
-        ),
-    )
-    return failed
-
-
-def _reason(future: "Future[Any]") -> str:
-    if future.status == "error":
-        error = future.exception()
-        lines = str(error).strip().splitlines()
-        return f"{type(error).__name__}: {lines[0] if lines else ''}"
-    return f"the task was {future.status}: the scheduler is gone or was restarted"

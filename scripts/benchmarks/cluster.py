@@ -132,7 +132,9 @@ def scheduling(options: Options, report: Report) -> None:
             watch = Watch(stop=empty)
             with contextlib.ExitStack() as stack:
                 if empty:
-                    stack.enter_context(patch("hlmm_dask.scanning.run.lazy_records", empty_records))
+                    stack.enter_context(
+                        patch("hlmm_dask.scanning.dispatch.lazy_records", empty_records)
+                    )
                     stack.enter_context(contextlib.suppress(Finished))
                 cluster = ClusterOptions(workers=options.workers)
                 client = stack.enter_context(connect(cluster))

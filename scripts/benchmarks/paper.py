@@ -120,6 +120,9 @@ def _scheduling(options: Options, client: Client, n_blocks: int) -> float:
     bed = simulated_bed(options.work, 64, n_blocks, 0.0)
     null = fit_null(bed, simulated_table(options.work, 64, 1))
     watch = Watch(stop=True)
-    with patch("hlmm_dask.scanning.run.lazy_records", empty_records), contextlib.suppress(Finished):
+    with (
+        patch("hlmm_dask.scanning.dispatch.lazy_records", empty_records),
+        contextlib.suppress(Finished),
+    ):
         watched(options.work, bed, null, client, 1, watch)
     return watch.seconds

@@ -1,0 +1,151 @@
+"""The blocks of a scan on a cluster: models published, tasks sent, records collected."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+from distributed import Client, Future, as_completed
+
+from hlmm_dask.genotypes.plink import PlinkGenotypes
+from hlmm_dask.kernels.block import BlockModel, block_model
+from hlmm_dask.kernels.packed import PackedLayout
+from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.events import (
+    BlockDone,
+    BlockFailed,
+    Note,
+    Observer,
+    ScanFinished,
+    ScanStarted,
+    tell,
+)
+from hlmm_dask.scanning.graph import (
+    BlockTask,
+    delayed_records,
+    lazy_dosage,
+    lazy_packed,
+    lazy_records,
+    publish_model,
+    published_model,
+)
+from hlmm_dask.scanning.left_out import left_out_sets, with_nulls, write_set_nulls
+from hlmm_dask.scanning.null import NullModel
+from hlmm_dask.scanning.source import Source
+from hlmm_dask.store import ResultsStore
+
+# Attempts at a block after the first, each on whichever worker is free.
+_RETRIES = 2
+
+
+@dataclass(frozen=True)
+class PhenotypeScan:
+    """One phenotype: its null model, its store, and the blocks that are not in it yet."""
+
+    null: NullModel
+    store: ResultsStore
+    pending: list[int]
+
+
+def run_blocks(
+    scans: Sequence[PhenotypeScan],
+    source: Source,
+    config: ScanConfig,
+    client: Client,
+    observers: Sequence[Observer],
+) -> list[BlockFailed]:
+    """Fit the pending blocks of all phenotypes on a cluster; return those that failed."""
+    began = time.perf_counter()
+    tasks = tuple(_publish(scan, config, source, observers) for scan in scans)
+    store = scans[0].store
+    pending = sorted(set().union(*(scan.pending for scan in scans)))
+    if isinstance(source.genotypes, PlinkGenotypes):
+        blocks = lazy_packed(source.genotypes, source.start, source.stop, store.block_size)
+    else:
+        blocks = lazy_dosage(source.genotypes, source.start, source.stop, store.block_size)
+    todo = sum(store.block(i).stop - store.block(i).start for i in pending)
+    n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
+    started = ScanStarted(
+        n_variants=store.n_variants,
+        n_blocks=store.n_blocks,
+        n_done_variants=store.n_variants - todo,
+        n_done_blocks=store.n_blocks - len(pending),
+        n_samples=max(scan.null.n_samples for scan in scans),
+        n_workers=n_workers,
+        model=scans[0].null.name,
+    )
+    tell(observers, started)
+    numbers, delayed = zip(*delayed_records(lazy_records(blocks, tasks), pending), strict=True)
+    futures: Sequence[Future[Any]] = client.compute(list(delayed), retries=_RETRIES)
+    block_of = {future.key: index for future, index in zip(futures, numbers, strict=True)}
+    failed: list[BlockFailed] = []
+    n_variants = n_fitted = 0
+    try:
+        completed = as_completed(futures, loop=client.loop, with_results=True, raise_errors=False)
+        for future, result in chain.from_iterable(completed.batches()):
+            block = store.block(block_of[future.key])
+            if future.status == "finished":
+                record = result[0, 0]
+                n_variants += record["n_variants"]
+                n_fitted += record["n_fitted"]
+                done = BlockDone(
+                    block=block.index,
+                    n_variants=record["n_variants"],
+                    n_fitted=record["n_fitted"],
+                    seconds=record["seconds"],
+                    worker=record["worker"],
+                )
+                tell(observers, done)
+            else:
+                failed.append(BlockFailed(block.index, _reason(future), block.stop - block.start))
+                tell(observers, failed[-1])
+            # What is released is not computed again when its worker dies.
+            future.release()
+    except BaseException:
+        client.cancel(list(futures))
+        raise
+    tell(
+        observers,
+        ScanFinished(
+            seconds=time.perf_counter() - began,
+            n_variants=n_variants,
+            n_fitted=n_fitted,
+            n_failed_blocks=len(failed),
+        ),
+    )
+    return failed
+
+
+def _publish(
+    scan: PhenotypeScan, config: ScanConfig, source: Source, observers: Sequence[Observer]
+) -> BlockTask:
+    # A resumed run goes on with the model of its first part, to the last bit.
+    task = published_model(scan.store) if len(scan.pending) < scan.store.n_blocks else None
+    if task is not None:
+        return task
+    model = _block_model(scan.null, config, source)
+    if config.loco and model.left_out is not None:
+        write_set_nulls(scan.store, model.left_out)
+        if untouched := model.left_out.n_untouched(scan.store.n_variants):
+            text = f"{untouched:,} variants are on chromosomes without a column of G"
+            tell(observers, Note(f"--loco: {text}, nothing is left out for them"))
+    return publish_model(scan.store, model)
+
+
+def _block_model(null: NullModel, config: ScanConfig, source: Source) -> BlockModel:
+    model = replace(null.model, fix_h2=config.h2 == "null")
+    layout = PackedLayout(null.n_file_samples, null.sample_index)
+    whole = block_model(model, layout, config.filters, method=config.method, engine=config.engine)
+    if not config.leaves_out:
+        return whole
+    whole = replace(whole, left_out=left_out_sets(source.variants(), null, config.exclude_window))
+    return with_nulls(whole) if config.loco else whole
+
+
+def _reason(future: "Future[Any]") -> str:
+    if future.status == "error":
+        error = future.exception()
+        lines = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return f"the task was {future.status}: the scheduler is gone or was restarted"

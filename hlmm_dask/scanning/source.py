@@ -1,0 +1,126 @@
+"""Where the variants of a scan come from."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.null import (
+    Genotypes,
+    NullModel,
+    genotyped_samples,
+    require_variables,
+    samples_digest,
+)
+
+_VARIANTS_A_PIECE = 100_000
+_GENOTYPE_VARIABLES = (
+    "call_dosage", "variant_id", "variant_contig", "variant_position", "variant_allele",
+    "sample_id",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """The variants of a scan.
+
+    Attributes
+    ----------
+    genotypes : PlinkGenotypes or Dataset
+        Where they are read from.
+    start, stop : int
+        Range of the variants.
+    """
+
+    genotypes: PlinkGenotypes | xr.Dataset
+    start: int
+    stop: int
+
+    @property
+    def n_variants(self) -> int:
+        """Variants of the scan."""
+        return self.stop - self.start
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of the genotypes."""
+        if isinstance(self.genotypes, PlinkGenotypes):
+            return self.genotypes.n_samples
+        return int(self.genotypes.sizes["samples"])
+
+    def variants(self) -> Iterator[pd.DataFrame]:
+        """Give the variants in pieces; allele1 is the counted one."""
+        if isinstance(self.genotypes, PlinkGenotypes):
+            yield from self.genotypes.iter_variants(self.start, self.stop)
+            return
+        for first in range(self.start, self.stop, _VARIANTS_A_PIECE):
+            part = self.genotypes.isel(
+                variants=slice(first, min(first + _VARIANTS_A_PIECE, self.stop))
+            )
+            alleles = part["variant_allele"].to_numpy().astype(object)
+            contig = part["variant_contig"].to_numpy()
+            if contig.dtype.kind in "iu" and "contig_id" in part:
+                contig = part["contig_id"].to_numpy()[contig]
+            yield pd.DataFrame(
+                {
+                    "contig": contig.astype(str).astype(object),
+                    "variant_id": part["variant_id"].to_numpy().astype(str).astype(object),
+                    "position": part["variant_position"].to_numpy(),
+                    "allele1": alleles[:, 1],
+                    "allele2": alleles[:, 0],
+                }
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """Say what decides the genotypes."""
+        if isinstance(self.genotypes, PlinkGenotypes):
+            return self.genotypes.identity()
+        total = hashlib.sha256()
+        for piece in self.variants():
+            total.update(pd.util.hash_pandas_object(piece, index=False).to_numpy().data)
+        return {"n_variants": self.n_variants, "variants_sha256": total.hexdigest()}
+
+
+def open_source(genotypes: Genotypes, config: ScanConfig) -> Source:
+    """Open what is to be scanned and check the range.
+
+    Raises
+    ------
+    InputError
+        If files can't be used or the range is not in them.
+    """
+    if isinstance(genotypes, xr.Dataset):
+        require_variables(genotypes, _GENOTYPE_VARIABLES)
+        n_variants = int(genotypes.sizes["variants"])
+        opened: PlinkGenotypes | xr.Dataset = genotypes
+    else:
+        opened = genotypes if isinstance(genotypes, PlinkGenotypes) else open_plink(genotypes)
+        n_variants = opened.n_variants
+    stop = n_variants if config.stop is None else config.stop
+    if not 0 <= config.start < stop <= n_variants:
+        raise InputError(
+            f"range {config.start} {stop}: expected 0 <= START < END <= {n_variants}, "
+            "the number of variants"
+        )
+    return Source(opened, config.start, stop)
+
+
+def check_samples(source: Source, null: NullModel) -> None:
+    """Refuse a null model of other people: its phenotype would meet the wrong genotypes."""
+    if source.n_samples != null.n_file_samples:
+        raise InputError(
+            f"the null model was fitted for genotypes of {null.n_file_samples} samples, these "
+            f"have {source.n_samples}; call fit_null with the genotypes that are scanned"
+        )
+    samples, name = genotyped_samples(source.genotypes)
+    if samples_digest(samples) != null.file_samples_sha256:
+        raise InputError(
+            f"{name}: the null model was fitted for genotypes of other samples, or of the same in "
+            "another order; call fit_null with the genotypes that are scanned"
+        )

@@ -1,0 +1,38 @@
+"""What a complete store says in a few figures."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from hlmm_dask.models.inference import genomic_control_lambda
+from hlmm_dask.schema import INDEX, Status
+from hlmm_dask.store import ResultsStore
+
+
+def summarise(store: ResultsStore, seconds: float) -> dict[str, Any]:
+    """Summary of a complete store: variants by status, λ_GC of both tests, rate."""
+    counts: dict[str, int] = {}
+    for marker in store.markers():
+        for label, n in marker["counts"].items():
+            counts[label] = counts.get(label, 0) + n
+    statistics = read_columns(store, ("add_t", "var_t"))
+    return {
+        "n_variants": store.n_variants,
+        "n_fitted": counts.get(Status.OK.label, 0),
+        "counts": counts,
+        "lambda_gc_add": genomic_control_lambda(statistics["add_t"]),
+        "lambda_gc_var": genomic_control_lambda(statistics["var_t"]),
+        "seconds": seconds,
+        "variants_per_second": store.n_variants / seconds,
+    }
+
+
+def read_columns(store: ResultsStore, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Read whole columns of a store, block by block."""
+    names = tuple(names)
+    where = [INDEX[name] for name in names]
+    out = np.empty((len(names), store.n_variants))
+    for block in store.blocks():
+        out[:, block.start : block.stop] = store.read(block.start, block.stop)[:, where].T
+    return dict(zip(names, out, strict=True))
