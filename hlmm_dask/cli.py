@@ -53,19 +53,27 @@ def _run(
     except (InputError, StoreError) as error:
         return _complain(parser.prog, error, EXIT_INPUT)
     except ScanError as error:
-        return _complain(parser.prog, error, EXIT_FAILED)
+        code = _complain(parser.prog, error, EXIT_FAILED)
+        _tell_how_to_resume(parser, arguments, options, argv is None)
+        return code
     except OSError as error:
         return _complain(
             parser.prog, error, EXIT_INTERRUPTED if _resumable(options) else EXIT_INPUT
         )
     except KeyboardInterrupt:
         print(f"\n{parser.prog}: interrupted", file=sys.stderr)
-        if _resumable(options):
-            again = [a for a in arguments if a not in ("--overwrite", "--resume")]
-            line = shlex.join([*_program(parser, argv is None), *again, "--resume"])
-            print(f"finished blocks are kept; go on with:\n  {line}", file=sys.stderr)
+        _tell_how_to_resume(parser, arguments, options, argv is None)
         return EXIT_INTERRUPTED
     return EXIT_OK
+
+
+def _tell_how_to_resume(
+    parser: argparse.ArgumentParser, arguments: list[str], options: argparse.Namespace, own: bool
+) -> None:
+    if _resumable(options):
+        again = [a for a in arguments if a not in ("--overwrite", "--resume")]
+        line = shlex.join([*_program(parser, own), *again, "--resume"])
+        print(f"finished blocks are kept; go on with:\n  {line}", file=sys.stderr)
 
 
 def _complain(program: str, error: Exception, code: int) -> int:
@@ -159,6 +167,7 @@ def _add_run_options(parser: _Parser) -> None:
     option("workers", type=int, help="worker processes; all cores by default")
     option("threads-per-worker", type=int, default=1, help="threads of each")
     option("memory-limit", default="auto", help="memory of each worker, such as 4GiB")
+    _add_cluster_options(option)
     option("block-size", type=int, help="variants a block; chosen from the data by default")
     option("h2", choices=["refit", "null"], default="refit",
            help="estimate h2 for every variant, or keep the null model's")  # fmt: skip
@@ -171,6 +180,37 @@ def _add_run_options(parser: _Parser) -> None:
            help="random effects: exact for all, or linear in their number where good")  # fmt: skip
     option("engine", choices=["numba", "numpy"], default="numba",
            help="compiled sums, or plain array operations (slow, same numbers)")  # fmt: skip
+
+
+_CLUSTER = (
+    "scheduler", "scheduler_file", "threads_per_worker", "memory_limit", "timeout",
+    "no_workers_timeout", "tls_ca", "tls_cert", "tls_key", "insecure", "jobqueue", "queue",
+    "account", "walltime", "local_directory", "cores",
+)  # fmt: skip
+
+
+def _add_cluster_options(option: Callable[..., None]) -> None:
+    option("connect-timeout", dest="timeout", type=float, metavar="SECONDS",
+           help="wait for a scheduler and a first worker: 60, a day with --jobqueue")  # fmt: skip
+    option("no-workers-timeout", type=float, metavar="SECONDS",
+           help="end when no worker is left for so long: 300, a day with --jobqueue")  # fmt: skip
+    option(
+        "tls-ca", metavar="FILE", help="authority that signed the tls:// scheduler's certificate"
+    )
+    option("tls-cert", metavar="FILE", help="certificate to show it")
+    option("tls-key", metavar="FILE", help="key of that certificate")
+    option("insecure", action="store_true",
+           help="allow unencrypted connections to other machines")  # fmt: skip
+    option("jobqueue", choices=["slurm", "lsf", "sge", "pbs"],
+           help="start --workers worker processes as jobs of a batch system")  # fmt: skip
+    option("queue", metavar="NAME", help="queue or partition of the jobs")
+    option("account", metavar="NAME", help="account or project that they are charged to")
+    option("walltime", metavar="HH:MM:SS",
+           help="of a job, replaced when it ends; by default Dask's: 30 minutes")  # fmt: skip
+    option("cores", type=int, help="cores of a job; by default those of one worker")
+    option("local-directory", metavar="DIR", help="the jobs' scratch folder on their node")
+    option("jobqueue-option", metavar="KEY=VALUE", action="append", default=[],
+           help="further keyword of dask-jobqueue's cluster, as interface=ib0")  # fmt: skip
 
 
 def _scan_parser() -> _Parser:
@@ -252,10 +292,8 @@ def _scan(options: argparse.Namespace) -> None:
             engine=options.engine,
             loco=options.loco,
             exclude_window=options.exclude_window,
-            scheduler=options.scheduler,
-            scheduler_file=options.scheduler_file,
-            threads_per_worker=options.threads_per_worker,
-            memory_limit=options.memory_limit,
+            **{name: getattr(options, name) for name in _CLUSTER},
+            jobqueue_option=tuple(options.jobqueue_option),
             block_size=options.block_size,
             dispersion=options.dispersion,
             parquet=options.parquet,
@@ -294,9 +332,10 @@ def _chr(options: argparse.Namespace) -> None:
 
 def _watch(job: "ScanJob") -> None:
     from hlmm_dask.scanning.job import run_job
+    from hlmm_dask.scanning.logs import off_terminal
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
 
-    with TerminalProgress() as progress:
+    with off_terminal(), TerminalProgress() as progress:
         summaries = run_job(job, (progress,))
     for title, summary in summaries.items():
         print_summary(summary, title=title)

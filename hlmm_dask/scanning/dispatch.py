@@ -1,16 +1,19 @@
 """The blocks of a scan on a cluster: models published, tasks sent, records collected."""
 
 import time
+from asyncio import CancelledError
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from distributed import Client, Future, as_completed
+from distributed import Client, Future, KilledWorker, as_completed
 
+from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import BlockModel, block_model
 from hlmm_dask.kernels.packed import PackedLayout
+from hlmm_dask.layout import Block
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.events import (
     BlockDone,
@@ -32,7 +35,9 @@ from hlmm_dask.scanning.graph import (
 )
 from hlmm_dask.scanning.left_out import left_out_sets, with_nulls, write_set_nulls
 from hlmm_dask.scanning.null import NullModel
+from hlmm_dask.scanning.probe import Needs, gate
 from hlmm_dask.scanning.source import Source
+from hlmm_dask.scanning.watch import WorkerWatch
 from hlmm_dask.store import ResultsStore
 
 # Attempts at a block after the first, each on whichever worker is free.
@@ -54,8 +59,21 @@ def run_blocks(
     config: ScanConfig,
     client: Client,
     observers: Sequence[Observer],
+    *,
+    passed: frozenset[str] = frozenset(),
+    no_workers_timeout: float = 300.0,
 ) -> list[BlockFailed]:
-    """Fit the pending blocks of all phenotypes on a cluster; return those that failed."""
+    """Fit the pending blocks of all phenotypes on a cluster; return those that failed.
+
+    Workers that are not in ``passed`` are probed when they join.
+
+    Raises
+    ------
+    ScanError
+        If the scheduler is gone, or all workers for longer than ``no_workers_timeout`` seconds.
+    InputError, StoreError
+        If a block found that input or store can't be used; the same would happen anywhere.
+    """
     began = time.perf_counter()
     tasks = tuple(_publish(scan, config, source, observers) for scan in scans)
     store = scans[0].store
@@ -77,44 +95,71 @@ def run_blocks(
     )
     tell(observers, started)
     numbers, delayed = zip(*delayed_records(lazy_records(blocks, tasks), pending), strict=True)
-    futures: Sequence[Future[Any]] = client.compute(list(delayed), retries=_RETRIES)
-    block_of = {future.key: index for future, index in zip(futures, numbers, strict=True)}
-    failed: list[BlockFailed] = []
-    n_variants = n_fitted = 0
-    try:
-        completed = as_completed(futures, loop=client.loop, with_results=True, raise_errors=False)
-        for future, result in chain.from_iterable(completed.batches()):
-            block = store.block(block_of[future.key])
-            if future.status == "finished":
-                record = result[0, 0]
-                n_variants += record["n_variants"]
-                n_fitted += record["n_fitted"]
-                done = BlockDone(
-                    block=block.index,
-                    n_variants=record["n_variants"],
-                    n_fitted=record["n_fitted"],
-                    seconds=record["seconds"],
-                    worker=record["worker"],
+    needs = Needs(source.files, tuple(str(scan.store.run_dir) for scan in scans))
+    with gate(client, needs, passed, observers) as report:
+        futures: Sequence[Future[Any]] = client.compute(list(delayed), retries=_RETRIES)
+        block_of = {future.key: index for future, index in zip(futures, numbers, strict=True)}
+        try:
+            with WorkerWatch(client, futures, no_workers_timeout) as watch:
+                completed = as_completed(
+                    futures, loop=client.loop, with_results=True, raise_errors=False
                 )
-                tell(observers, done)
-            else:
-                failed.append(BlockFailed(block.index, _reason(future), block.stop - block.start))
-                tell(observers, failed[-1])
-            # What is released is not computed again when its worker dies.
-            future.release()
-    except BaseException:
-        client.cancel(list(futures))
-        raise
+                outcomes = []
+                for future, result in chain.from_iterable(completed.batches()):
+                    report()
+                    outcomes.append(_outcome(store.block(block_of[future.key]), future, result))
+                    tell(observers, outcomes[-1])
+                    # What is released is not computed again when its worker dies.
+                    future.release()
+        except CancelledError:
+            gone = f"no worker for {no_workers_timeout:g} s" if watch.gave_up else lost
+            raise ScanError(
+                f"{store.path}: {gone}; finished blocks are kept, run again with --resume"
+            ) from None
+        except BaseException:
+            client.cancel(list(futures))
+            raise
+    done = [outcome for outcome in outcomes if isinstance(outcome, BlockDone)]
+    failed = [outcome for outcome in outcomes if isinstance(outcome, BlockFailed)]
     tell(
         observers,
         ScanFinished(
             seconds=time.perf_counter() - began,
-            n_variants=n_variants,
-            n_fitted=n_fitted,
+            n_variants=sum(block.n_variants for block in done),
+            n_fitted=sum(block.n_fitted for block in done),
             n_failed_blocks=len(failed),
         ),
     )
     return failed
+
+
+def _outcome(block: Block, future: "Future[Any]", result: Any) -> BlockDone | BlockFailed:
+    """Say what became of a block; raise what would become of every other too."""
+    if future.status not in ("finished", "error"):
+        raise CancelledError
+    record = result[0, 0] if future.status == "finished" else {"error": future.exception()}
+    error = record.get("error")
+    if isinstance(error, InputError | StoreError):
+        raise type(error)(f"block {block.index}: {error}")
+    if error is not None:
+        return BlockFailed(block.index, _reason(error), block.stop - block.start)
+    return BlockDone(
+        block=block.index,
+        n_variants=record["n_variants"],
+        n_fitted=record["n_fitted"],
+        seconds=record["seconds"],
+        worker=record["worker"],
+    )
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KilledWorker):
+        return (
+            f"{error.allowed_failures + 1} workers died while computing it, mostly for lack of "
+            "memory; raise --memory-limit, or start again with a lower --block-size"
+        )
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _publish(
@@ -141,11 +186,3 @@ def _block_model(null: NullModel, config: ScanConfig, source: Source) -> BlockMo
         return whole
     whole = replace(whole, left_out=left_out_sets(source.variants(), null, config.exclude_window))
     return with_nulls(whole) if config.loco else whole
-
-
-def _reason(future: "Future[Any]") -> str:
-    if future.status == "error":
-        error = future.exception()
-        lines = str(error).strip().splitlines()
-        return f"{type(error).__name__}: {lines[0] if lines else ''}"
-    return f"the task was {future.status}: the scheduler is gone or was restarted"

@@ -113,7 +113,8 @@ def lazy_records(blocks: da.Array, tasks: tuple[BlockTask, ...]) -> da.Array:
     Returns
     -------
     dask.array.Array
-        (n_blocks, 1) object: dicts with ``n_variants``, ``n_fitted``, ``seconds``, ``worker``.
+        (n_blocks, 1) object: dicts with ``n_variants``, ``n_fitted``, ``seconds``, ``worker``;
+        or with ``error``, an `InputError` or `StoreError`.
     """
     n_blocks = blocks.numblocks[0]
     array: da.Array = da.map_blocks(
@@ -157,10 +158,15 @@ def _fit_and_store(
     index = block_id[0]
     began = time.perf_counter()
     n_fitted = 0
-    for task in tasks:
-        marker = task.store.marker(index) or _fit_one(block, task, tasks, index)
-        n_fitted += marker["n_fitted"]
     out = np.empty((1, 1), dtype=object)
+    try:
+        for task in tasks:
+            marker = task.store.marker(index) or _fit_one(block, task, tasks, index)
+            n_fitted += marker["n_fitted"]
+    except (InputError, StoreError) as error:
+        # Not raised: it would be the same elsewhere, and Dask would try again.
+        out[0, 0] = {"error": error}
+        return out
     out[0, 0] = {
         "n_variants": len(block),
         "n_fitted": n_fitted,

@@ -4,7 +4,7 @@ import re
 import shutil
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +71,19 @@ class ScanJob:
     workers: int | None = None
     threads_per_worker: int = 1
     memory_limit: str = "auto"
+    timeout: float | None = None
+    no_workers_timeout: float | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    insecure: bool = False
+    jobqueue: str | None = None
+    queue: str | None = None
+    account: str | None = None
+    walltime: str | None = None
+    local_directory: str | None = None
+    cores: int | None = None
+    jobqueue_option: tuple[str, ...] = ()
     block_size: int | None = None
     dispersion: bool = False
     parquet: bool = False
@@ -92,10 +105,11 @@ class ScanJob:
     @property
     def cluster(self) -> ClusterOptions:
         """Where it runs."""
-        return ClusterOptions(
-            self.scheduler, self.scheduler_file, self.workers, self.threads_per_worker,
-            self.memory_limit,
-        )  # fmt: skip
+        own = {
+            f.name: getattr(self, f.name) for f in fields(ClusterOptions) if hasattr(self, f.name)
+        }
+        # Jobs must see the output folder anyway.
+        return ClusterOptions(**own, shared_directory=str(Path(self.outprefix).absolute().parent))
 
     def output(self, suffix: str) -> Path:
         """Path of an output file."""

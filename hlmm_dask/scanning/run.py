@@ -25,6 +25,7 @@ from hlmm_dask.scanning.events import BlockFailed, Observer
 from hlmm_dask.scanning.left_out import check_left_out, columns_digest
 from hlmm_dask.scanning.null import Genotypes, NullModel
 from hlmm_dask.scanning.plan import choose_block_size
+from hlmm_dask.scanning.probe import probe_workers
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
 from hlmm_dask.store import ResultsStore
@@ -187,9 +188,12 @@ def run_scans(
     )
     with ExitStack() as stack:
         at: Client | None = None
+        passed: frozenset[str] = frozenset()
+        parents = [path.parent for path in paths]
         if not (resume and all(path.exists() for path in paths)):
             # Before a store is made: without a cluster nothing is written or replaced.
             at = stack.enter_context(connection)
+            passed = probe_workers(at, source.files, parents)
         scans = []
         for (null, _), path in zip(traits, paths, strict=True):
             store = _open_store(
@@ -204,7 +208,11 @@ def run_scans(
         if any(scan.pending for scan in scans):
             if at is None:
                 at = stack.enter_context(connection)
-            failed = run_blocks(scans, source, config, at, observers)
+                passed = probe_workers(at, source.files, parents)
+            failed = run_blocks(
+                scans, source, config, at, observers, passed=passed,
+                no_workers_timeout=options.patience,
+            )  # fmt: skip
         if failed:
             raise ScanError(
                 f"{paths[0]}: {len(failed)} of {scans[0].store.n_blocks} blocks failed "

@@ -54,6 +54,13 @@ class Source:
             return self.genotypes.n_samples
         return int(self.genotypes.sizes["samples"])
 
+    @property
+    def files(self) -> tuple[tuple[str, int], ...]:
+        """Files that workers read, with their sizes in bytes; empty for a Dataset."""
+        if isinstance(self.genotypes, PlinkGenotypes):
+            return tuple((str(file.bed), file.bed_size) for file in self.genotypes.files)
+        return ()
+
     def variants(self) -> Iterator[pd.DataFrame]:
         """Give the variants in pieces; allele1 is the counted one."""
         if isinstance(self.genotypes, PlinkGenotypes):
