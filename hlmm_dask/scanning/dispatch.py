@@ -96,6 +96,7 @@ def run_blocks(
     tell(observers, started)
     numbers, delayed = zip(*delayed_records(lazy_records(blocks, tasks), pending), strict=True)
     needs = Needs(source.files, tuple(str(scan.store.run_dir) for scan in scans))
+    lost = f"the scheduler {client.scheduler_info(n_workers=0)['address']} is gone"
     with gate(client, needs, passed, observers) as report:
         futures: Sequence[Future[Any]] = client.compute(list(delayed), retries=_RETRIES)
         block_of = {future.key: index for future, index in zip(futures, numbers, strict=True)}
@@ -155,8 +156,8 @@ def _outcome(block: Block, future: "Future[Any]", result: Any) -> BlockDone | Bl
 def _reason(error: BaseException) -> str:
     if isinstance(error, KilledWorker):
         return (
-            f"{error.allowed_failures + 1} workers died while computing it, mostly for lack of "
-            "memory; raise --memory-limit, or start again with a lower --block-size"
+            f"workers died {error.allowed_failures + 1} times while computing it, mostly for lack "
+            "of memory; raise --memory-limit, or start again with a lower --block-size"
         )
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
