@@ -2,16 +2,22 @@
 
 import os
 import re
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import dask
 import pytest
-from clusters import run_scan
-from studies import Study
+from clusters import environment, run_scan
+from studies import Study, make_study
 
-from hlmm_dask import InputError, read_models_table
+import hlmm_dask
+from hlmm_dask import InputError, fit_null, read_models_table
 from hlmm_dask.scanning.cluster import ClusterOptions
+from hlmm_dask.scanning.events import BlockDone, Event
 from hlmm_dask.scanning.jobqueue import _cluster_class, queue_settings
+from hlmm_dask.schema import Status
 
 # Submits a job as Slurm and the others do: the script is kept, and started in a session.
 SUBMIT = """#!/bin/sh
@@ -19,6 +25,7 @@ spool="{folder}/job.$$"
 cat ${{1:-/dev/stdin}} > "$spool"
 echo "$spool" >> "{folder}/submitted"
 setsid sh "$spool" > "$spool.log" 2>&1 < /dev/null &
+echo "$!" >> "{folder}/jobs"
 echo "{answer}"
 """
 CANCEL = """#!/bin/sh
@@ -104,7 +111,6 @@ def test_job_script(batch: Path, system: str, lines: list[str]) -> None:
 
 
 def test_daskconfig_is_respected(batch: Path) -> None:
-    import dask
     import dask_jobqueue  # noqa: F401  brings its defaults
 
     install(batch, "slurm")
@@ -176,3 +182,46 @@ def test_a_run(study: Study, batch: Path, system: str) -> None:
     assert key.parent == study.folder
     assert not list(study.folder.glob(".dask-jobqueue*"))
     assert len((batch / "cancelled").read_text().split()) == 2
+
+
+@pytest.mark.slow
+def test_jobs_that_end_are_replaced(
+    tmp_path: Path, batch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch system kills a job; another one takes its place, also where it was the only one."""
+    install(batch, "slurm")
+    study = make_study(tmp_path, n=400, m=60)
+    null = fit_null(study.bed, study.pheno)
+    killed: list[str] = []
+
+    def kill_job(event: Event) -> None:
+        if isinstance(event, BlockDone) and not killed:
+            killed.append((batch / "jobs").read_text().split()[0])
+            os.killpg(int(killed[0]), signal.SIGKILL)
+
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    # Dask waits so long until it takes a job for dead.
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "500ms"}):
+        results = hlmm_dask.scan(
+            study.bed, null, block_size=1, observers=[kill_job],
+            cluster=ClusterOptions(
+                jobqueue="slurm", workers=1, memory_limit="1GiB", shared_directory=str(tmp_path)
+            ),
+        )  # fmt: skip
+    assert killed
+    assert len(jobs_of(batch)) >= 2
+    assert (results.status.values == Status.OK).any()
+
+
+def test_jobs_that_are_refused(study: Study, batch: Path, run_script: Callable[..., int],
+                               capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    install(batch, "slurm")
+    (batch / "sbatch").write_text(
+        "#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n"
+    )
+    arguments = [study.bed, study.pheno, study.out("out"), "--jobqueue", "slurm", "--workers", 1,
+                 "--memory-limit", "1GiB"]  # fmt: skip
+    assert run_script("scan", *arguments, own_cluster=True) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("--jobqueue slurm: sbatch: error: invalid partition")
+    assert not study.out("out.zarr").exists()
