@@ -1,5 +1,7 @@
 """Encrypted clusters: two machines made of network namespaces, and who is let in."""
 
+import socket
+import ssl
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -9,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from clusters import Authority, address_in, make_authority, processes, run_scan
-from distributed import Client, Security
+from distributed import Client
+from distributed.comm.addressing import get_address_host_port
 from studies import Study
 
 import hlmm_dask
@@ -127,11 +130,16 @@ def test_on_loopback(study: Study, ours: Authority, theirs: Authority, client: C
         results = hlmm_dask.scan(
             study.bed, null, cluster=ClusterOptions(scheduler_file=str(file), **files)
         )
-        with pytest.raises(OSError):
-            Client(address, security=Security(tls_ca_file=str(ours.ca)), timeout=2)
+        context = ssl.create_default_context(cafile=ours.ca)
+        with (
+            socket.create_connection(get_address_host_port(address)) as plain,
+            pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"),
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as encrypted,
+        ):
+            encrypted.recv(1)
         foreign = files | {"tls_cert": str(theirs.cert), "tls_key": str(theirs.key)}
         for change, message in (
-            ({**foreign}, "refuses this certificate"),
+            (foreign, "refuses this certificate"),
             (files | {"tls_ca": str(theirs.ca)}, "not signed by --tls-ca"),
             (files | {"tls_key": str(theirs.key)}, "can't be used as a TLS certificate"),
             (files | {"tls_cert": ""}, "needs --tls-ca"),
