@@ -6,20 +6,19 @@ import socket
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import xarray as xr
 from distributed import Client
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
-from hlmm_dask.results import open_results
-from hlmm_dask.scanning.cluster import ClusterOptions, connect
+from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
 from hlmm_dask.scanning.events import BlockFailed, Observer
 from hlmm_dask.scanning.left_out import check_left_out, columns_digest
@@ -28,6 +27,9 @@ from hlmm_dask.scanning.plan import choose_block_size
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
 from hlmm_dask.store import ResultsStore
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def scan(
@@ -51,7 +53,7 @@ def scan(
     resume: bool = False,
     overwrite: bool = False,
     observers: Sequence[Observer] = (),
-) -> xr.Dataset:
+) -> "xr.Dataset":
     """Fit every variant and return the results.
 
     Parameters
@@ -92,6 +94,9 @@ def scan(
     ScanError
         If blocks failed; the others are kept.
     """
+    # Imported late: commands write tables and need no Dataset.
+    from hlmm_dask.results import open_results
+
     config = ScanConfig(
         start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
     )
@@ -146,6 +151,7 @@ def run_scans(
     *,
     client: Client | None = None,
     cluster: ClusterOptions | None = None,
+    connection: Connection | None = None,
     block_size: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -159,6 +165,8 @@ def run_scans(
         The null model of each phenotype, with its own samples, and its results store.
     genotypes, config, client, cluster, block_size, resume, overwrite, observers
         See :func:`scan`.
+    connection : Connection, optional
+        Used instead of ``client`` and ``cluster``.
 
     Returns
     -------
@@ -175,21 +183,17 @@ def run_scans(
     for null, _ in traits:
         check_samples(source, null)
         check_left_out(config, null)
-    options = cluster or ClusterOptions()
-    options.check()
     paths = [Path(out) for _, out in traits]
     for path in paths:
         if path.exists() and not (resume or overwrite):
             raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
     size = block_size or _block_size(source, [null for null, _ in traits], paths, resume=resume)
-    connection: AbstractContextManager[Client] = (
-        nullcontext(client) if client is not None else connect(options)
-    )
     with ExitStack() as stack:
-        at: Client | None = None
+        if connection is None:
+            connection = stack.enter_context(Connection(cluster or ClusterOptions(), client))
         if not (resume and all(path.exists() for path in paths)):
             # Before a store is made: without a cluster nothing is written or replaced.
-            at = stack.enter_context(connection)
+            connection.client()
         scans = []
         for (null, _), path in zip(traits, paths, strict=True):
             store = _open_store(
@@ -202,9 +206,7 @@ def run_scans(
             scans.append(PhenotypeScan(null, store, pending))
         failed: list[BlockFailed] = []
         if any(scan.pending for scan in scans):
-            if at is None:
-                at = stack.enter_context(connection)
-            failed = run_blocks(scans, source, config, at, observers)
+            failed = run_blocks(scans, source, config, connection.client(), observers)
         if failed:
             raise ScanError(
                 f"{paths[0]}: {len(failed)} of {scans[0].store.n_blocks} blocks failed "
