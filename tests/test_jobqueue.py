@@ -66,7 +66,6 @@ def script(folder: Path, system: str, **options: object) -> str:
         )
     )  # fmt: skip
     settings.pop("scheduler_options")
-    settings.pop("shared_temp_directory", None)
     return str(
         _cluster_class(system).job_cls("tls://10.0.0.1:8786", name="w", **settings).job_script()
     )
@@ -179,8 +178,8 @@ def test_a_run(study: Study, batch: Path, system: str) -> None:
     assert "--protocol tls://" in text
     # Temporary credentials lay beside the output, and are gone.
     key = Path(text.split("--tls-key ")[1].split()[0])
-    assert key.parent == study.folder
-    assert not list(study.folder.glob(".dask-jobqueue*"))
+    assert key.parent.parent == study.folder
+    assert not list(study.folder.glob(".hlmm-*"))
     assert len((batch / "cancelled").read_text().split()) == 2
 
 

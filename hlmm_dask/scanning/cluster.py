@@ -87,6 +87,11 @@ class ClusterOptions:
         return scheduler_address(self.scheduler_file) if self.scheduler_file else self.scheduler
 
     @property
+    def is_local(self) -> bool:
+        """Whether a cluster is started on this machine."""
+        return not (self.scheduler or self.scheduler_file or self.jobqueue)
+
+    @property
     def connect_timeout(self) -> float:
         """Seconds to wait for a scheduler and its first worker."""
         return self.timeout or (_QUEUE if self.jobqueue else _CONNECT)

@@ -1,10 +1,11 @@
 """Workers as jobs of a batch system: Slurm, LSF, SGE, PBS, through dask-jobqueue."""
 
-import asyncio
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -78,8 +79,6 @@ def queue_settings(options: "ClusterOptions") -> dict[str, Any]:
         settings["account" if system in ("slurm", "pbs") else "project"] = options.account
     if options.local_directory:
         settings["local_directory"] = options.local_directory
-    if shared := options.shared_directory or configured("shared-temp-directory"):
-        settings["shared_temp_directory"] = shared
     more = given.pop("worker_extra_args", None) or configured("worker-extra-args") or []
     given.pop("walltime", None)
     return settings | given | {"worker_extra_args": [*more, *lifetime]}
@@ -97,29 +96,63 @@ def queue_client(options: "ClusterOptions") -> Iterator[Client]:
         If the batch system refuses the jobs.
     """
     settings = queue_settings(options)
-    try:
-        security = None if options.insecure else Security.temporary()
-    except ImportError as error:
-        raise InputError(f"--jobqueue needs the package {error.name}; {_INSTALL}") from None
-    try:
-        cluster = _cluster_class(options.jobqueue)(security=security, **settings)
-    except (TypeError, ValueError, OSError) as error:
-        raise InputError(f"--jobqueue {options.jobqueue}: {error}") from error
+    refusals: list[RuntimeError] = []
+    cluster_class = _cluster_class(options.jobqueue)
     jobs = -(-(options.workers or 1) // settings["processes"])
-    with cluster:
-        cluster.scale(jobs=jobs)
+    with ExitStack() as stack:
+        security = None if options.insecure else stack.enter_context(_credentials(options))
         try:
-            cluster.sync(_settled, cluster)
-        except RuntimeError as error:
-            raise InputError(f"--jobqueue {options.jobqueue}: {_refusal(error)}") from error
+            cluster = cluster_class(
+                security=security, job_cls=_noting(cluster_class.job_cls, refusals), **settings
+            )
+        except (TypeError, ValueError, OSError) as error:
+            raise InputError(f"--jobqueue {options.jobqueue}: {error}") from error
+        stack.enter_context(cluster)
+        cluster.scale(jobs=jobs)
+        cluster.sync(_settled, cluster)
+        if refusals:
+            raise InputError(f"--jobqueue {options.jobqueue}: {_refusal(refusals[0])}")
         # From now on jobs that end, at their walltime for instance, are submitted again.
         cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
-        with Client(cluster, set_as_default=False) as client:
-            yield client
+        yield stack.enter_context(Client(cluster, set_as_default=False))
+
+
+@contextmanager
+def _credentials(options: "ClusterOptions") -> Iterator[Security]:
+    """Give credentials for this run alone, in files that jobs and nobody else can read."""
+    try:
+        held = Security.temporary().get_tls_config_for_role("client")
+    except ImportError as error:
+        raise InputError(f"--jobqueue needs the package {error.name}; {_INSTALL}") from None
+    with TemporaryDirectory(prefix=".hlmm-tls-", dir=options.shared_directory or ".") as folder:
+        files = {name: str(Path(folder).absolute() / f"{name}.pem") for name in held if held[name]}
+        for name, path in files.items():
+            Path(path).write_text(held[name])
+        roles = {
+            f"tls_{role}_{name}": files[name]
+            for role in ("scheduler", "worker", "client")
+            for name in ("cert", "key")
+        }
+        yield Security(require_encryption=True, tls_ca_file=files["ca_file"], **roles)
+
+
+def _noting(job_class: Any, refusals: list[RuntimeError]) -> Any:
+    """Extend a class of jobs: Dask only logs that a job was refused."""
+
+    class NotingJob(job_class):  # type: ignore[misc]
+        async def _submit_job(self, script_filename: str) -> Any:
+            try:
+                return await super()._submit_job(script_filename)
+            except RuntimeError as error:
+                refusals.append(error)
+                raise
+
+    return NotingJob
 
 
 async def _settled(cluster: Any) -> None:
-    await asyncio.ensure_future(cluster)
+    with suppress(RuntimeError):
+        await cluster
 
 
 def _refusal(error: RuntimeError) -> str:

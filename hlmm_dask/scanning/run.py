@@ -6,20 +6,19 @@ import socket
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import xarray as xr
 from distributed import Client
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
-from hlmm_dask.results import open_results
-from hlmm_dask.scanning.cluster import ClusterOptions, connect
+from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
 from hlmm_dask.scanning.events import BlockFailed, Observer
 from hlmm_dask.scanning.left_out import check_left_out, columns_digest
@@ -29,6 +28,9 @@ from hlmm_dask.scanning.probe import probe_workers
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
 from hlmm_dask.store import ResultsStore
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def scan(
@@ -52,7 +54,7 @@ def scan(
     resume: bool = False,
     overwrite: bool = False,
     observers: Sequence[Observer] = (),
-) -> xr.Dataset:
+) -> "xr.Dataset":
     """Fit every variant and return the results.
 
     Parameters
@@ -93,6 +95,9 @@ def scan(
     ScanError
         If blocks failed; the others are kept.
     """
+    # Imported late: commands write tables and need no Dataset.
+    from hlmm_dask.results import open_results
+
     config = ScanConfig(
         start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
     )
@@ -147,6 +152,7 @@ def run_scans(
     *,
     client: Client | None = None,
     cluster: ClusterOptions | None = None,
+    connection: Connection | None = None,
     block_size: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -160,6 +166,8 @@ def run_scans(
         The null model of each phenotype, with its own samples, and its results store.
     genotypes, config, client, cluster, block_size, resume, overwrite, observers
         See :func:`scan`.
+    connection : Connection, optional
+        Used instead of ``client`` and ``cluster``.
 
     Returns
     -------
@@ -176,24 +184,19 @@ def run_scans(
     for null, _ in traits:
         check_samples(source, null)
         check_left_out(config, null)
-    options = cluster or ClusterOptions()
-    options.check()
     paths = [Path(out) for _, out in traits]
     for path in paths:
         if path.exists() and not (resume or overwrite):
             raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
     size = block_size or _block_size(source, [null for null, _ in traits], paths, resume=resume)
-    connection: AbstractContextManager[Client] = (
-        nullcontext(client) if client is not None else connect(options)
-    )
     with ExitStack() as stack:
-        at: Client | None = None
-        passed: frozenset[str] = frozenset()
         parents = [path.parent for path in paths]
+        passed: frozenset[str] | None = None
+        if connection is None:
+            connection = stack.enter_context(Connection(cluster or ClusterOptions(), client))
         if not (resume and all(path.exists() for path in paths)):
             # Before a store is made: without a cluster nothing is written or replaced.
-            at = stack.enter_context(connection)
-            passed = probe_workers(at, source.files, parents)
+            passed = probe_workers(connection.client(), source.files, parents)
         scans = []
         for (null, _), path in zip(traits, paths, strict=True):
             store = _open_store(
@@ -206,12 +209,12 @@ def run_scans(
             scans.append(PhenotypeScan(null, store, pending))
         failed: list[BlockFailed] = []
         if any(scan.pending for scan in scans):
-            if at is None:
-                at = stack.enter_context(connection)
+            at = connection.client()
+            if passed is None:
                 passed = probe_workers(at, source.files, parents)
             failed = run_blocks(
                 scans, source, config, at, observers, passed=passed,
-                no_workers_timeout=options.patience,
+                no_workers_timeout=connection.options.patience,
             )  # fmt: skip
         if failed:
             raise ScanError(
