@@ -3,13 +3,14 @@
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import dask
 from distributed import Client, Security
+from distributed.core import Status
 
 from hlmm_dask.errors import InputError
 
@@ -96,7 +97,7 @@ def queue_client(options: "ClusterOptions") -> Iterator[Client]:
         If the batch system refuses the jobs.
     """
     settings = queue_settings(options)
-    refusals: list[RuntimeError] = []
+    refusals: list[str] = []
     cluster_class = _cluster_class(options.jobqueue)
     jobs = -(-(options.workers or 1) // settings["processes"])
     with ExitStack() as stack:
@@ -136,28 +137,28 @@ def _credentials(options: "ClusterOptions") -> Iterator[Security]:
         yield Security(require_encryption=True, tls_ca_file=files["ca_file"], **roles)
 
 
-def _noting(job_class: Any, refusals: list[RuntimeError]) -> Any:
+def _noting(job_class: Any, refusals: list[str]) -> Any:
     """Extend a class of jobs: Dask only logs that a job was refused."""
 
     class NotingJob(job_class):  # type: ignore[misc]
-        async def _submit_job(self, script_filename: str) -> Any:
+        async def start(self) -> None:
             try:
-                return await super()._submit_job(script_filename)
+                await super().start()
             except RuntimeError as error:
-                refusals.append(error)
-                raise
+                refusals.append(str(error))
+                # As a job without a number it can be closed with the others.
+                self.status = Status.running
 
     return NotingJob
 
 
 async def _settled(cluster: Any) -> None:
-    with suppress(RuntimeError):
-        await cluster
+    await cluster
 
 
-def _refusal(error: RuntimeError) -> str:
+def _refusal(account: str) -> str:
     """Find what the batch system's command said, from dask-jobqueue's account of it."""
-    said = str(error).partition("stderr:")[2] or str(error)
+    said = account.partition("stderr:")[2] or account
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return lines[0] if lines else "the jobs were refused"
 
