@@ -2,6 +2,7 @@
 
 import threading
 import time
+from asyncio import CancelledError
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -47,8 +48,8 @@ class WorkerWatch:
         while not self._stop.wait(min(2.0, self._limit / 4)):
             try:
                 there = bool(self._client.nthreads())
-            except (OSError, TimeoutError, ValueError, RuntimeError):
-                # The futures' status tells of a scheduler that is gone.
+            except (Exception, CancelledError):
+                # The futures' status tells of a scheduler that is gone, or a client closed.
                 continue
             if there:
                 seen = time.monotonic()
