@@ -17,16 +17,19 @@ from distributed import Client
 from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
+from hlmm_dask.placement import clean_up
 from hlmm_dask.results import open_results
 from hlmm_dask.scanning.cluster import ClusterOptions, connect
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
-from hlmm_dask.scanning.events import BlockFailed, Observer
+from hlmm_dask.scanning.events import BlockFailed, Note, Observer, tell
+from hlmm_dask.scanning.graph import MODEL_FILE, published_model
 from hlmm_dask.scanning.left_out import check_left_out, columns_digest
 from hlmm_dask.scanning.null import Genotypes, NullModel
 from hlmm_dask.scanning.plan import choose_block_size
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
+from hlmm_dask.scanning.verify import check_genotypes
 from hlmm_dask.store import ResultsStore
 
 
@@ -181,6 +184,8 @@ def run_scans(
     for path in paths:
         if path.exists() and not (resume or overwrite):
             raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
+    for path in paths:
+        clean_up(Path(os.path.realpath(path)))
     size = block_size or _block_size(source, [null for null, _ in traits], paths, resume=resume)
     connection: AbstractContextManager[Client] = (
         nullcontext(client) if client is not None else connect(options)
@@ -196,14 +201,17 @@ def run_scans(
                 path, source, null, config, size, resume=resume, overwrite=overwrite
             )
             stack.enter_context(store.lock(f"pid {os.getpid()} on {socket.gethostname()}"))
-            pending = [block.index for block in store.pending()]
-            for index in pending:
-                store.discard(index)
-            scans.append(PhenotypeScan(null, store, pending))
+            scans.append(PhenotypeScan(null, store, _pending(store, observers)))
+        if at is None:
+            at = stack.enter_context(connection)
+        stores = [scan.store for scan in scans]
+        finished = sorted(set().union(*(store.done() for store in stores)))
+        check_genotypes(stores, source, finished, at)
+        for scan in scans:
+            for index in scan.pending:
+                scan.store.discard(index)
         failed: list[BlockFailed] = []
         if any(scan.pending for scan in scans):
-            if at is None:
-                at = stack.enter_context(connection)
             failed = run_blocks(scans, source, config, at, observers)
         if failed:
             raise ScanError(
@@ -256,6 +264,18 @@ def _block_size(
     return min(sizes)
 
 
+def _pending(store: ResultsStore, observers: Sequence[Observer]) -> list[int]:
+    """Blocks to fit: those not in the store as they were written, by the run's null model."""
+    todo = {block.index for block in store.pending()}
+    task = published_model(store)
+    digest = None if task is None else task.model_digest
+    others = {int(m["block"]) for m in store.markers() if m["null_model"] != digest} - todo
+    if others:
+        text = f"{store.run_dir / MODEL_FILE}: damaged; {len(others)} blocks are fitted again"
+        tell(observers, Note(text))
+    return sorted(todo | others)
+
+
 def _open_store(
     path: Path,
     source: Source,
@@ -268,9 +288,18 @@ def _open_store(
 ) -> ResultsStore:
     size = min(block_size, source.n_variants)
     fingerprint = _fingerprint(source, null, config) | {"block_size": size}
+    attrs = {
+        "model": null.name,
+        "phenotype": null.phenotype_name,
+        "n_analysed_samples": null.n_samples,
+        "first_variant": source.start,
+        "effect_allele": source.effect_allele(config.count_a2),
+        "hlmm_dask": version("hlmm-dask"),
+    }
     if resume and path.exists():
         store = ResultsStore.open(path)
         store.check_fingerprint(fingerprint)
+        store.mend(source.variants(), attrs, count_a2=config.count_a2)
         return store
     return ResultsStore.create(
         path,
@@ -278,13 +307,7 @@ def _open_store(
         block_size=size,
         variants=source.variants(),
         fingerprint=fingerprint,
-        attrs={
-            "model": null.name,
-            "phenotype": null.phenotype_name,
-            "n_analysed_samples": null.n_samples,
-            "first_variant": source.start,
-            "hlmm_dask": version("hlmm-dask"),
-        },
+        attrs=attrs,
         count_a2=config.count_a2,
         overwrite=overwrite,
     )
