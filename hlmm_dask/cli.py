@@ -1,6 +1,7 @@
 """Command lines: arguments to calls, errors to one line and an exit code."""
 
 import argparse
+import glob
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -55,17 +56,19 @@ def _run(
     except ScanError as error:
         return _complain(parser.prog, error, EXIT_FAILED)
     except OSError as error:
-        return _complain(
-            parser.prog, error, EXIT_INTERRUPTED if _resumable(options) else EXIT_INPUT
-        )
+        _complain(parser.prog, error, EXIT_INPUT)
+        if not _resumable(options):
+            return EXIT_INPUT
     except KeyboardInterrupt:
         print(f"\n{parser.prog}: interrupted", file=sys.stderr)
-        if _resumable(options):
-            again = [a for a in arguments if a not in ("--overwrite", "--resume")]
-            line = shlex.join([*_program(parser, argv is None), *again, "--resume"])
-            print(f"finished blocks are kept; go on with:\n  {line}", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return EXIT_OK
+        if not _resumable(options):
+            return EXIT_INTERRUPTED
+    else:
+        return EXIT_OK
+    again = [a for a in arguments if a not in ("--overwrite", "--resume")]
+    line = shlex.join([*_program(parser, argv is None), *again, "--resume"])
+    print(f"finished blocks are kept; go on with:\n  {line}", file=sys.stderr)
+    return EXIT_INTERRUPTED
 
 
 def _complain(program: str, error: Exception, code: int) -> int:
@@ -74,7 +77,11 @@ def _complain(program: str, error: Exception, code: int) -> int:
 
 
 def _resumable(options: argparse.Namespace) -> bool:
-    return hasattr(options, "resume") and Path(f"{options.outprefix}.zarr").exists()
+    # With several phenotypes each has its store.
+    return hasattr(options, "resume") and any(
+        glob.glob(f"{glob.escape(options.outprefix)}{suffix}/.run")
+        for suffix in (".zarr", ".*.zarr")
+    )
 
 
 def _program(parser: argparse.ArgumentParser, started: bool) -> list[str]:

@@ -98,12 +98,12 @@ class PlinkFile:
             ) from error
         if status.st_size != self.bed_size:
             raise ChangedInputError(
-                f"{self.bed}: changed while it was used: {status.st_size} bytes, {self.bed_size} "
+                f"{self.bed}: changed while it was scanned: {status.st_size} bytes, {self.bed_size} "
                 "when it was opened"
             )
         if status.st_mtime_ns != self.bed_mtime_ns:
             raise ChangedInputError(
-                f"{self.bed}: changed while it was used: modified since it was opened"
+                f"{self.bed}: changed while it was scanned: modified since it was opened"
             )
 
 
@@ -355,7 +355,7 @@ def _read_into(file: PlinkFile, out: NDArray[np.uint8], offset: int) -> None:
             count = stream.readinto(view[done:])  # type: ignore[attr-defined]
             if not count:
                 raise ChangedInputError(
-                    f"{file.bed}: changed while it was used: {done} bytes at {offset}, expected "
+                    f"{file.bed}: changed while it was scanned: {done} bytes at {offset}, expected "
                     f"{len(view)}"
                 )
             done += count

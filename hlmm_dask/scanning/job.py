@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.durable import aside
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.export import check_header, write_parquet, write_tsv
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
@@ -26,6 +26,9 @@ from hlmm_dask.scanning.left_out import read_set_nulls, require_positions, set_n
 from hlmm_dask.scanning.null import NullModel, check_h2_init, fit_null
 from hlmm_dask.scanning.outputs import (
     check_outprefix,
+    needed_bytes,
+    require_space,
+    tidy_up,
     write_effects,
     write_estimate,
     write_text,
@@ -140,6 +143,12 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
     if job.clip_stop and job.stop is not None and job.stop > genotypes.n_variants:
         tell(observers, Note(f"END {job.stop}: there are {genotypes.n_variants} variants"))
         job = replace(job, stop=genotypes.n_variants)
+    start, stop = job.start, genotypes.n_variants if job.stop is None else job.stop
+    columns = len(TSV_HEADERS) + 4 * job.dispersion
+    require_space(
+        [one.output(".zarr") for one in jobs],
+        needed_bytes(stop - start, columns, parquet=job.parquet),
+    )
     nulls = [_fit_null(one, genotypes, traits) for one in jobs]
     notes = [text for null in nulls for text in (_accounting(null), *null.notes)]
     for text in dict.fromkeys(notes):
@@ -147,10 +156,10 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
     with ExitStack() as stack:
         paths = [one.output(".zarr") for one in jobs]
         if not job.keep_store:
-            parent = paths[0].resolve().parent
-            folder = tempfile.mkdtemp(prefix=f".{paths[0].name}.", dir=parent)
+            folder = aside(paths[0].resolve())
+            folder.mkdir()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            paths = [Path(folder) / path.name for path in paths]
+            paths = [folder / path.name for path in paths]
         stores = run_scans(
             genotypes,
             list(zip(nulls, paths, strict=True)),
@@ -213,6 +222,7 @@ def _jobs(job: ScanJob, traits: Table) -> list[ScanJob]:
 
 def _check_output(job: ScanJob) -> None:
     check_outprefix(job.outprefix)
+    tidy_up(job.outprefix)
     table = job.output(".models.gz")
     if job.append and job.tabix:
         raise InputError("append and tabix: a table that grows can't be indexed; give one of them")

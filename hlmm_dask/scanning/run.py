@@ -23,8 +23,13 @@ from hlmm_dask.scanning.cluster import ClusterOptions, connect
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
 from hlmm_dask.scanning.events import BlockFailed, Note, Observer, tell
-from hlmm_dask.scanning.graph import MODEL_FILE, published_model
-from hlmm_dask.scanning.left_out import check_left_out, columns_digest
+from hlmm_dask.scanning.graph import MODEL_FILE, load_model, published_model
+from hlmm_dask.scanning.left_out import (
+    check_left_out,
+    columns_digest,
+    read_set_nulls,
+    write_set_nulls,
+)
 from hlmm_dask.scanning.null import Genotypes, NullModel
 from hlmm_dask.scanning.plan import choose_block_size
 from hlmm_dask.scanning.source import Source, check_samples, open_source
@@ -208,6 +213,8 @@ def run_scans(
         finished = sorted(set().union(*(store.done() for store in stores)))
         check_genotypes(stores, source, finished, at)
         for scan in scans:
+            if config.loco:
+                _mend_set_nulls(scan.store)
             for index in scan.pending:
                 scan.store.discard(index)
         failed: list[BlockFailed] = []
@@ -274,6 +281,18 @@ def _pending(store: ResultsStore, observers: Sequence[Observer]) -> list[int]:
         text = f"{store.run_dir / MODEL_FILE}: damaged; {len(others)} blocks are fitted again"
         tell(observers, Note(text))
     return sorted(todo | others)
+
+
+def _mend_set_nulls(store: ResultsStore) -> None:
+    """Write the null models' table of --loco again where it is damaged."""
+    if published_model(store) is None:
+        return
+    try:
+        read_set_nulls(store)
+    except StoreError:
+        left_out = load_model(store).left_out
+        assert left_out is not None
+        write_set_nulls(store, left_out)
 
 
 def _open_store(

@@ -1,4 +1,4 @@
-"""Before a run goes on: are the genotypes those that its finished blocks were fitted with?"""
+"""Before a run goes on: the genotypes must be those that its finished blocks were fitted with."""
 
 from collections.abc import Sequence
 from typing import Any
