@@ -92,10 +92,8 @@ class PlinkFile:
         """Raise a `ChangedInputError` if the .bed isn't the one that was opened."""
         try:
             status = os.stat(self.bed)
-        except OSError as error:
-            raise ChangedInputError(
-                f"{self.bed}: gone since it was opened ({error.strerror})"
-            ) from error
+        except FileNotFoundError:
+            raise ChangedInputError(f"{self.bed}: no such file any more") from None
         if status.st_size != self.bed_size:
             raise ChangedInputError(
                 f"{self.bed}: changed while it was scanned: {status.st_size} bytes, {self.bed_size} "
