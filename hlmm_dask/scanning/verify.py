@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError, ScanError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
-from hlmm_dask.scanning.graph import delayed_records, genotypes_checksum, lazy_genotypes
+from hlmm_dask.scanning.graph import boxed, delayed_records, genotypes_checksum, lazy_genotypes
 from hlmm_dask.scanning.source import Source
 from hlmm_dask.store import ResultsStore
 
@@ -64,6 +64,8 @@ def check_genotypes(
                     f"{stores[0].path}: the genotypes of block {index} can't be compared with "
                     f"those that it was fitted with ({reason}); run again with --resume"
                 )
+            if isinstance(result[0, 0], Exception):
+                raise result[0, 0]
             if result[0, 0]:
                 raise InputError(_difference(stores[0], source, index))
             future.release()
@@ -75,11 +77,11 @@ def check_genotypes(
 def _differs(
     block: NDArray[Any], stores: tuple[ResultsStore, ...], *, block_id: tuple[int, ...]
 ) -> NDArray[np.object_]:
+    if block.dtype == object:
+        return block
     found = genotypes_checksum(block)
     markers = (store.marker(block_id[0]) for store in stores)
-    out = np.empty((1, 1), dtype=object)
-    out[0, 0] = any(marker and marker["genotypes_crc32"] != found for marker in markers)
-    return out
+    return boxed(any(marker and marker["genotypes_crc32"] != found for marker in markers))
 
 
 def _difference(store: ResultsStore, source: Source, index: int) -> str:
