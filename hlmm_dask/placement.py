@@ -68,7 +68,7 @@ def clean_up(target: Path) -> None:
     for old in leftovers(target.parent, target.name, "old"):
         with suppress(OSError):
             if target.exists():
-                _remove(old)
+                _remove(old, target)
             else:
                 # Killed between the two renames of `_move_in`: the old one takes its name back.
                 old.rename(target)
@@ -163,12 +163,12 @@ def _move_in(new: Path, target: Path, *, overwrite: bool) -> None:
         raise StoreError(f"{target}: exists; another run made it at the same time") from error
     sync(target.parent)
     if old is not None:
-        _remove(old)
+        _remove(old, target)
 
 
-def _remove(old: Path) -> None:
+def _remove(old: Path, target: Path) -> None:
     """Remove a replaced store; what has its kind of name is whole, so that it can be put back."""
-    shutil.rmtree(old.rename(aside(old)), ignore_errors=True)
+    shutil.rmtree(old.rename(aside(target)), ignore_errors=True)
 
 
 def _checksums(path: Path) -> dict[str, str]:
