@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
-from hlmm_dask.scanning.prestart import prestart_workers
+from hlmm_dask.scanning.prestart import imports_done, prestart_workers
 
 if TYPE_CHECKING:
     from hlmm_dask.scanning.job import ScanJob
@@ -303,6 +303,7 @@ def _watch(job: "ScanJob") -> None:
     from hlmm_dask.scanning.job import run_job
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
 
+    imports_done()
     with TerminalProgress() as progress:
         summaries = run_job(job, (progress,))
     for title, summary in summaries.items():

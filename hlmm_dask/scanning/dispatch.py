@@ -83,8 +83,8 @@ def run_blocks(
             block = store.block(block_of[future.key])
             if future.status == "finished":
                 record = result[0, 0]
-                if isinstance(record, Exception):
-                    raise _stopped(record, store)
+                if "error" in record:
+                    raise _stopped(record["error"], store)
                 n_variants += record["n_variants"]
                 n_fitted += record["n_fitted"]
                 done = BlockDone(

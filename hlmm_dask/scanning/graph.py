@@ -144,7 +144,7 @@ def lazy_records(blocks: da.Array, tasks: tuple[BlockTask, ...]) -> da.Array:
     -------
     dask.array.Array
         (n_blocks, 1) object: dicts with ``n_variants``, ``n_fitted``, ``seconds``, ``worker``; or
-        the error after which no other block needs to be tried: genotypes changed, disk full.
+        ``error``, after which no other block needs to be tried: genotypes changed, disk full.
     """
     n_blocks = blocks.numblocks[0]
     array: da.Array = da.map_blocks(
@@ -182,7 +182,7 @@ def _read_packed(
     try:
         return genotypes.read_packed(first, min(first + block_size, stop))
     except ChangedInputError as error:
-        return boxed(error)
+        return boxed({"error": error})
 
 
 def _fit_and_store(
@@ -200,7 +200,7 @@ def _fit_and_store(
                 marker = _fit_one(block, task, tasks, index)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    return boxed(error)
+                    return boxed({"error": error})
                 raise
         n_fitted += marker["n_fitted"]
     record = {

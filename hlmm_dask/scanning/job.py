@@ -19,6 +19,7 @@ from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.models.dispersion import NotEstimable
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispersion import dispersion_columns, estimate_dispersion
 from hlmm_dask.scanning.events import Note, Observer, tell
 from hlmm_dask.scanning.fit_model import require_random_file
@@ -149,10 +150,6 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
         [one.output(".zarr") for one in jobs],
         needed_bytes(stop - start, columns, parquet=job.parquet),
     )
-    nulls = [_fit_null(one, genotypes, traits) for one in jobs]
-    notes = [text for null in nulls for text in (_accounting(null), *null.notes)]
-    for text in dict.fromkeys(notes):
-        tell(observers, Note(text))
     with ExitStack() as stack:
         paths = [one.output(".zarr") for one in jobs]
         if not job.keep_store:
@@ -160,16 +157,24 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
             folder.mkdir()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             paths = [folder / path.name for path in paths]
-        stores = run_scans(
-            genotypes,
-            list(zip(nulls, paths, strict=True)),
-            job.config,
-            cluster=job.cluster,
-            block_size=job.block_size,
-            resume=job.resume,
-            overwrite=job.overwrite and job.keep_store,
-            observers=observers,
-        )
+        with Connection(job.cluster) as connection:
+            if not job.resume:
+                # Workers start while the null model is fitted.
+                connection.begin()
+            nulls = [_fit_null(one, genotypes, traits) for one in jobs]
+            notes = [text for null in nulls for text in (_accounting(null), *null.notes)]
+            for text in dict.fromkeys(notes):
+                tell(observers, Note(text))
+            stores = run_scans(
+                genotypes,
+                list(zip(nulls, paths, strict=True)),
+                job.config,
+                connection=connection,
+                block_size=job.block_size,
+                resume=job.resume,
+                overwrite=job.overwrite and job.keep_store,
+                observers=observers,
+            )
         for one in jobs:
             if one.overwrite:
                 _remove_old(one)
