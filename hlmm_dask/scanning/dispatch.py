@@ -143,7 +143,7 @@ def _block_model(null: NullModel, config: ScanConfig, source: Source) -> BlockMo
 def _stopped(error: Exception, store: ResultsStore) -> Exception:
     """Say what an error means after which the other blocks would fail too."""
     if isinstance(error, OSError):
-        return error
+        return OSError(error.errno, error.strerror, str(store.path))
     return ScanError(
         f"{error}; finished blocks of {store.path} are kept: restore the file and give "
         "--resume, or start again with --overwrite"
