@@ -137,24 +137,33 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster.kill()
 
 
+@pytest.fixture
+def watches() -> Iterator[list[Watch]]:
+    watches: list[Watch] = []
+    yield watches
+    for watch in watches:
+        if watch.process is not None and watch.process.poll() is None:
+            watch.process.kill()
+            watch.process.communicate()
+
+
 def listing(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 @pytest.mark.slow
-def test_twenty_kills(tmp_path: Path, cluster: Cluster) -> None:
+def test_twenty_kills(tmp_path: Path, cluster: Cluster, watches: list[Watch]) -> None:
     study = make_study(tmp_path, n=1000, m=2 * BLOCKS)
     rng = np.random.default_rng(4)
     table = write_values(tmp_path / "random.txt", study.samples, rng.normal(size=(1000, 250)))
     options: list[object] = ["--random_gts", table, "--random_gts_txt", "--min_maf", "0.01"]
     options += ["--method", "exact", "--block-size", 2]
     folders = [tmp_path / "undisturbed", tmp_path / "killed"]
-    runs = []
     for folder in folders:
         folder.mkdir()
         arguments = [study.bed, study.pheno, folder / "out", *options]
-        runs.append(Watch(tmp_path, arguments, folder / "out.zarr"))
-    whole, scan = runs
+        watches.append(Watch(tmp_path, arguments, folder / "out.zarr"))
+    whole, scan = watches
     whole.run()
     assert whole.process is not None
     _, err = whole.process.communicate(timeout=120)
