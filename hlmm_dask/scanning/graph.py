@@ -209,10 +209,12 @@ def _load_model(task: BlockTask, tasks: tuple[BlockTask, ...]) -> BlockModel:
         model = _loaded.get(task.model_digest)
         if model is None:
             path = Path(task.store.run_dir) / MODEL_FILE
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != task.model_digest:
-                raise StoreError(f"{path}: not the null model of this run; start it again")
-            model = pickle.loads(content)
+            # Read twice rather than held twice: it may be most of a worker's memory.
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != task.model_digest:
+                    raise StoreError(f"{path}: not the null model of this run; start it again")
+                file.seek(0)
+                model = pickle.load(file)
             # A process serves one run at a time; the models of the last may be large.
             for digest in set(_loaded) - {other.model_digest for other in tasks}:
                 del _loaded[digest]

@@ -15,16 +15,18 @@ import xarray as xr
 from distributed import Client
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
+from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.results import open_results
 from hlmm_dask.scanning.cluster import ClusterOptions, connect
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
-from hlmm_dask.scanning.events import BlockFailed, Observer
+from hlmm_dask.scanning.events import BlockFailed, Observer, Planned, tell
 from hlmm_dask.scanning.left_out import check_left_out, columns_digest
 from hlmm_dask.scanning.null import Genotypes, NullModel
-from hlmm_dask.scanning.plan import choose_block_size
+from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
+from hlmm_dask.scanning.resources import cluster_resources, local_resources
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
 from hlmm_dask.store import ResultsStore
@@ -181,7 +183,6 @@ def run_scans(
     for path in paths:
         if path.exists() and not (resume or overwrite):
             raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
-    size = block_size or _block_size(source, [null for null, _ in traits], paths, resume=resume)
     connection: AbstractContextManager[Client] = (
         nullcontext(client) if client is not None else connect(options)
     )
@@ -190,10 +191,14 @@ def run_scans(
         if not (resume and all(path.exists() for path in paths)):
             # Before a store is made: without a cluster nothing is written or replaced.
             at = stack.enter_context(connection)
+        plan = _plan(source, [null for null, _ in traits], config, at, options, paths,
+                     block_size=block_size, resume=resume)  # fmt: skip
+        tell(observers, Planned(plan.block_size, plan.n_blocks, plan.needed_bytes,
+                                plan.resources.memory_limit))  # fmt: skip
         scans = []
         for (null, _), path in zip(traits, paths, strict=True):
             store = _open_store(
-                path, source, null, config, size, resume=resume, overwrite=overwrite
+                path, source, null, config, plan.block_size, resume=resume, overwrite=overwrite
             )
             stack.enter_context(store.lock(f"pid {os.getpid()} on {socket.gethostname()}"))
             pending = [block.index for block in store.pending()]
@@ -235,25 +240,28 @@ def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[st
     }
 
 
-def _block_size(
-    source: Source, nulls: Sequence[NullModel], paths: Sequence[Path], *, resume: bool
-) -> int:
-    if resume:
-        for path in paths:
-            if path.exists():
-                return ResultsStore.open(path).block_size
-    sizes = []
-    for null in nulls:
-        columns = null.model.X.shape[1] + null.model.V.shape[1] - 2
-        sizes.append(
-            choose_block_size(
-                source.n_variants,
-                source.n_samples,
-                n_random=null.n_random,
-                n_covariates=columns if null.fit_covariates else 0,
-            )
-        )
-    return min(sizes)
+def _plan(
+    source: Source,
+    nulls: Sequence[NullModel],
+    config: ScanConfig,
+    client: Client | None,
+    options: ClusterOptions,
+    paths: Sequence[Path],
+    *,
+    block_size: int | None,
+    resume: bool,
+) -> Plan:
+    kept = None
+    if resume and block_size is None:
+        kept = next((ResultsStore.open(p).block_size for p in paths if p.exists()), None)
+    dosages = not isinstance(source.genotypes, PlinkGenotypes)
+    return plan_blocks(
+        [footprint(null, config, dosages=dosages) for null in nulls],
+        source.n_variants,
+        local_resources(options) if client is None else cluster_resources(client),
+        given=block_size,
+        kept=kept,
+    )
 
 
 def _open_store(
