@@ -13,7 +13,7 @@ from hlmm_dask.export import check_header
 from hlmm_dask.layout import LOCK_FILE, check_place
 from hlmm_dask.lock import refuse_if_held
 from hlmm_dask.scanning.null import Effects, NullModel
-from hlmm_dask.schema import N_COLUMNS, TSV_HEADERS
+from hlmm_dask.schema import TSV_HEADERS
 from hlmm_dask.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ _OUTPUTS = (
     ".models.gz", ".models.gz.tbi", ".parquet", ".null_mean_effects.txt",
     ".null_variance_effects.txt", ".null_h2.txt", ".null_h2_loco.tsv", ".log", ".run.json",
 )  # fmt: skip
-# Bytes of a fitted variant, compressed: its name in the store, a row of the table, of Parquet.
-_NAME_BYTES, _ROW_BYTES, _PARQUET_BYTES = 12, 200, 150
+# Bytes of a fitted variant, compressed: in the store, the table, the Parquet file.
+_BYTES = {".zarr": 120, ".models.gz": 150, ".parquet": 130}
 
 
 def check_outprefix(outprefix: str) -> None:
@@ -101,12 +101,8 @@ def expected_sizes(job: "ScanJob", n_variants: int, fitted: float = 1.0) -> dict
         Share of them that has estimates; the rows of the others are short.
     """
     share = 0.1 + 0.9 * fitted
-    sizes = {
-        ".zarr": n_variants * (_NAME_BYTES + 8 * N_COLUMNS * share),
-        ".models.gz": n_variants * _ROW_BYTES * share,
-        ".parquet": n_variants * _PARQUET_BYTES * share if job.parquet else 0.0,
-    }
-    return {suffix: round(size) for suffix, size in sizes.items() if size}
+    written = {".zarr": job.keep_store, ".models.gz": True, ".parquet": job.parquet}
+    return {s: round(n_variants * share * size) for s, size in _BYTES.items() if written[s]}
 
 
 def check_space(job: "ScanJob", n_variants: int, n_phenotypes: int) -> str | None:

@@ -216,7 +216,7 @@ def _refusal(
 ) -> str:
     at = max(phenotypes, key=lambda each: each.n_random)
     usable = usable_bytes(resources.memory_limit)
-    what = f"blocks of {size:,} variants" if most else "a block of one variant"
+    what = f"blocks of {size:,} variants" if most else "even blocks of one variant"
     remedies = ["more memory for each worker (--memory-limit, fewer --workers)"]
     if resources.threads > 1:
         remedies.append("fewer --threads-per-worker")
