@@ -7,7 +7,7 @@ from hlmm_dask.kernels.block import Kernel, unpacked_variants
 from hlmm_dask.kernels.packed import Engine
 
 # A worker before its first block: interpreter, libraries, compiled loops, connections.
-BASE_BYTES = 360 * 10**6
+BASE_BYTES = 340 * 10**6
 # Dask stops giving work to a worker above this share of its limit.
 USABLE_SHARE = 0.8
 
