@@ -1,6 +1,7 @@
 """Command lines: arguments to calls, errors to one line and an exit code."""
 
 import argparse
+import glob
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -66,17 +67,18 @@ def _run(
         if options.begun and hasattr(options, "resume"):
             code = EXIT_INTERRUPTED
         _complain(parser.prog, error, code)
-        if code == EXIT_INTERRUPTED:
-            _say_how_to_resume(options)
-        return code
+        if code != EXIT_INTERRUPTED:
+            return code
     except KeyboardInterrupt:
         print(f"\n{parser.prog}: interrupted", file=sys.stderr)
-        if hasattr(options, "resume") and (
-            options.begun or Path(f"{options.outprefix}.zarr").exists()
-        ):
-            _say_how_to_resume(options)
-        return EXIT_INTERRUPTED
-    return EXIT_OK
+        if not _resumable(options):
+            return EXIT_INTERRUPTED
+    else:
+        return EXIT_OK
+    again = [word for word in options.command if word not in ("--overwrite", "--resume")]
+    line = shlex.join([*again, "--resume"])
+    print(f"finished blocks are kept; go on with:\n  {line}", file=sys.stderr)
+    return EXIT_INTERRUPTED
 
 
 def _complain(program: str, error: Exception, code: int) -> int:
@@ -84,11 +86,11 @@ def _complain(program: str, error: Exception, code: int) -> int:
     return code
 
 
-def _say_how_to_resume(options: argparse.Namespace) -> None:
-    again = [word for word in options.command if word not in ("--overwrite", "--resume")]
-    print(
-        f"finished blocks are kept; go on with:\n  {shlex.join([*again, '--resume'])}",
-        file=sys.stderr,
+def _resumable(options: argparse.Namespace) -> bool:
+    # With several phenotypes each has its store.
+    return hasattr(options, "resume") and any(
+        glob.glob(f"{glob.escape(options.outprefix)}{suffix}/.run")
+        for suffix in (".zarr", ".*.zarr")
     )
 
 

@@ -16,10 +16,11 @@ from hlmm_dask.scanning.events import Note, NullFitted, Observer, tell
 from hlmm_dask.scanning.fit_model import require_random_file
 from hlmm_dask.scanning.left_out import require_positions
 from hlmm_dask.scanning.null import NullInput, NullModel, check_h2_init, read_null_input
-from hlmm_dask.scanning.outputs import check_output, check_space
+from hlmm_dask.scanning.outputs import check_output, needed_bytes, require_space
 from hlmm_dask.scanning.plan import Plan, expected_footprint, plan_blocks
 from hlmm_dask.scanning.resources import cluster_resources, local_resources
 from hlmm_dask.scanning.source import Source, open_source
+from hlmm_dask.schema import DISPERSION_COLUMNS, TSV_HEADERS
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.tabix import require_pysam
 from hlmm_dask.tables import Table, read_table
@@ -59,10 +60,8 @@ class CheckedJob:
         )
 
     def connect(self, stack: ExitStack) -> Client | None:
-        """Connect to the cluster that the job names, if one is named and there is work for it."""
+        """Connect to the cluster that the job names, if one is named."""
         if not (self.job.scheduler or self.job.scheduler_file):
-            return None
-        if self.job.resume and all(self._is_finished(one) for one in self.jobs):
             return None
         return stack.enter_context(connect(self.job.cluster))
 
@@ -98,14 +97,20 @@ class CheckedJob:
             fitted.append(null)
         return fitted
 
-    @staticmethod
-    def _is_finished(job: "ScanJob") -> bool:
-        path = job.output(".zarr")
-        return path.exists() and ResultsStore.open(path).is_finished
 
-
-def check_job(job: "ScanJob", observers: tuple[Observer, ...] = ()) -> CheckedJob:
+def check_job(
+    job: "ScanJob", observers: tuple[Observer, ...] = (), *, tidy: bool = True
+) -> CheckedJob:
     """Check options, input and output of a job; read the tables.
+
+    Parameters
+    ----------
+    job : ScanJob
+        The job.
+    observers : tuple of Observer
+        Told about notes.
+    tidy : bool
+        Clean up what killed runs left at OUTPREFIX.
 
     Raises
     ------
@@ -116,7 +121,7 @@ def check_job(job: "ScanJob", observers: tuple[Observer, ...] = ()) -> CheckedJo
     traits = read_table(job.phenofile, missing=(job.missing_char,))
     jobs = _by_phenotype(job, traits)
     for one in jobs:
-        check_output(one)
+        check_output(one, tidy=tidy)
     genotypes = open_plink(job.genofile)
     for note in genotypes.notes:
         tell(observers, Note(note))
@@ -129,8 +134,11 @@ def check_job(job: "ScanJob", observers: tuple[Observer, ...] = ()) -> CheckedJo
     notes = [text for null in inputs for text in (_accounting(null.aligned), *null.notes)]
     for text in dict.fromkeys(notes):
         tell(observers, Note(text))
-    if not job.resume and (scarce := check_space(job, source.n_variants, len(jobs))):
-        tell(observers, Note(scarce))
+    columns = len(TSV_HEADERS) + (len(DISPERSION_COLUMNS) if job.dispersion else 0)
+    require_space(
+        [one.output(".zarr") for one in jobs],
+        needed_bytes(source.n_variants, columns, parquet=job.parquet),
+    )
     return CheckedJob(job, jobs, source, inputs)
 
 

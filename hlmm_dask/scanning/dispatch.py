@@ -1,5 +1,6 @@
 """The blocks of a scan on a cluster: models published, tasks sent, records collected."""
 
+import errno
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from typing import Any
 
 from distributed import Client, Future, as_completed
 
-from hlmm_dask.genotypes.plink import PlinkGenotypes
+from hlmm_dask.errors import ChangedInputError, ScanError
 from hlmm_dask.kernels.block import BlockModel, block_model
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.scanning.config import ScanConfig
@@ -24,8 +25,7 @@ from hlmm_dask.scanning.events import (
 from hlmm_dask.scanning.graph import (
     BlockTask,
     delayed_records,
-    lazy_dosage,
-    lazy_packed,
+    lazy_genotypes,
     lazy_records,
     publish_model,
     published_model,
@@ -60,10 +60,7 @@ def run_blocks(
     tasks = tuple(_publish(scan, config, source, observers) for scan in scans)
     store = scans[0].store
     pending = sorted(set().union(*(scan.pending for scan in scans)))
-    if isinstance(source.genotypes, PlinkGenotypes):
-        blocks = lazy_packed(source.genotypes, source.start, source.stop, store.block_size)
-    else:
-        blocks = lazy_dosage(source.genotypes, source.start, source.stop, store.block_size)
+    blocks = lazy_genotypes(source, store.block_size)
     todo = sum(store.block(i).stop - store.block(i).start for i in pending)
     n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
     started = ScanStarted(
@@ -98,6 +95,7 @@ def run_blocks(
                 )
                 tell(observers, done)
             else:
+                _stop_if_pointless(future, store)
                 failed.append(BlockFailed(block.index, _reason(future), block.stop - block.start))
                 tell(observers, failed[-1])
             # What is released is not computed again when its worker dies.
@@ -121,8 +119,7 @@ def _publish(
     scan: PhenotypeScan, config: ScanConfig, source: Source, observers: Sequence[Observer]
 ) -> BlockTask:
     # A resumed run goes on with the model of its first part, to the last bit.
-    task = published_model(scan.store) if len(scan.pending) < scan.store.n_blocks else None
-    if task is not None:
+    if (task := published_model(scan.store)) is not None:
         return task
     model = scan_model(scan.null, config, source)
     if config.loco and model.left_out is not None:
@@ -142,6 +139,18 @@ def scan_model(null: NullModel, config: ScanConfig, source: Source) -> BlockMode
         return whole
     whole = replace(whole, left_out=left_out_sets(source.variants(), null, config.exclude_window))
     return with_nulls(whole) if config.loco else whole
+
+
+def _stop_if_pointless(future: "Future[Any]", store: ResultsStore) -> None:
+    """Raise where the other blocks would fail too: other genotypes, or no space left."""
+    error = future.exception() if future.status == "error" else None
+    if isinstance(error, ChangedInputError):
+        raise ScanError(
+            f"{error}; finished blocks of {store.path} are kept: restore the file and give "
+            "--resume, or start again with --overwrite"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise error
 
 
 def _reason(future: "Future[Any]") -> str:

@@ -102,7 +102,7 @@ def dry_run(job: "ScanJob", observers: tuple[Observer, ...] = ()) -> DryRun:
     InputError, StoreError
         As ``run_job`` would before any work.
     """
-    checked = check_job(job, observers)
+    checked = check_job(job, observers, tidy=False)
     with ExitStack() as stack:
         resources = checked.plan(checked.connect(stack)).resources
     began = time.perf_counter()

@@ -9,9 +9,9 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import dask.array as da
 import numpy as np
@@ -31,6 +31,8 @@ from hlmm_dask.store import ResultsStore
 if TYPE_CHECKING:
     import xarray as xr
 
+    from hlmm_dask.scanning.source import Source
+
 MODEL_FILE = "null_model.pkl"
 
 _loaded: dict[str, BlockModel] = {}
@@ -48,7 +50,7 @@ class BlockTask:
     store : ResultsStore
         Where results go.
     model_digest : str
-        SHA-256 of the null model's file in the store's run folder.
+        SHA-256 of the null model in the store's run folder.
     """
 
     store: ResultsStore
@@ -58,18 +60,51 @@ class BlockTask:
 def publish_model(store: ResultsStore, model: BlockModel) -> BlockTask:
     """Put the null model where every worker finds it."""
     content = pickle.dumps(model, protocol=5)
+    digest = hashlib.sha256(content)
     with replacing(store.run_dir / MODEL_FILE) as file:
+        file.write(digest.digest())
         file.write(content)
-    return BlockTask(store, hashlib.sha256(content).hexdigest())
+    return BlockTask(store, digest.hexdigest())
 
 
 def published_model(store: ResultsStore) -> BlockTask | None:
-    """Take the null model that an earlier part of the run has put there, None without one."""
+    """Take the null model that an earlier part of the run has put there, None without a whole one.
+
+    A file starts with the digest of what follows.
+    """
     try:
-        content = (store.run_dir / MODEL_FILE).read_bytes()
-    except FileNotFoundError:
+        with _whole_model(store) as (digest, _):
+            return BlockTask(store, digest)
+    except (FileNotFoundError, StoreError):
         return None
-    return BlockTask(store, hashlib.sha256(content).hexdigest())
+
+
+def load_model(store: ResultsStore) -> BlockModel:
+    """Load the null model of a run."""
+    with _whole_model(store) as (_, file):
+        model: BlockModel = pickle.load(file)
+    return model
+
+
+@contextmanager
+def _whole_model(store: ResultsStore) -> Iterator[tuple[str, BinaryIO]]:
+    """Open the null model behind its digest, which is compared with it first."""
+    path = store.run_dir / MODEL_FILE
+    # Read twice rather than held twice: it may be most of a worker's memory.
+    with path.open("rb") as file:
+        digest = file.read(32)
+        if hashlib.file_digest(file, "sha256").digest() != digest:
+            raise StoreError(f"{path}: damaged; run the scan again with --resume")
+        file.seek(32)
+        yield digest.hex(), file
+
+
+def lazy_genotypes(source: "Source", block_size: int) -> da.Array:
+    """Genotypes of a scan as a Dask array chunked by variant: packed, or dosages."""
+    genotypes = source.genotypes
+    if isinstance(genotypes, PlinkGenotypes):
+        return lazy_packed(genotypes, source.start, source.stop, block_size)
+    return lazy_dosage(genotypes, source.start, source.stop, block_size)
 
 
 def lazy_packed(genotypes: PlinkGenotypes, start: int, stop: int, block_size: int) -> da.Array:
@@ -158,7 +193,9 @@ def _fit_and_store(
     began = time.perf_counter()
     n_fitted = 0
     for task in tasks:
-        marker = task.store.marker(index) or _fit_one(block, task, tasks, index)
+        marker = task.store.marker(index)
+        if marker is None or marker["null_model"] != task.model_digest:
+            marker = _fit_one(block, task, tasks, index)
         n_fitted += marker["n_fitted"]
     out = np.empty((1, 1), dtype=object)
     out[0, 0] = {
@@ -182,12 +219,18 @@ def _fit_one(
         index,
         results,
         record={
-            "genotypes_crc32": f"{isal_zlib.crc32(np.ascontiguousarray(block).data):08x}",
+            "genotypes_crc32": genotypes_checksum(block),
+            "null_model": task.model_digest,
             "n_fitted": int(np.sum(results[:, INDEX["status"]] == Status.OK)),
             "seconds": time.perf_counter() - began,
             "worker": _worker_name(),
         },
     )
+
+
+def genotypes_checksum(block: NDArray[Any]) -> str:
+    """CRC-32 of a block of genotypes, packed or dosages."""
+    return f"{isal_zlib.crc32(np.ascontiguousarray(block).data):08x}"
 
 
 def _fit(model: BlockModel, block: NDArray[Any], first: int) -> NDArray[np.float64]:
@@ -208,12 +251,12 @@ def _load_model(task: BlockTask, tasks: tuple[BlockTask, ...]) -> BlockModel:
     with _loading:
         model = _loaded.get(task.model_digest)
         if model is None:
-            path = Path(task.store.run_dir) / MODEL_FILE
-            # Read twice rather than held twice: it may be most of a worker's memory.
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != task.model_digest:
-                    raise StoreError(f"{path}: not the null model of this run; start it again")
-                file.seek(0)
+            with _whole_model(task.store) as (digest, file):
+                if digest != task.model_digest:
+                    raise StoreError(
+                        f"{task.store.run_dir / MODEL_FILE}: not the null model of this run; "
+                        "start it again"
+                    )
                 model = pickle.load(file)
             # A process serves one run at a time; the models of the last may be large.
             for digest in set(_loaded) - {other.model_digest for other in tasks}:

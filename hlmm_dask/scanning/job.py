@@ -1,7 +1,6 @@
 """A whole job: from files to the finished table and the null model's files."""
 
 import shutil
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.durable import aside
 from hlmm_dask.export import write_parquet, write_tsv
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
@@ -125,10 +125,10 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
         tell(observers, Phase("cluster"))
         paths = [one.output(".zarr") for one in jobs]
         if not job.keep_store:
-            parent = paths[0].resolve().parent
-            folder = tempfile.mkdtemp(prefix=f".{paths[0].name}.", dir=parent)
+            folder = aside(paths[0].resolve())
+            folder.mkdir()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            paths = [Path(folder) / path.name for path in paths]
+            paths = [folder / path.name for path in paths]
         stores = run_scans(
             genotypes,
             list(zip(nulls, paths, strict=True)),

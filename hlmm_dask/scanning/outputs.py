@@ -2,16 +2,17 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hlmm_dask.durable import replacing
+from hlmm_dask.durable import replacing, sweep
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.export import check_header
-from hlmm_dask.layout import LOCK_FILE, check_place
 from hlmm_dask.lock import refuse_if_held
+from hlmm_dask.placement import LOCK_FILE, check_place, clean_up
 from hlmm_dask.scanning.null import Effects, NullModel
 from hlmm_dask.schema import TSV_HEADERS
 from hlmm_dask.store import ResultsStore
@@ -27,6 +28,9 @@ _OUTPUTS = (
 # Bytes of a fitted variant, compressed: in the store, the table, the Parquet file.
 _BYTES = {".zarr": 120, ".models.gz": 150, ".parquet": 130}
 
+# Metadata, markers, the null model of a small study.
+_RUN_BYTES = 1_000_000
+
 
 def check_outprefix(outprefix: str) -> None:
     """Raise an `InputError` unless files can be written there."""
@@ -37,6 +41,54 @@ def check_outprefix(outprefix: str) -> None:
         raise InputError(f"{folder}: no such folder for the output; create it")
     if not os.access(folder, os.W_OK):
         raise InputError(f"{folder}: not writable; choose another OUTPREFIX")
+
+
+def tidy_up(outprefix: str) -> None:
+    """Clean up what killed runs left half done at OUTPREFIX."""
+    start = Path(f"{outprefix}x").absolute()
+    clean_up(Path(os.path.realpath(f"{outprefix}.zarr")))
+    sweep(start.parent, start.name.removesuffix("x"))
+
+
+def needed_bytes(n_variants: int, n_columns: int, *, parquet: bool = False) -> int:
+    """Bytes that the results store and the tables of one phenotype take on disk at the most.
+
+    Parameters
+    ----------
+    n_variants, n_columns : int
+        Rows and columns of the table.
+    parquet : bool
+        Whether the table is written as Parquet too.
+    """
+    # Doubles hardly compress, neither as numbers nor, eight or nine bytes each, as packed text.
+    return n_variants * n_columns * 8 * (3 if parquet else 2) + _RUN_BYTES
+
+
+def require_space(stores: Sequence[Path], needed: int) -> None:
+    """Raise an `InputError` if the disk has no room for these stores and their tables.
+
+    Parameters
+    ----------
+    stores : sequence of Path
+        Results stores, in one folder. What an existing one takes is there for the new one, or
+        need not be written again.
+    needed : int
+        Bytes that each takes with its tables.
+    """
+    folder = stores[0].resolve().parent
+    there = sum(
+        file.stat().st_size for path in stores for file in path.rglob("*") if file.is_file()
+    )
+    needed, free = needed * len(stores) - there, shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder}: the output needs about {_megabytes(needed)}, {_megabytes(free)} are free; "
+            "make room or choose another OUTPREFIX"
+        )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def write_effects(path: Path, effects: Effects) -> None:
@@ -57,9 +109,19 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def check_output(job: "ScanJob") -> None:
-    """Raise an error unless all that a job of one phenotype writes may be written."""
+def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
+    """Raise an error unless all that a job of one phenotype writes may be written.
+
+    Parameters
+    ----------
+    job : ScanJob
+        Of one phenotype.
+    tidy : bool
+        First clean up what killed runs left.
+    """
     check_outprefix(job.outprefix)
+    if tidy:
+        tidy_up(job.outprefix)
     table = job.output(".models.gz")
     inputs = [path for name in job.inputs if (path := Path(name)).is_file()]
     for suffix in _OUTPUTS:
@@ -103,18 +165,6 @@ def expected_sizes(job: "ScanJob", n_variants: int, fitted: float = 1.0) -> dict
     share = 0.1 + 0.9 * fitted
     written = {".zarr": job.keep_store, ".models.gz": True, ".parquet": job.parquet}
     return {s: round(n_variants * share * size) for s, size in _BYTES.items() if written[s]}
-
-
-def check_space(job: "ScanJob", n_variants: int, n_phenotypes: int) -> str | None:
-    """Raise an `InputError` where the disk is certainly too full; return a note where it may be."""
-    needed = n_phenotypes * sum(expected_sizes(job, n_variants).values())
-    folder = Path(f"{job.outprefix}x").absolute().parent
-    free = shutil.disk_usage(folder).free
-    what = f"{folder}: {free:,} bytes are free, the output may take {needed:,}"
-    # Variants that are not fitted take next to nothing.
-    if free < needed // 4:
-        raise InputError(f"{what}; free some space, or choose another OUTPREFIX")
-    return f"{what} if all variants are fitted" if free < needed else None
 
 
 def remove_old(job: "ScanJob") -> None:

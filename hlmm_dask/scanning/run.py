@@ -18,17 +18,25 @@ from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
+from hlmm_dask.placement import clean_up
 from hlmm_dask.results import open_results
 from hlmm_dask.scanning.cluster import ClusterOptions, connect
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
-from hlmm_dask.scanning.events import BlockFailed, Observer, Planned, tell
-from hlmm_dask.scanning.left_out import check_left_out, columns_digest
+from hlmm_dask.scanning.events import BlockFailed, Note, Observer, Planned, tell
+from hlmm_dask.scanning.graph import MODEL_FILE, load_model, published_model
+from hlmm_dask.scanning.left_out import (
+    check_left_out,
+    columns_digest,
+    read_set_nulls,
+    write_set_nulls,
+)
 from hlmm_dask.scanning.null import Genotypes, NullModel
 from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
 from hlmm_dask.scanning.resources import cluster_resources, local_resources
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
+from hlmm_dask.scanning.verify import check_genotypes
 from hlmm_dask.store import ResultsStore
 
 
@@ -183,6 +191,8 @@ def run_scans(
     for path in paths:
         if path.exists() and not (resume or overwrite):
             raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
+    for path in paths:
+        clean_up(Path(os.path.realpath(path)))
     connection: AbstractContextManager[Client] = (
         nullcontext(client) if client is not None else connect(options)
     )
@@ -201,14 +211,19 @@ def run_scans(
                 path, source, null, config, plan.block_size, resume=resume, overwrite=overwrite
             )
             stack.enter_context(store.lock(f"pid {os.getpid()} on {socket.gethostname()}"))
-            pending = [block.index for block in store.pending()]
-            for index in pending:
-                store.discard(index)
-            scans.append(PhenotypeScan(null, store, pending))
+            scans.append(PhenotypeScan(null, store, _pending(store, observers)))
+        if at is None:
+            at = stack.enter_context(connection)
+        stores = [scan.store for scan in scans]
+        finished = sorted(set().union(*(store.done() for store in stores)))
+        check_genotypes(stores, source, finished, at)
+        for scan in scans:
+            if config.loco:
+                _mend_set_nulls(scan.store)
+            for index in scan.pending:
+                scan.store.discard(index)
         failed: list[BlockFailed] = []
         if any(scan.pending for scan in scans):
-            if at is None:
-                at = stack.enter_context(connection)
             failed = run_blocks(scans, source, config, at, observers)
         if failed:
             raise ScanError(
@@ -264,6 +279,30 @@ def _plan(
     )
 
 
+def _pending(store: ResultsStore, observers: Sequence[Observer]) -> list[int]:
+    """Blocks to fit: those not in the store as they were written, by the run's null model."""
+    todo = {block.index for block in store.pending()}
+    task = published_model(store)
+    digest = None if task is None else task.model_digest
+    others = {int(m["block"]) for m in store.markers() if m["null_model"] != digest} - todo
+    if others:
+        text = f"{store.run_dir / MODEL_FILE}: damaged; {len(others)} blocks are fitted again"
+        tell(observers, Note(text))
+    return sorted(todo | others)
+
+
+def _mend_set_nulls(store: ResultsStore) -> None:
+    """Write the null models' table of --loco again where it is damaged."""
+    if published_model(store) is None:
+        return
+    try:
+        read_set_nulls(store)
+    except StoreError:
+        left_out = load_model(store).left_out
+        assert left_out is not None
+        write_set_nulls(store, left_out)
+
+
 def _open_store(
     path: Path,
     source: Source,
@@ -276,9 +315,18 @@ def _open_store(
 ) -> ResultsStore:
     size = min(block_size, source.n_variants)
     fingerprint = _fingerprint(source, null, config) | {"block_size": size}
+    attrs = {
+        "model": null.name,
+        "phenotype": null.phenotype_name,
+        "n_analysed_samples": null.n_samples,
+        "first_variant": source.start,
+        "effect_allele": source.effect_allele(config.count_a2),
+        "hlmm_dask": version("hlmm-dask"),
+    }
     if resume and path.exists():
         store = ResultsStore.open(path)
         store.check_fingerprint(fingerprint)
+        store.mend(source.variants(), attrs, count_a2=config.count_a2)
         return store
     return ResultsStore.create(
         path,
@@ -286,13 +334,7 @@ def _open_store(
         block_size=size,
         variants=source.variants(),
         fingerprint=fingerprint,
-        attrs={
-            "model": null.name,
-            "phenotype": null.phenotype_name,
-            "n_analysed_samples": null.n_samples,
-            "first_variant": source.start,
-            "hlmm_dask": version("hlmm-dask"),
-        },
+        attrs=attrs,
         count_a2=config.count_a2,
         overwrite=overwrite,
     )

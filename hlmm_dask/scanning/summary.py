@@ -34,5 +34,6 @@ def read_columns(store: ResultsStore, names: Iterable[str]) -> dict[str, np.ndar
     where = [INDEX[name] for name in names]
     out = np.empty((len(names), store.n_variants))
     for block in store.blocks():
-        out[:, block.start : block.stop] = store.read(block.start, block.stop)[:, where].T
+        values = store.read_blocks(block.index, block.index + 1)
+        out[:, block.start : block.stop] = values[:, where].T
     return dict(zip(names, out, strict=True))
