@@ -18,6 +18,7 @@ from hlmm_dask.scanning.events import Observer
 from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.scanning.outputs import expected_sizes
 from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
+from hlmm_dask.scanning.run import run_fingerprint
 from hlmm_dask.scanning.source import Source
 from hlmm_dask.schema import INDEX, Status
 from hlmm_dask.store import ResultsStore
@@ -113,9 +114,9 @@ def dry_run(job: "ScanJob", observers: tuple[Observer, ...] = ()) -> DryRun:
     plan = plan_blocks(
         shapes, n_variants, resources, given=job.block_size, kept=checked.kept_block_size
     )
+    done = _done_blocks(checked, nulls, plan)
     seconds = _PROBE_SECONDS / len(nulls)
     probes = [_probe(checked, null, plan.block_size, seconds) for null in nulls]
-    done = _done_blocks(checked)
     left = 1.0 - done / plan.n_blocks
     one_core = sum(probe.seconds for probe in probes) * n_variants * left
     n_cores = min(resources.n_workers * resources.threads, max(1, plan.n_blocks - done))
@@ -142,12 +143,19 @@ def dry_run(job: "ScanJob", observers: tuple[Observer, ...] = ()) -> DryRun:
     )
 
 
-def _done_blocks(checked: CheckedJob) -> int:
-    """Blocks that all stores of a resumed run have."""
-    paths = [one.output(".zarr") for one in checked.jobs]
-    if not checked.job.resume or not all(path.exists() for path in paths):
-        return 0
-    return len(set.intersection(*(ResultsStore.open(path).done() for path in paths)))
+def _done_blocks(checked: CheckedJob, nulls: list[NullModel], plan: Plan) -> int:
+    """Count the blocks that all stores of a resumed run have, if they are of the same run."""
+    done = []
+    for one, null in zip(checked.jobs, nulls, strict=True):
+        path = one.output(".zarr")
+        if not checked.job.resume or not path.exists():
+            return 0
+        store = ResultsStore.open(path)
+        store.check_fingerprint(
+            run_fingerprint(checked.source, null, checked.config, plan.block_size)
+        )
+        done.append(store.done())
+    return len(set.intersection(*done))
 
 
 def _probe(checked: CheckedJob, null: NullModel, block_size: int, seconds: float) -> Probe:

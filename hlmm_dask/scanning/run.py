@@ -238,7 +238,10 @@ def run_scans(
     return [scan.store for scan in scans]
 
 
-def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[str, Any]:
+def run_fingerprint(
+    source: Source, null: NullModel, config: ScanConfig, block_size: int
+) -> dict[str, Any]:
+    """All that decides the numbers of a store, and its blocks."""
     options = config.fingerprint() | {"start": source.start, "stop": source.stop}
     if config.leaves_out:
         options["random_columns_sha256"] = columns_digest(null)
@@ -252,6 +255,7 @@ def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[st
         "n_random": null.n_random,
         "phenotype_and_covariates_sha256": null.input_sha256,
         "hlmm_dask": version("hlmm-dask"),
+        "block_size": block_size,
     }
 
 
@@ -313,8 +317,7 @@ def _open_store(
     resume: bool,
     overwrite: bool,
 ) -> ResultsStore:
-    size = min(block_size, source.n_variants)
-    fingerprint = _fingerprint(source, null, config) | {"block_size": size}
+    fingerprint = run_fingerprint(source, null, config, block_size)
     attrs = {
         "model": null.name,
         "phenotype": null.phenotype_name,
@@ -331,7 +334,7 @@ def _open_store(
     return ResultsStore.create(
         path,
         n_variants=source.n_variants,
-        block_size=size,
+        block_size=block_size,
         variants=source.variants(),
         fingerprint=fingerprint,
         attrs=attrs,
