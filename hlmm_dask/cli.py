@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
-from hlmm_dask.scanning.prestart import choose_blas_kernels, prestart_workers
+from hlmm_dask.scanning.prestart import choose_blas_kernels, imports_done, prestart_workers
 
 if TYPE_CHECKING:
     from hlmm_dask.scanning.job import ScanJob
@@ -319,6 +319,8 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.job import run_job
     from hlmm_dask.scanning.log import RunLog
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
+
+    imports_done()
 
     def begin(event: Event) -> None:
         options.begun = options.begun or isinstance(event, Planned)

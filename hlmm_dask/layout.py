@@ -16,8 +16,8 @@ from hlmm_dask.errors import StoreError
 
 FORMAT = "hlmm-dask results 2"
 METADATA = ("variant_id", "variant_contig", "variant_position", "variant_allele")
-# Variants in one file of the metadata; bounds the memory of their writing.
-_SHARD_VARIANTS = 65_536
+# Variants in one chunk of the metadata: few files, and memory that is bounded.
+_METADATA_ROWS = 65_536
 _KEYS: dict[str, Any] = {"name": "default", "separator": "."}
 
 
@@ -68,9 +68,8 @@ def build(
 
 def _lay_out(path: Path, layout: Layout, *, attrs: Mapping[str, Any], count_a2: bool) -> None:
     """Make the group and its empty arrays."""
-    # One chunk size for all, so that a Dataset has one chunking; the metadata's chunks are
-    # bundled, so that they are few files.
-    shard = -(-_SHARD_VARIANTS // layout.block_size) * layout.block_size
+    # Whole blocks, so that a Dataset can give all variables the chunks of the results.
+    rows = -(-_METADATA_ROWS // layout.block_size) * layout.block_size
     codecs = [ZstdCodec(level=1, checksum=True)]
     about = {
         "coordinates": " ".join(METADATA),
@@ -109,8 +108,7 @@ def _lay_out(path: Path, layout: Layout, *, attrs: Mapping[str, Any], count_a2: 
         group.create_array(
             name,
             shape=(layout.n_variants, 2) if wide else (layout.n_variants,),
-            chunks=(layout.block_size, 2) if wide else (layout.block_size,),
-            shards=(shard, 2) if wide else (shard,),
+            chunks=(rows, 2) if wide else (rows,),
             dtype="int64" if name == "variant_position" else str,
             compressors=codecs,
             dimension_names=("variants", "alleles") if wide else ("variants",),
@@ -122,14 +120,12 @@ def _lay_out(path: Path, layout: Layout, *, attrs: Mapping[str, Any], count_a2: 
 def _write_variants(
     path: Path, layout: Layout, variants: Iterable[pd.DataFrame], *, count_a2: bool
 ) -> None:
-    """Write the variants' metadata shard by shard."""
+    """Write the variants' metadata chunk by chunk."""
     group = zarr.open_group(path, mode="r+")
     arrays = {name: array_of(group, name) for name in METADATA}
-    shards = arrays["variant_id"].shards
-    assert shards is not None
     order = ["allele1", "allele2"] if count_a2 else ["allele2", "allele1"]
     start = 0
-    for table in _regroup(variants, shards[0]):
+    for table in _regroup(variants, arrays["variant_id"].chunks[0]):
         stop = start + len(table)
         if stop > layout.n_variants:
             break

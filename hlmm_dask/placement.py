@@ -67,8 +67,11 @@ def clean_up(target: Path) -> None:
     """Undo what killed processes left half done beside a store: one of old and new is whole."""
     for old in leftovers(target.parent, target.name, "old"):
         with suppress(OSError):
-            # Between the two renames of `_move_in` neither has the name; the old one takes it back.
-            old.rename(aside(target) if target.exists() else target)
+            if target.exists():
+                _remove(old, target)
+            else:
+                # Killed between the two renames of `_move_in`: the old one takes its name back.
+                old.rename(target)
     sweep(target.parent, target.name)
 
 
@@ -160,10 +163,12 @@ def _move_in(new: Path, target: Path, *, overwrite: bool) -> None:
         raise StoreError(f"{target}: exists; another run made it at the same time") from error
     sync(target.parent)
     if old is not None:
-        # What is called old is whole, so that it can be put back.
-        rubbish = aside(target)
-        old.rename(rubbish)
-        shutil.rmtree(rubbish)
+        _remove(old, target)
+
+
+def _remove(old: Path, target: Path) -> None:
+    """Remove a replaced store; what has its kind of name is whole, so that it can be put back."""
+    shutil.rmtree(old.rename(aside(target)), ignore_errors=True)
 
 
 def _checksums(path: Path) -> dict[str, str]:

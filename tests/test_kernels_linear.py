@@ -9,14 +9,10 @@ from numpy.typing import NDArray
 from hlmm_dask.kernels.block import block_model, fit_packed
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.hlmm import RandomEffectModel, fit_random_effects
-from hlmm_dask.kernels.hlmm_linear import (
-    LinearModel,
-    _Batch,
-    fit_linear,
-    linear_is_good,
-    needs_exact,
-)
+from hlmm_dask.kernels.hlmm_choice import linear_is_good, needs_exact
+from hlmm_dask.kernels.hlmm_linear import _Batch, fit_linear
 from hlmm_dask.kernels.hlmm_null import fit_intercepts
+from hlmm_dask.kernels.linear_model import LinearModel
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.table import Filters
 from hlmm_dask.models.hlmm import HLMM

@@ -240,7 +240,7 @@ def test_failure_while_reading_the_variants_leaves_nothing(tmp_path):
 @pytest.mark.parametrize("count_a2", [False, True])
 @pytest.mark.parametrize("cuts", [[], [0, 7], [5, 10, 15, 20]])
 def test_variants_come_back_whatever_their_pieces(tmp_path, monkeypatch, cuts, count_a2):
-    monkeypatch.setattr("hlmm_dask.layout._SHARD_VARIANTS", 7)
+    monkeypatch.setattr("hlmm_dask.layout._METADATA_ROWS", 7)
     table = variants()
     edges = [0, *cuts, N]
     pieces = (table.iloc[a:b] for a, b in itertools.pairwise(edges))

@@ -96,8 +96,8 @@ class PlinkFile:
             raise ChangedInputError(f"{self.bed}: no such file any more") from None
         if status.st_size != self.bed_size:
             raise ChangedInputError(
-                f"{self.bed}: changed while it was scanned: {status.st_size} bytes, {self.bed_size} "
-                "when it was opened"
+                f"{self.bed}: changed while it was scanned: {status.st_size} bytes, "
+                f"{self.bed_size} when it was opened"
             )
         if status.st_mtime_ns != self.bed_mtime_ns:
             raise ChangedInputError(

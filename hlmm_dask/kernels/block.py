@@ -13,14 +13,10 @@ from hlmm_dask.kernels.dense import DenseModel, fit_dense
 from hlmm_dask.kernels.hlm import fit_class_sums
 from hlmm_dask.kernels.hlm_covariates import fit_with_covariates
 from hlmm_dask.kernels.hlmm import Codes, RandomEffectModel, fit_random_effects
-from hlmm_dask.kernels.hlmm_linear import (
-    LinearModel,
-    fit_linear,
-    linear_is_good,
-    needs_exact,
-    needs_polish,
-)
+from hlmm_dask.kernels.hlmm_choice import linear_is_good, needs_exact, needs_polish
+from hlmm_dask.kernels.hlmm_linear import fit_linear
 from hlmm_dask.kernels.left_out import FewKept, LeftOut, fit_without
+from hlmm_dask.kernels.linear_model import LinearModel
 from hlmm_dask.kernels.packed import (
     Engine,
     Packed,

@@ -1,24 +1,21 @@
 """All that can be wrong with a job, found before any work and before anything is written."""
 
 import re
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-
-from distributed import Client
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.samples import AlignedSamples
-from hlmm_dask.scanning.cluster import connect
 from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.events import Note, NullFitted, Observer, tell
 from hlmm_dask.scanning.fit_model import require_random_file
 from hlmm_dask.scanning.left_out import require_positions
 from hlmm_dask.scanning.null import NullInput, NullModel, check_h2_init, read_null_input
 from hlmm_dask.scanning.outputs import check_output, needed_bytes, require_space
 from hlmm_dask.scanning.plan import Plan, expected_footprint, plan_blocks
-from hlmm_dask.scanning.resources import cluster_resources, local_resources
+from hlmm_dask.scanning.resources import resources_of
 from hlmm_dask.scanning.source import Source, open_source
 from hlmm_dask.schema import DISPERSION_COLUMNS, TSV_HEADERS
 from hlmm_dask.store import ResultsStore
@@ -59,18 +56,15 @@ class CheckedJob:
             else (self.job.config)
         )
 
-    def connect(self, stack: ExitStack) -> Client | None:
-        """Connect to the cluster that the job names, if one is named."""
-        if not (self.job.scheduler or self.job.scheduler_file):
-            return None
-        return stack.enter_context(connect(self.job.cluster))
+    def plan(self, connection: Connection) -> Plan:
+        """Plan the blocks before the null model is there, to refuse what can't fit.
 
-    def plan(self, client: Client | None) -> Plan:
-        """Plan the blocks before the null model is there, to refuse what can't fit."""
+        Connects if a cluster is named; one of its own is not started for that.
+        """
         return plan_blocks(
             [expected_footprint(null, self.config) for null in self.inputs],
             self.source.n_variants,
-            local_resources(self.job.cluster) if client is None else cluster_resources(client),
+            resources_of(connection),
             given=self.job.block_size,
             kept=self.kept_block_size,
         )

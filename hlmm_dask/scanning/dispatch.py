@@ -1,6 +1,5 @@
 """The blocks of a scan on a cluster: models published, tasks sent, records collected."""
 
-import errno
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from typing import Any
 
 from distributed import Client, Future, as_completed
 
-from hlmm_dask.errors import ChangedInputError, ScanError
+from hlmm_dask.errors import ScanError
 from hlmm_dask.kernels.block import BlockModel, block_model
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.scanning.config import ScanConfig
@@ -84,6 +83,8 @@ def run_blocks(
             block = store.block(block_of[future.key])
             if future.status == "finished":
                 record = result[0, 0]
+                if "error" in record:
+                    raise _stopped(record["error"], store)
                 n_variants += record["n_variants"]
                 n_fitted += record["n_fitted"]
                 done = BlockDone(
@@ -95,7 +96,6 @@ def run_blocks(
                 )
                 tell(observers, done)
             else:
-                _stop_if_pointless(future, store)
                 failed.append(BlockFailed(block.index, _reason(future), block.stop - block.start))
                 tell(observers, failed[-1])
             # What is released is not computed again when its worker dies.
@@ -141,16 +141,14 @@ def scan_model(null: NullModel, config: ScanConfig, source: Source) -> BlockMode
     return with_nulls(whole) if config.loco else whole
 
 
-def _stop_if_pointless(future: "Future[Any]", store: ResultsStore) -> None:
-    """Raise where the other blocks would fail too: other genotypes, or no space left."""
-    error = future.exception() if future.status == "error" else None
-    if isinstance(error, ChangedInputError):
-        raise ScanError(
-            f"{error}; finished blocks of {store.path} are kept: restore the file and give "
-            "--resume, or start again with --overwrite"
-        )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise error
+def _stopped(error: Exception, store: ResultsStore) -> Exception:
+    """Say what an error means after which the other blocks would fail too."""
+    if isinstance(error, OSError):
+        return error
+    return ScanError(
+        f"{error}; finished blocks of {store.path} are kept: restore the file and give "
+        "--resume, or start again with --overwrite"
+    )
 
 
 def _reason(future: "Future[Any]") -> str:

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import BlockModel, fit_packed
 from hlmm_dask.scanning.checks import CheckedJob, check_job
+from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispatch import scan_model
 from hlmm_dask.scanning.events import Observer
 from hlmm_dask.scanning.null import NullModel
@@ -104,8 +104,8 @@ def dry_run(job: "ScanJob", observers: tuple[Observer, ...] = ()) -> DryRun:
         As ``run_job`` would before any work.
     """
     checked = check_job(job, observers, tidy=False)
-    with ExitStack() as stack:
-        resources = checked.plan(checked.connect(stack)).resources
+    with Connection(job.cluster) as connection:
+        resources = checked.plan(connection).resources
     began = time.perf_counter()
     nulls = checked.fit_nulls(observers)
     null_seconds = time.perf_counter() - began

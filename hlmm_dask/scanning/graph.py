@@ -4,6 +4,7 @@ A task reads its block, fits it and writes it; what comes back is a small record
 model lies in the store's run folder, from where each process loads it once.
 """
 
+import errno
 import hashlib
 import pickle
 import threading
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from hlmm_dask.durable import replacing
-from hlmm_dask.errors import InputError, StoreError
+from hlmm_dask.errors import ChangedInputError, InputError, StoreError
 from hlmm_dask.genotypes.packed import MISSING, encode
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import BlockModel, fit_dosage, fit_packed
@@ -148,7 +149,8 @@ def lazy_records(blocks: da.Array, tasks: tuple[BlockTask, ...]) -> da.Array:
     Returns
     -------
     dask.array.Array
-        (n_blocks, 1) object: dicts with ``n_variants``, ``n_fitted``, ``seconds``, ``worker``.
+        (n_blocks, 1) object: dicts with ``n_variants``, ``n_fitted``, ``seconds``, ``worker``; or
+        ``error``, after which no other block needs to be tried: genotypes changed, disk full.
     """
     n_blocks = blocks.numblocks[0]
     array: da.Array = da.map_blocks(
@@ -181,30 +183,46 @@ def _read_packed(
     block_size: int,
     *,
     block_id: tuple[int, ...],
-) -> NDArray[np.uint8]:
+) -> NDArray[Any]:
     first = start + block_id[0] * block_size
-    return genotypes.read_packed(first, min(first + block_size, stop))
+    try:
+        return genotypes.read_packed(first, min(first + block_size, stop))
+    except ChangedInputError as error:
+        return boxed({"error": error})
 
 
 def _fit_and_store(
     block: NDArray[Any], tasks: tuple[BlockTask, ...], *, block_id: tuple[int, ...]
 ) -> NDArray[np.object_]:
+    if block.dtype == object:
+        return block
     index = block_id[0]
     began = time.perf_counter()
     n_fitted = 0
     for task in tasks:
         marker = task.store.marker(index)
         if marker is None or marker["null_model"] != task.model_digest:
-            marker = _fit_one(block, task, tasks, index)
+            try:
+                marker = _fit_one(block, task, tasks, index)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    return boxed({"error": error})
+                raise
         n_fitted += marker["n_fitted"]
-    out = np.empty((1, 1), dtype=object)
-    out[0, 0] = {
+    record = {
         "n_variants": len(block),
         "n_fitted": n_fitted,
         "seconds": time.perf_counter() - began,
         "worker": _worker_name(),
     }
-    return out
+    return boxed(record)
+
+
+def boxed(value: object) -> NDArray[np.object_]:
+    """Put a task's result in an array; an error in there isn't tried again, nor logged."""
+    box = np.empty((1, 1), dtype=object)
+    box[0, 0] = value
+    return box
 
 
 def _fit_one(

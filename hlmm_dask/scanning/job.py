@@ -17,6 +17,7 @@ from hlmm_dask.models.dispersion import NotEstimable
 from hlmm_dask.scanning.checks import check_job
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispersion import dispersion_columns, estimate_dispersion
 from hlmm_dask.scanning.events import Note, Observer, Phase, TablesWritten, tell
 from hlmm_dask.scanning.left_out import read_set_nulls, set_null_table
@@ -118,8 +119,10 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
     checked = check_job(job, observers)
     jobs, genotypes = checked.jobs, checked.source.genotypes
     with ExitStack() as stack:
-        client = checked.connect(stack)
-        checked.plan(client)
+        connection = stack.enter_context(Connection(job.cluster))
+        checked.plan(connection)
+        # Workers start while the null model is fitted.
+        connection.begin()
         tell(observers, Phase("null model"))
         nulls = checked.fit_nulls(observers)
         tell(observers, Phase("cluster"))
@@ -129,12 +132,12 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
             folder.mkdir()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             paths = [folder / path.name for path in paths]
+            paths = [folder / path.name for path in paths]
         stores = run_scans(
             genotypes,
             list(zip(nulls, paths, strict=True)),
             checked.config,
-            client=client,
-            cluster=job.cluster,
+            connection=connection,
             block_size=job.block_size,
             resume=job.resume,
             overwrite=job.overwrite and job.keep_store,

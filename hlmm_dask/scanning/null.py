@@ -1,15 +1,15 @@
 """The null model: fitted once, frozen, and sent to every worker."""
 
 import hashlib
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
@@ -25,9 +25,13 @@ from hlmm_dask.random_effects import random_effects
 from hlmm_dask.samples import AlignedSamples, align
 from hlmm_dask.tables import Table, read_table
 
+if TYPE_CHECKING:
+    import xarray as xr
+    from typing_extensions import TypeIs
+
 FloatArray = NDArray[np.float64]
 TableSource = str | PathLike[str] | Table
-Genotypes = Paths | PlinkGenotypes | xr.Dataset
+Genotypes: TypeAlias = "Paths | PlinkGenotypes | xr.Dataset"
 
 H2_INIT = 0.05
 
@@ -418,7 +422,7 @@ def converged(fit: _Fit, what: str) -> _Fit:
 
 def genotyped_samples(genotypes: Genotypes) -> tuple[pd.DataFrame, str]:
     """Give the samples, ``fid`` and ``iid``, and the name of where they stand."""
-    if isinstance(genotypes, xr.Dataset):
+    if is_dataset(genotypes):
         require_variables(genotypes, ("sample_id",))
         ids = genotypes["sample_id"].to_numpy().astype(str).astype(object)
         families = ids
@@ -429,7 +433,13 @@ def genotyped_samples(genotypes: Genotypes) -> tuple[pd.DataFrame, str]:
     return plink.samples, str(plink.files[0].fam)
 
 
-def require_variables(dataset: xr.Dataset, names: Sequence[str]) -> None:
+def is_dataset(genotypes: Genotypes) -> "TypeIs[xr.Dataset]":
+    """Whether genotypes are a Dataset; does not import xarray, which none has made then."""
+    xarray = sys.modules.get("xarray")
+    return xarray is not None and isinstance(genotypes, xarray.Dataset)
+
+
+def require_variables(dataset: "xr.Dataset", names: Sequence[str]) -> None:
     """Raise an `InputError` that names the variables which a Dataset of genotypes lacks."""
     lacking = [name for name in names if name not in dataset.variables]
     if lacking:
@@ -441,9 +451,9 @@ def require_variables(dataset: xr.Dataset, names: Sequence[str]) -> None:
 
 def samples_digest(samples: pd.DataFrame) -> str:
     """SHA-256 of the (FID, IID) of all samples in their order."""
-    text = "\n".join(
-        f"{fid}\t{iid}" for fid, iid in zip(samples["fid"], samples["iid"], strict=True)
-    )
+    # As lists: items of a Series come one by one, and slowly.
+    pairs = zip(samples["fid"].tolist(), samples["iid"].tolist(), strict=True)
+    text = "\n".join(f"{fid}\t{iid}" for fid, iid in pairs)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ from distributed.system import MEMORY_LIMIT
 from distributed.worker_memory import parse_memory_limit
 
 from hlmm_dask.scanning.cluster import ClusterOptions
+from hlmm_dask.scanning.connection import Connection
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,13 @@ class Resources:
     n_workers: int
     threads: int = 1
     memory_limit: int | None = None
+
+
+def resources_of(connection: Connection) -> Resources:
+    """Resources of the cluster that is named, or of the one that would be started here."""
+    if connection.is_named:
+        return cluster_resources(connection.client())
+    return local_resources(connection.options)
 
 
 def local_resources(options: ClusterOptions) -> Resources:

@@ -6,12 +6,11 @@ import socket
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import xarray as xr
 from distributed import Client
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
@@ -19,9 +18,9 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.placement import clean_up
-from hlmm_dask.results import open_results
-from hlmm_dask.scanning.cluster import ClusterOptions, connect
+from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
 from hlmm_dask.scanning.events import BlockFailed, Note, Observer, Planned, tell
 from hlmm_dask.scanning.graph import MODEL_FILE, load_model, published_model
@@ -33,11 +32,14 @@ from hlmm_dask.scanning.left_out import (
 )
 from hlmm_dask.scanning.null import Genotypes, NullModel
 from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
-from hlmm_dask.scanning.resources import cluster_resources, local_resources
+from hlmm_dask.scanning.resources import resources_of
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
 from hlmm_dask.scanning.verify import check_genotypes
 from hlmm_dask.store import ResultsStore
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def scan(
@@ -61,7 +63,7 @@ def scan(
     resume: bool = False,
     overwrite: bool = False,
     observers: Sequence[Observer] = (),
-) -> xr.Dataset:
+) -> "xr.Dataset":
     """Fit every variant and return the results.
 
     Parameters
@@ -102,6 +104,9 @@ def scan(
     ScanError
         If blocks failed; the others are kept.
     """
+    # Imported late: commands write tables and need no Dataset.
+    from hlmm_dask.results import open_results
+
     config = ScanConfig(
         start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
     )
@@ -156,6 +161,7 @@ def run_scans(
     *,
     client: Client | None = None,
     cluster: ClusterOptions | None = None,
+    connection: Connection | None = None,
     block_size: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -169,6 +175,8 @@ def run_scans(
         The null model of each phenotype, with its own samples, and its results store.
     genotypes, config, client, cluster, block_size, resume, overwrite, observers
         See :func:`scan`.
+    connection : Connection, optional
+        Used instead of ``client`` and ``cluster``.
 
     Returns
     -------
@@ -185,23 +193,18 @@ def run_scans(
     for null, _ in traits:
         check_samples(source, null)
         check_left_out(config, null)
-    options = cluster or ClusterOptions()
-    options.check()
     paths = [Path(out) for _, out in traits]
     for path in paths:
+        clean_up(Path(os.path.realpath(path)))
         if path.exists() and not (resume or overwrite):
             raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
-    for path in paths:
-        clean_up(Path(os.path.realpath(path)))
-    connection: AbstractContextManager[Client] = (
-        nullcontext(client) if client is not None else connect(options)
-    )
     with ExitStack() as stack:
-        at: Client | None = None
+        if connection is None:
+            connection = stack.enter_context(Connection(cluster or ClusterOptions(), client))
         if not (resume and all(path.exists() for path in paths)):
             # Before a store is made: without a cluster nothing is written or replaced.
-            at = stack.enter_context(connection)
-        plan = _plan(source, [null for null, _ in traits], config, at, options, paths,
+            connection.client()
+        plan = _plan(source, [null for null, _ in traits], config, connection, paths,
                      block_size=block_size, resume=resume)  # fmt: skip
         tell(observers, Planned(plan.block_size, plan.n_blocks, plan.needed_bytes,
                                 plan.resources.memory_limit))  # fmt: skip
@@ -212,11 +215,10 @@ def run_scans(
             )
             stack.enter_context(store.lock(f"pid {os.getpid()} on {socket.gethostname()}"))
             scans.append(PhenotypeScan(null, store, _pending(store, observers)))
-        if at is None:
-            at = stack.enter_context(connection)
         stores = [scan.store for scan in scans]
         finished = sorted(set().union(*(store.done() for store in stores)))
-        check_genotypes(stores, source, finished, at)
+        if finished:
+            check_genotypes(stores, source, finished, connection.client())
         for scan in scans:
             if config.loco:
                 _mend_set_nulls(scan.store)
@@ -224,7 +226,7 @@ def run_scans(
                 scan.store.discard(index)
         failed: list[BlockFailed] = []
         if any(scan.pending for scan in scans):
-            failed = run_blocks(scans, source, config, at, observers)
+            failed = run_blocks(scans, source, config, connection.client(), observers)
         if failed:
             raise ScanError(
                 f"{paths[0]}: {len(failed)} of {scans[0].store.n_blocks} blocks failed "
@@ -263,8 +265,7 @@ def _plan(
     source: Source,
     nulls: Sequence[NullModel],
     config: ScanConfig,
-    client: Client | None,
-    options: ClusterOptions,
+    connection: Connection,
     paths: Sequence[Path],
     *,
     block_size: int | None,
@@ -277,7 +278,7 @@ def _plan(
     return plan_blocks(
         [footprint(null, config, dosages=dosages) for null in nulls],
         source.n_variants,
-        local_resources(options) if client is None else cluster_resources(client),
+        resources_of(connection),
         given=block_size,
         kept=kept,
     )

@@ -3,10 +3,9 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import xarray as xr
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
@@ -15,9 +14,13 @@ from hlmm_dask.scanning.null import (
     Genotypes,
     NullModel,
     genotyped_samples,
+    is_dataset,
     require_variables,
     samples_digest,
 )
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _VARIANTS_A_PIECE = 100_000
 _GENOTYPE_VARIABLES = (
@@ -38,7 +41,7 @@ class Source:
         Range of the variants.
     """
 
-    genotypes: PlinkGenotypes | xr.Dataset
+    genotypes: "PlinkGenotypes | xr.Dataset"
     start: int
     stop: int
 
@@ -102,7 +105,7 @@ def open_source(genotypes: Genotypes, config: ScanConfig) -> Source:
     InputError
         If files can't be used or the range is not in them.
     """
-    if isinstance(genotypes, xr.Dataset):
+    if is_dataset(genotypes):
         require_variables(genotypes, _GENOTYPE_VARIABLES)
         n_variants = int(genotypes.sizes["variants"])
         opened: PlinkGenotypes | xr.Dataset = genotypes

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError, ScanError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
-from hlmm_dask.scanning.graph import delayed_records, genotypes_checksum, lazy_genotypes
+from hlmm_dask.scanning.graph import boxed, delayed_records, genotypes_checksum, lazy_genotypes
 from hlmm_dask.scanning.source import Source
 from hlmm_dask.store import ResultsStore
 
@@ -29,7 +29,7 @@ def check_genotypes(
     source : Source
         The variants of the scan.
     finished : sequence of int
-        Blocks with a marker in any of the stores.
+        Blocks with a marker in any of the stores; at least one.
     client : distributed.Client
         Where they are read.
 
@@ -38,8 +38,6 @@ def check_genotypes(
     InputError
         If the genotypes of a block differ; nothing was fitted or written then.
     """
-    if not finished:
-        return
     blocks = lazy_genotypes(source, stores[0].block_size)
     differences = da.map_blocks(
         _differs,
@@ -64,7 +62,10 @@ def check_genotypes(
                     f"{stores[0].path}: the genotypes of block {index} can't be compared with "
                     f"those that it was fitted with ({reason}); run again with --resume"
                 )
-            if result[0, 0]:
+            record = result[0, 0]
+            if "error" in record:
+                raise record["error"]
+            if record["differs"]:
                 raise InputError(_difference(stores[0], source, index))
             future.release()
     except BaseException:
@@ -75,11 +76,12 @@ def check_genotypes(
 def _differs(
     block: NDArray[Any], stores: tuple[ResultsStore, ...], *, block_id: tuple[int, ...]
 ) -> NDArray[np.object_]:
+    if block.dtype == object:
+        return block
     found = genotypes_checksum(block)
     markers = (store.marker(block_id[0]) for store in stores)
-    out = np.empty((1, 1), dtype=object)
-    out[0, 0] = any(marker and marker["genotypes_crc32"] != found for marker in markers)
-    return out
+    differs = any(marker and marker["genotypes_crc32"] != found for marker in markers)
+    return boxed({"differs": differs})
 
 
 def _difference(store: ResultsStore, source: Source, index: int) -> str:
