@@ -104,7 +104,7 @@ class Cluster:
                     "--no-dashboard",
                     "--local-directory",
                     self.folder,
-                )  # fmt: skip
+                )
             )
         until = time.monotonic() + 60
         while not self.file.exists():
@@ -190,11 +190,9 @@ def test_twenty_kills(tmp_path: Path, cluster: Cluster) -> None:
         else:
             assert cluster.scheduler is not None
             cluster.scheduler.kill()
-            # The client ends by itself, and says that the scan isn't done.
-            scan.process.communicate(timeout=90)
-            assert scan.process.returncode in (1, 75)
+            # The client would wait for the scheduler to come back; workers end by themselves.
+            scan.kill_client()
             cluster.kill()
-            scan.look()
         kills += 1
 
     assert kills == 20
