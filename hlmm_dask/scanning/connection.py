@@ -35,10 +35,10 @@ class Connection:
         return self._options
 
     @property
-    def is_named(self) -> bool:
-        """Whether there is a cluster already, and none is to be started on this machine."""
+    def is_there(self) -> bool:
+        """Whether a cluster is named, or is being started already."""
         named = self._options.scheduler or self._options.scheduler_file
-        return self._given is not None or bool(named)
+        return self._given is not None or self._starting is not None or bool(named)
 
     def begin(self) -> None:
         """Start or connect without waiting for it: most of the time nothing is computed."""

@@ -32,8 +32,8 @@ class Resources:
 
 
 def resources_of(connection: Connection) -> Resources:
-    """Resources of the cluster that is named, or of the one that would be started here."""
-    if connection.is_named:
+    """Resources of the cluster that is there, or of the one that would be started here."""
+    if connection.is_there:
         return cluster_resources(connection.client())
     return local_resources(connection.options)
 
