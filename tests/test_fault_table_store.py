@@ -29,6 +29,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -89,6 +90,7 @@ def lasting(tmp_path: Path) -> tuple[Study, list[object]]:
 # -- genotypes --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_genotypes_changed_during_the_run(
     lasting: tuple[Study, list[object]], run_script: Run, capsys: Capture
 ) -> None:
@@ -346,6 +348,17 @@ def test_leftovers_of_the_dead_are_removed(study: Study, run_script: Run) -> Non
         )
         for path in (*mine, *others):
             path.unlink()
+    # Whose process table can't be seen is judged by age.
+    signed = aside(study.out("out.zarr")).name.split(".")
+    signed[-3] = "00000000-1-1"
+    foreign = study.out(".".join(signed))
+    for age, left in ((0, True), (601, False)):
+        foreign.mkdir(exist_ok=True)
+        (foreign / "file").touch()
+        for path in (foreign / "file", foreign):
+            os.utime(path, times=(time.time() - age,) * 2)
+        assert run_script(*options, "--resume") == 0
+        assert foreign.exists() == left
         assert study.out("out.models.gz").read_bytes() == table
 
 
@@ -534,6 +547,7 @@ def test_read_only_disk(
     assert content(folder) == before
 
 
+@pytest.mark.slow
 def test_disk_filled_by_others(
     lasting: tuple[Study, list[object]], run_script: Run, disk: Callable[[str], Path]
 ) -> None:
@@ -555,7 +569,7 @@ def test_disk_filled_by_others(
     assert process.returncode == 75, err
     assert "Traceback" not in err
     complaint, _, command = err.strip().splitlines()[-3:]
-    assert "No space left on device" in complaint
+    assert f"No space left on device: '{store}'" in complaint
     before = markers(store)
     assert 3 <= len(before) < 50
     found = ResultsStore.open(store)

@@ -144,7 +144,7 @@ def scan_model(null: NullModel, config: ScanConfig, source: Source) -> BlockMode
 def _stopped(error: Exception, store: ResultsStore) -> Exception:
     """Say what an error means after which the other blocks would fail too."""
     if isinstance(error, OSError):
-        return error
+        return OSError(error.errno, error.strerror, str(store.path))
     return ScanError(
         f"{error}; finished blocks of {store.path} are kept: restore the file and give "
         "--resume, or start again with --overwrite"
