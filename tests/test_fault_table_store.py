@@ -46,7 +46,6 @@ from hlmm_dask.durable import aside
 from hlmm_dask.export import write_tsv
 from hlmm_dask.genotypes import plink as plink_module
 from hlmm_dask.genotypes.plink import open_plink, write_plink
-from hlmm_dask.scanning import job as job_module
 from hlmm_dask.store import ResultsStore
 
 Run = Callable[..., int]
@@ -526,7 +525,7 @@ def test_no_room_is_found_before_the_null_fit(
     def too_late(*_: object, **__: object) -> None:
         pytest.fail("the null model was fitted")
 
-    monkeypatch.setattr(job_module, "fit_null", too_late)
+    monkeypatch.setattr("hlmm_dask.scanning.null.fit_null_arrays", too_late)
     assert run_script("scan", study.bed, study.pheno, folder / "out") == 2
     message = one_line(capsys)
     assert f"{folder}: the output needs about 1.0 MB, 0.6 MB are free" in message

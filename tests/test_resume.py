@@ -105,6 +105,10 @@ def test_interrupted_and_resumed_as_told(slow: Study, expected: pd.DataFrame) ->
     wait_for_end(process.pid)
     before = markers(store)
     assert len(before) < 40
+    (run,) = json.loads(slow.out("ctrl c.run.json").read_text())["runs"]
+    assert (run["outcome"], run["exit_code"]) == ("interrupted", 75)
+    assert 1 <= run["blocks"]["n_done"] <= len(before)
+    assert "interrupted, exit code 75" in slow.out("ctrl c.log").read_text()
     command = err.strip().splitlines()[-1].strip()
     assert shlex.split(command)[-1] == "--resume"
     again = subprocess.run(
@@ -114,6 +118,10 @@ def test_interrupted_and_resumed_as_told(slow: Study, expected: pd.DataFrame) ->
     after = markers(store)
     assert {name: after[name] for name in before} == before
     assert_same(slow.out("ctrl c.models.gz"), expected)
+    first, second = json.loads(slow.out("ctrl c.run.json").read_text())["runs"]
+    assert first == run
+    assert second["outcome"] == "done"
+    assert second["blocks"]["n_done"] == second["scan"]["n_blocks"] - len(before)
 
 
 def test_damaged_blocks_are_computed_again(study: Study, run_script: Run) -> None:

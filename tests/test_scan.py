@@ -352,7 +352,7 @@ def test_out_is_a_store(study: Study, client: Client) -> None:
     results = hlmm_dask.scan(
         study.bed, null, client=client, out=out, block_size=20, observers=[events.append]
     )
-    started, *done, finished = events
+    _, started, *done, finished = events  # the first is the plan
     assert isinstance(started, ScanStarted)
     assert started.n_blocks == 3
     assert isinstance(finished, ScanFinished)

@@ -29,6 +29,17 @@ class Connection:
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="connect")
         self._starting: Future[Client] | None = None
 
+    @property
+    def options(self) -> ClusterOptions:
+        """How to connect or what to start."""
+        return self._options
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a cluster is named, or is being started already."""
+        named = self._options.scheduler or self._options.scheduler_file
+        return self._given is not None or self._starting is not None or bool(named)
+
     def begin(self) -> None:
         """Start or connect without waiting for it: most of the time nothing is computed."""
         if self._given is None and self._starting is None:

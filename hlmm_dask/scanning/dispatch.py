@@ -121,7 +121,7 @@ def _publish(
     # A resumed run goes on with the model of its first part, to the last bit.
     if (task := published_model(scan.store)) is not None:
         return task
-    model = _block_model(scan.null, config, source)
+    model = scan_model(scan.null, config, source)
     if config.loco and model.left_out is not None:
         write_set_nulls(scan.store, model.left_out)
         if untouched := model.left_out.n_untouched(scan.store.n_variants):
@@ -130,7 +130,8 @@ def _publish(
     return publish_model(scan.store, model)
 
 
-def _block_model(null: NullModel, config: ScanConfig, source: Source) -> BlockModel:
+def scan_model(null: NullModel, config: ScanConfig, source: Source) -> BlockModel:
+    """Lay out all that fitting a block needs."""
     model = replace(null.model, fix_h2=config.h2 == "null")
     layout = PackedLayout(null.n_file_samples, null.sample_index)
     whole = block_model(model, layout, config.filters, method=config.method, engine=config.engine)

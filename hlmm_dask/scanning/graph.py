@@ -10,8 +10,9 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import dask.array as da
 import numpy as np
@@ -73,25 +74,30 @@ def published_model(store: ResultsStore) -> BlockTask | None:
     A file starts with the digest of what follows.
     """
     try:
-        digest, _ = _read_model(store)
+        with _whole_model(store) as (digest, _):
+            return BlockTask(store, digest)
     except (FileNotFoundError, StoreError):
         return None
-    return BlockTask(store, digest)
 
 
 def load_model(store: ResultsStore) -> BlockModel:
     """Load the null model of a run."""
-    model: BlockModel = pickle.loads(_read_model(store)[1])
+    with _whole_model(store) as (_, file):
+        model: BlockModel = pickle.load(file)
     return model
 
 
-def _read_model(store: ResultsStore) -> tuple[str, memoryview]:
+@contextmanager
+def _whole_model(store: ResultsStore) -> Iterator[tuple[str, BinaryIO]]:
+    """Open the null model behind its digest, which is compared with it first."""
     path = store.run_dir / MODEL_FILE
-    content = memoryview(path.read_bytes())
-    digest = hashlib.sha256(content[32:]).digest()
-    if digest != content[:32]:
-        raise StoreError(f"{path}: damaged; run the scan again with --resume")
-    return digest.hex(), content[32:]
+    # Read twice rather than held twice: it may be most of a worker's memory.
+    with path.open("rb") as file:
+        digest = file.read(32)
+        if hashlib.file_digest(file, "sha256").digest() != digest:
+            raise StoreError(f"{path}: damaged; run the scan again with --resume")
+        file.seek(32)
+        yield digest.hex(), file
 
 
 def lazy_genotypes(source: "Source", block_size: int) -> da.Array:
@@ -263,13 +269,13 @@ def _load_model(task: BlockTask, tasks: tuple[BlockTask, ...]) -> BlockModel:
     with _loading:
         model = _loaded.get(task.model_digest)
         if model is None:
-            digest, content = _read_model(task.store)
-            if digest != task.model_digest:
-                raise StoreError(
-                    f"{task.store.run_dir / MODEL_FILE}: not the null model of this run; start it "
-                    "again"
-                )
-            model = pickle.loads(content)
+            with _whole_model(task.store) as (digest, file):
+                if digest != task.model_digest:
+                    raise StoreError(
+                        f"{task.store.run_dir / MODEL_FILE}: not the null model of this run; "
+                        "start it again"
+                    )
+                model = pickle.load(file)
             # A process serves one run at a time; the models of the last may be large.
             for digest in set(_loaded) - {other.model_digest for other in tasks}:
                 del _loaded[digest]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from distributed import Client
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
+from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.placement import clean_up
@@ -21,7 +22,7 @@ from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
-from hlmm_dask.scanning.events import BlockFailed, Note, Observer, tell
+from hlmm_dask.scanning.events import BlockFailed, Note, Observer, Planned, tell
 from hlmm_dask.scanning.graph import MODEL_FILE, load_model, published_model
 from hlmm_dask.scanning.left_out import (
     check_left_out,
@@ -30,7 +31,8 @@ from hlmm_dask.scanning.left_out import (
     write_set_nulls,
 )
 from hlmm_dask.scanning.null import Genotypes, NullModel
-from hlmm_dask.scanning.plan import choose_block_size
+from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
+from hlmm_dask.scanning.resources import resources_of
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
 from hlmm_dask.scanning.verify import check_genotypes
@@ -196,17 +198,20 @@ def run_scans(
         clean_up(Path(os.path.realpath(path)))
         if path.exists() and not (resume or overwrite):
             raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
-    size = block_size or _block_size(source, [null for null, _ in traits], paths, resume=resume)
     with ExitStack() as stack:
         if connection is None:
             connection = stack.enter_context(Connection(cluster or ClusterOptions(), client))
         if not (resume and all(path.exists() for path in paths)):
             # Before a store is made: without a cluster nothing is written or replaced.
             connection.client()
+        plan = _plan(source, [null for null, _ in traits], config, connection, paths,
+                     block_size=block_size, resume=resume)  # fmt: skip
+        tell(observers, Planned(plan.block_size, plan.n_blocks, plan.needed_bytes,
+                                plan.resources.memory_limit))  # fmt: skip
         scans = []
         for (null, _), path in zip(traits, paths, strict=True):
             store = _open_store(
-                path, source, null, config, size, resume=resume, overwrite=overwrite
+                path, source, null, config, plan.block_size, resume=resume, overwrite=overwrite
             )
             stack.enter_context(store.lock(f"pid {os.getpid()} on {socket.gethostname()}"))
             scans.append(PhenotypeScan(null, store, _pending(store, observers)))
@@ -235,7 +240,10 @@ def run_scans(
     return [scan.store for scan in scans]
 
 
-def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[str, Any]:
+def run_fingerprint(
+    source: Source, null: NullModel, config: ScanConfig, block_size: int
+) -> dict[str, Any]:
+    """All that decides the numbers of a store, and its blocks."""
     options = config.fingerprint() | {"start": source.start, "stop": source.stop}
     if config.leaves_out:
         options["random_columns_sha256"] = columns_digest(null)
@@ -249,28 +257,31 @@ def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[st
         "n_random": null.n_random,
         "phenotype_and_covariates_sha256": null.input_sha256,
         "hlmm_dask": version("hlmm-dask"),
+        "block_size": block_size,
     }
 
 
-def _block_size(
-    source: Source, nulls: Sequence[NullModel], paths: Sequence[Path], *, resume: bool
-) -> int:
-    if resume:
-        for path in paths:
-            if path.exists():
-                return ResultsStore.open(path).block_size
-    sizes = []
-    for null in nulls:
-        columns = null.model.X.shape[1] + null.model.V.shape[1] - 2
-        sizes.append(
-            choose_block_size(
-                source.n_variants,
-                source.n_samples,
-                n_random=null.n_random,
-                n_covariates=columns if null.fit_covariates else 0,
-            )
-        )
-    return min(sizes)
+def _plan(
+    source: Source,
+    nulls: Sequence[NullModel],
+    config: ScanConfig,
+    connection: Connection,
+    paths: Sequence[Path],
+    *,
+    block_size: int | None,
+    resume: bool,
+) -> Plan:
+    kept = None
+    if resume and block_size is None:
+        kept = next((ResultsStore.open(p).block_size for p in paths if p.exists()), None)
+    dosages = not isinstance(source.genotypes, PlinkGenotypes)
+    return plan_blocks(
+        [footprint(null, config, dosages=dosages) for null in nulls],
+        source.n_variants,
+        resources_of(connection),
+        given=block_size,
+        kept=kept,
+    )
 
 
 def _pending(store: ResultsStore, observers: Sequence[Observer]) -> list[int]:
@@ -307,8 +318,7 @@ def _open_store(
     resume: bool,
     overwrite: bool,
 ) -> ResultsStore:
-    size = min(block_size, source.n_variants)
-    fingerprint = _fingerprint(source, null, config) | {"block_size": size}
+    fingerprint = run_fingerprint(source, null, config, block_size)
     attrs = {
         "model": null.name,
         "phenotype": null.phenotype_name,
@@ -325,7 +335,7 @@ def _open_store(
     return ResultsStore.create(
         path,
         n_variants=source.n_variants,
-        block_size=size,
+        block_size=block_size,
         variants=source.variants(),
         fingerprint=fingerprint,
         attrs=attrs,
