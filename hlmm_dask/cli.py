@@ -1,14 +1,17 @@
 """Command lines: arguments to calls, errors to one line and an exit code."""
 
 import argparse
+import glob
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
-from hlmm_dask.scanning.prestart import imports_done, prestart_workers
+from hlmm_dask.scanning.prestart import choose_blas_kernels, imports_done, prestart_workers
 
 if TYPE_CHECKING:
     from hlmm_dask.scanning.job import ScanJob
@@ -19,7 +22,9 @@ EXIT_OK, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 75
 def scan_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-scan``: fit every variant of a genome. Returns the exit code."""
     if argv is None:
-        prestart_workers()
+        # A dry run has no workers, and they would take time from its probe.
+        dry = not {"--dry-run", "--dry_run"}.isdisjoint(sys.argv)
+        choose_blas_kernels() if dry else prestart_workers()
     return _run(_scan_parser(), argv, _scan)
 
 
@@ -48,32 +53,35 @@ def _run(
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Options may stand between the positional arguments, also after one of several GENOFILEs.
     options = parser.parse_intermixed_args(arguments)
+    options.command = [*_program(parser, argv is None), *arguments]
+    options.begun = False
     try:
         command(options)
     except (InputError, StoreError) as error:
         return _complain(parser.prog, error, EXIT_INPUT)
     except ScanError as error:
         code = _complain(parser.prog, error, EXIT_FAILED)
-        _tell_how_to_resume(parser, arguments, options, argv is None)
-        return code
+        if not _resumable(options):
+            return code
     except OSError as error:
-        return _complain(
-            parser.prog, error, EXIT_INTERRUPTED if _resumable(options) else EXIT_INPUT
-        )
+        # Before the work begins it is about input; after that about disks, which can be mended.
+        code = EXIT_FAILED if options.begun else EXIT_INPUT
+        if options.begun and hasattr(options, "resume"):
+            code = EXIT_INTERRUPTED
+        _complain(parser.prog, error, code)
+        if code != EXIT_INTERRUPTED:
+            return code
     except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
         print(f"\n{parser.prog}: interrupted", file=sys.stderr)
-        _tell_how_to_resume(parser, arguments, options, argv is None)
-        return EXIT_INTERRUPTED
-    return EXIT_OK
-
-
-def _tell_how_to_resume(
-    parser: argparse.ArgumentParser, arguments: list[str], options: argparse.Namespace, own: bool
-) -> None:
-    if _resumable(options):
-        again = [a for a in arguments if a not in ("--overwrite", "--resume")]
-        line = shlex.join([*_program(parser, own), *again, "--resume"])
-        print(f"finished blocks are kept; go on with:\n  {line}", file=sys.stderr)
+        if not _resumable(options):
+            return EXIT_INTERRUPTED
+    else:
+        return EXIT_OK
+    again = [word for word in options.command if word not in ("--overwrite", "--resume")]
+    line = shlex.join([*again, "--resume"])
+    print(f"finished blocks are kept; go on with:\n  {line}", file=sys.stderr)
+    return code
 
 
 def _complain(program: str, error: Exception, code: int) -> int:
@@ -82,7 +90,11 @@ def _complain(program: str, error: Exception, code: int) -> int:
 
 
 def _resumable(options: argparse.Namespace) -> bool:
-    return hasattr(options, "resume") and Path(f"{options.outprefix}.zarr").exists()
+    # With several phenotypes each has its store.
+    return hasattr(options, "resume") and any(
+        glob.glob(f"{glob.escape(options.outprefix)}{suffix}/.run")
+        for suffix in (".zarr", ".*.zarr")
+    )
 
 
 def _program(parser: argparse.ArgumentParser, started: bool) -> list[str]:
@@ -176,6 +188,8 @@ def _add_run_options(parser: _Parser) -> None:
     option("tabix", action="store_true", help="index the table for tabix: OUTPREFIX.models.gz.tbi")
     option("resume", action="store_true", help="go on with OUTPREFIX.zarr")
     option("overwrite", action="store_true", help="replace existing output")
+    option("dry-run", action="store_true",
+           help="check everything and print the plan; nothing is written")  # fmt: skip
     option("method", choices=["auto", "exact", "linear"], default="auto",
            help="random effects: exact for all, or linear in their number where good")  # fmt: skip
     option("engine", choices=["numba", "numpy"], default="numba",
@@ -279,7 +293,8 @@ def _scan(options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.job import ScanJob
 
     start, stop = options.range or (0, None)
-    _watch(
+    command = _plan if options.dry_run else _watch
+    command(
         ScanJob(
             genofile=options.genofile if len(options.genofile) > 1 else options.genofile[0],
             phenofile=options.phenofile,
@@ -301,7 +316,8 @@ def _scan(options: argparse.Namespace) -> None:
             resume=options.resume,
             overwrite=options.overwrite,
             **_common(options),
-        )
+        ),
+        options,
     )
 
 
@@ -326,20 +342,47 @@ def _chr(options: argparse.Namespace) -> None:
             overwrite=True,
             keep_store=False,
             **_common(options),
-        )
+        ),
+        options,
     )
 
 
-def _watch(job: "ScanJob") -> None:
+def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
+    from hlmm_dask.scanning.events import Event, Observer, Planned
     from hlmm_dask.scanning.job import run_job
+    from hlmm_dask.scanning.log import RunLog
     from hlmm_dask.scanning.logs import off_terminal
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
 
     imports_done()
-    with off_terminal(), TerminalProgress() as progress:
-        summaries = run_job(job, (progress,))
+
+    def begin(event: Event) -> None:
+        options.begun = options.begun or isinstance(event, Planned)
+
+    with ExitStack() as stack:
+        stack.enter_context(off_terminal())
+        observers: list[Observer] = [begin, stack.enter_context(TerminalProgress())]
+        if job.keep_store:
+            # hlmm writes no log; its command line is kept as it is.
+            log = RunLog(
+                job.outprefix, command=options.command, options=asdict(job), replace=job.overwrite
+            )
+            observers.append(stack.enter_context(log))
+        summaries = run_job(job, tuple(observers))
     for title, summary in summaries.items():
         print_summary(summary, title=title)
+
+
+def _plan(job: "ScanJob", options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from hlmm_dask.scanning.dry_run import dry_run
+    from hlmm_dask.view.plan import plan_lines
+    from hlmm_dask.view.terminal import TerminalProgress, print_rows
+
+    with TerminalProgress() as progress:
+        lines = plan_lines(dry_run(job, (progress,)))
+    print_rows("Plan (nothing was written)", list(lines.items()), console=Console())
 
 
 def _common(options: argparse.Namespace) -> dict[str, Any]:

@@ -9,6 +9,10 @@ class InputError(ValueError):
     """
 
 
+class ChangedInputError(InputError):
+    """An input file is no longer the one that was opened."""
+
+
 class StoreError(RuntimeError):
     """The results store can't be used: it exists, belongs to another run, or is damaged."""
 

@@ -19,27 +19,35 @@ class Connection:
         How to connect or what to start.
     client : distributed.Client, optional
         A connection that is there already, used instead and left open.
-
-    Attributes
-    ----------
-    options : ClusterOptions
-        As given.
     """
 
     def __init__(self, options: ClusterOptions, client: Client | None = None) -> None:
         options.check()
-        self.options = options
+        self._options = options
         self._given = client
         self._stack = ExitStack()
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="connect")
         self._starting: Future[Client] | None = None
 
+    @property
+    def options(self) -> ClusterOptions:
+        """How to connect or what to start."""
+        return self._options
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a cluster is named, or is being started already."""
+        named = self._options.scheduler or self._options.scheduler_file
+        return self._given is not None or self._starting is not None or bool(named)
+
     def begin(self) -> None:
         """Start a cluster on this machine without waiting for it: most of the time nothing is done.
 
-        Others are waited for when they are needed, by a thread that can be interrupted.
+        Another one is waited for: that can take long, and must be possible to interrupt.
         """
-        if self._given is None and self._starting is None and self.options.is_local:
+        if not self.options.is_local:
+            self.client()
+        elif self._given is None and self._starting is None:
             self._starting = self._starter.submit(self._stack.enter_context, connect(self.options))
 
     def client(self) -> Client:

@@ -9,8 +9,7 @@ from typing import Any
 
 from distributed import Client, Future, KilledWorker, as_completed
 
-from hlmm_dask.errors import InputError, ScanError, StoreError
-from hlmm_dask.genotypes.plink import PlinkGenotypes
+from hlmm_dask.errors import ChangedInputError, InputError, ScanError, StoreError
 from hlmm_dask.kernels.block import BlockModel, block_model
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.layout import Block
@@ -27,8 +26,7 @@ from hlmm_dask.scanning.events import (
 from hlmm_dask.scanning.graph import (
     BlockTask,
     delayed_records,
-    lazy_dosage,
-    lazy_packed,
+    lazy_genotypes,
     lazy_records,
     publish_model,
     published_model,
@@ -78,10 +76,7 @@ def run_blocks(
     tasks = tuple(_publish(scan, config, source, observers) for scan in scans)
     store = scans[0].store
     pending = sorted(set().union(*(scan.pending for scan in scans)))
-    if isinstance(source.genotypes, PlinkGenotypes):
-        blocks = lazy_packed(source.genotypes, source.start, source.stop, store.block_size)
-    else:
-        blocks = lazy_dosage(source.genotypes, source.start, source.stop, store.block_size)
+    blocks = lazy_genotypes(source, store.block_size)
     todo = sum(store.block(i).stop - store.block(i).start for i in pending)
     n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
     started = ScanStarted(
@@ -108,7 +103,8 @@ def run_blocks(
                 outcomes = []
                 for future, result in chain.from_iterable(completed.batches()):
                     report()
-                    outcomes.append(_outcome(store.block(block_of[future.key]), future, result))
+                    block = store.block(block_of[future.key])
+                    outcomes.append(_outcome(block, future, result, store))
                     tell(observers, outcomes[-1])
                     # What is released is not computed again when its worker dies.
                     future.release()
@@ -134,16 +130,20 @@ def run_blocks(
     return failed
 
 
-def _outcome(block: Block, future: "Future[Any]", result: Any) -> BlockDone | BlockFailed:
+def _outcome(
+    block: Block, future: "Future[Any]", result: Any, store: ResultsStore
+) -> BlockDone | BlockFailed:
     """Say what became of a block; raise what would become of every other too."""
-    if future.status not in ("finished", "error"):
-        raise CancelledError
-    record = result[0, 0] if future.status == "finished" else {"error": future.exception()}
-    error = record.get("error")
-    if isinstance(error, InputError | StoreError):
-        raise type(error)(f"block {block.index}: {error}")
-    if error is not None:
+    if future.status == "error":
+        error = future.exception()
+        if isinstance(error, InputError | StoreError):
+            raise _stopped(error, block, store)
         return BlockFailed(block.index, _reason(error), block.stop - block.start)
+    if future.status != "finished":
+        raise CancelledError
+    record = result[0, 0]
+    if "error" in record:
+        raise _stopped(record["error"], block, store)
     return BlockDone(
         block=block.index,
         n_variants=record["n_variants"],
@@ -167,10 +167,9 @@ def _publish(
     scan: PhenotypeScan, config: ScanConfig, source: Source, observers: Sequence[Observer]
 ) -> BlockTask:
     # A resumed run goes on with the model of its first part, to the last bit.
-    task = published_model(scan.store) if len(scan.pending) < scan.store.n_blocks else None
-    if task is not None:
+    if (task := published_model(scan.store)) is not None:
         return task
-    model = _block_model(scan.null, config, source)
+    model = scan_model(scan.null, config, source)
     if config.loco and model.left_out is not None:
         write_set_nulls(scan.store, model.left_out)
         if untouched := model.left_out.n_untouched(scan.store.n_variants):
@@ -179,7 +178,8 @@ def _publish(
     return publish_model(scan.store, model)
 
 
-def _block_model(null: NullModel, config: ScanConfig, source: Source) -> BlockModel:
+def scan_model(null: NullModel, config: ScanConfig, source: Source) -> BlockModel:
+    """Lay out all that fitting a block needs."""
     model = replace(null.model, fix_h2=config.h2 == "null")
     layout = PackedLayout(null.n_file_samples, null.sample_index)
     whole = block_model(model, layout, config.filters, method=config.method, engine=config.engine)
@@ -187,3 +187,15 @@ def _block_model(null: NullModel, config: ScanConfig, source: Source) -> BlockMo
         return whole
     whole = replace(whole, left_out=left_out_sets(source.variants(), null, config.exclude_window))
     return with_nulls(whole) if config.loco else whole
+
+
+def _stopped(error: Exception, block: Block, store: ResultsStore) -> Exception:
+    """Say what an error means after which the other blocks would fail too."""
+    if isinstance(error, OSError):
+        return OSError(error.errno, error.strerror, str(store.path))
+    if isinstance(error, ChangedInputError):
+        return ScanError(
+            f"{error}; finished blocks of {store.path} are kept: restore the file and give "
+            "--resume, or start again with --overwrite"
+        )
+    return type(error)(f"block {block.index}: {error}")

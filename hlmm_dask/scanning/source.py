@@ -87,6 +87,13 @@ class Source:
                 }
             )
 
+    def effect_allele(self, count_a2: bool) -> str:
+        """Say which of PLINK's alleles, A1 or A2, the effects are per copy of."""
+        counts_a1 = True
+        if not isinstance(self.genotypes, PlinkGenotypes):
+            counts_a1 = bool(self.genotypes.attrs.get("count_a1", True))
+        return "A1" if counts_a1 != count_a2 else "A2"
+
     def identity(self) -> dict[str, Any]:
         """Say what decides the genotypes."""
         if isinstance(self.genotypes, PlinkGenotypes):
