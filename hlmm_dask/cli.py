@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hlmm_dask.errors import InputError, ScanError, StoreError
+from hlmm_dask.errors import ClusterLostError, InputError, ScanError, StoreError
 from hlmm_dask.scanning.prestart import choose_blas_kernels, imports_done, prestart_workers
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _run(
         return _complain(parser.prog, error, EXIT_INPUT)
     except ScanError as error:
         code = _complain(parser.prog, error, EXIT_FAILED)
-        if not _resumable(options):
+        if not (isinstance(error, ClusterLostError) and _resumable(options)):
             return code
     except OSError as error:
         # Before the work begins it is about input; after that about disks, which can be mended.

@@ -19,3 +19,7 @@ class StoreError(RuntimeError):
 
 class ScanError(RuntimeError):
     """Blocks could not be computed; the others are kept and the run can be resumed."""
+
+
+class ClusterLostError(ScanError):
+    """Scheduler or workers are gone; the same command with --resume goes on elsewhere."""

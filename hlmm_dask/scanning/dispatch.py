@@ -9,7 +9,7 @@ from typing import Any
 
 from distributed import Client, Future, KilledWorker, as_completed
 
-from hlmm_dask.errors import ChangedInputError, InputError, ScanError, StoreError
+from hlmm_dask.errors import ChangedInputError, ClusterLostError, InputError, ScanError, StoreError
 from hlmm_dask.kernels.block import BlockModel, block_model
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.layout import Block
@@ -67,7 +67,7 @@ def run_blocks(
 
     Raises
     ------
-    ScanError
+    ClusterLostError
         If the scheduler is gone, or all workers for longer than ``no_workers_timeout`` seconds.
     InputError, StoreError
         If a block found that input or store can't be used; the same would happen anywhere.
@@ -110,7 +110,7 @@ def run_blocks(
                     future.release()
         except CancelledError:
             gone = f"no worker for {no_workers_timeout:g} s" if watch.gave_up else lost
-            raise ScanError(
+            raise ClusterLostError(
                 f"{store.path}: {gone}; finished blocks are kept, run again with --resume"
             ) from None
         except BaseException:
