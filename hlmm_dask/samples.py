@@ -8,8 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.ids import shown_ids
 from hlmm_dask.tables import Table, minus_nine_note
-from hlmm_dask.text import shown, shown_ids
+from hlmm_dask.text import shown
 
 Id = tuple[str, str]
 
