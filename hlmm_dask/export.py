@@ -20,7 +20,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from hlmm_dask import bgzf
 from hlmm_dask.durable import replacing
@@ -154,6 +153,9 @@ def write_parquet(
     int
         Number of rows written.
     """
+    # Imported late: few ask for it.
+    from pyarrow.parquet import ParquetWriter
+
     headers = table_headers(store, extra)
     columns = extra or {}
     ranges = _ranges(store, columns)
@@ -162,7 +164,7 @@ def write_parquet(
     n_rows = 0
     with (
         replacing(path) as file,
-        pq.ParquetWriter(file, first.schema, compression="zstd") as writer,
+        ParquetWriter(file, first.schema, compression="zstd") as writer,
     ):
         for table in chain([first], batches):
             writer.write_table(table)
@@ -225,6 +227,7 @@ def _header(name: str) -> str:
 
 def _ranges(store: ResultsStore, extra: Mapping[str, Values]) -> list[tuple[int, int]]:
     """Return first and last block + 1 of each batch; at least one, of a complete store."""
+    store.require_intact()
     store.require_complete()
     for name, column in extra.items():
         if len(column) != store.n_variants:
@@ -232,7 +235,8 @@ def _ranges(store: ResultsStore, extra: Mapping[str, Values]) -> list[tuple[int,
                 f"{store.path}: the extra column {name} has {len(column)} values, expected "
                 f"{store.n_variants}, one a variant"
             )
-    step = max(1, BATCH_VARIANTS // store.block_size)
+    # Rounded as the chunks of the variants are.
+    step = -(-BATCH_VARIANTS // store.block_size)
     return [(i, min(i + step, store.n_blocks)) for i in range(0, store.n_blocks, step)]
 
 

@@ -30,9 +30,10 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
     Raises
     ------
     StoreError
-        If there is no results store.
+        If there is no results store, or what it says of itself and the variants is damaged.
     """
     store = ResultsStore.open(path)
+    store.require_intact()
     dataset = xr.open_zarr(store.path, consolidated=True)
     about = {column.name: column for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS)}
     results = dataset["results"]
@@ -50,6 +51,8 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
                 "flag_docs": ["not computed yet", *(STATUS_DOC[s] for s in Status)],
             }
         variables[name] = variable
-    coords = {name: dataset[name].variable for name in METADATA}
+    # Their chunks on disk are larger.
+    chunks = {"variants": store.block_size}
+    coords = {name: dataset[name].variable.chunk(chunks) for name in METADATA}
     attrs = dataset.attrs | {"complete": int(store.is_finished)}
     return xr.Dataset(variables, coords=coords, attrs=attrs)

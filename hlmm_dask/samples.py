@@ -251,7 +251,7 @@ def _intersect(
     samples: pd.DataFrame, ids: list[Id], phenotype: Table, genotypes_name: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Index of the genotyped among `samples`, ascending, and of the same people among `ids`."""
-    genotyped = list(zip(samples["fid"], samples["iid"], strict=True))
+    genotyped = list(zip(samples["fid"].tolist(), samples["iid"].tolist(), strict=True))
     position = {key: i for i, key in enumerate(ids)}
     pairs = [(i, position[key]) for i, key in enumerate(genotyped) if key in position]
     if not pairs:

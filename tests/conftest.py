@@ -82,7 +82,7 @@ def run_chr(run_script: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> 
         def shared(options: object) -> Iterator[Client]:
             yield client
 
-        monkeypatch.setattr(sys.modules["hlmm_dask.scanning.run"], "connect", shared)
+        monkeypatch.setattr(sys.modules["hlmm_dask.scanning.connection"], "connect", shared)
         return run_script("hlmm_chr", *arguments)
 
     return run

@@ -20,7 +20,7 @@ def test_block_size_is_in_range(
     assert 1 <= size <= n_variants
     assert size <= 4096
     # A block's packed bytes are bounded.
-    assert size == 1 or size * ((n_samples + 3) // 4) <= 16 * 2**20
+    assert size == 1 or size * ((n_samples + 3) // 4) <= 64 * 2**20
 
 
 def test_enough_blocks_for_an_even_load() -> None:
@@ -33,6 +33,15 @@ def test_enough_blocks_for_an_even_load() -> None:
 def test_blocks_of_slow_models_are_small() -> None:
     assert choose_block_size(500_000, 100_000, n_covariates=3) < 4096
     assert choose_block_size(500_000, 100_000, n_random=500) < 200
+
+
+def test_blocks_of_the_linear_method_go_by_its_own_cost() -> None:
+    exact, linear = (
+        choose_block_size(500_000, 100_000, n_random=500, kernel=kernel)
+        for kernel in ("exact", "linear")
+    )
+    auto = choose_block_size(500_000, 100_000, n_random=500, kernel="auto")
+    assert exact < 200 < auto <= linear
 
 
 @pytest.mark.parametrize("n_variants", [1, 2, 63, 64, 65])

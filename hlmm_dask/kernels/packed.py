@@ -12,8 +12,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.kernels.class_loops import ADD, count, select
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Packed = NDArray[np.uint8]
@@ -173,9 +171,12 @@ def class_sums(
         counts = np.zeros((m, 3), dtype=np.int64)
         sums = np.zeros((m, 3 * powers))
         packed = np.ascontiguousarray(packed)
-        count(packed, phenotype.keep, counts)
+        # Imported late: who only plans a scan needs no compiler.
+        from hlmm_dask.kernels import class_loops
+
+        class_loops.count(packed, phenotype.keep, counts)
         planes = phenotype.planes.view(np.int64)
-        for add in ADD[powers]:
+        for add in class_loops.ADD[powers]:
             add(packed, planes, counts[:, 1] > 0, sums)
     else:
         counts, sums = _sums_numpy(packed, phenotype, powers)
@@ -198,8 +199,10 @@ def class_sums(
 
 def unpack(packed: Packed, layout: PackedLayout) -> NDArray[np.int8]:
     """Return copies of allele 1 of the analysed samples, (m, n) int8, -1 where missing."""
+    from hlmm_dask.kernels import class_loops
+
     out = np.empty((packed.shape[0], layout.n_samples), dtype=np.int8)
-    select(np.ascontiguousarray(packed), layout.sample_index, out)
+    class_loops.select(np.ascontiguousarray(packed), layout.sample_index, out)
     return out
 
 

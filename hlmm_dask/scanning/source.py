@@ -3,10 +3,9 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import xarray as xr
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
@@ -15,9 +14,13 @@ from hlmm_dask.scanning.null import (
     Genotypes,
     NullModel,
     genotyped_samples,
+    is_dataset,
     require_variables,
     samples_digest,
 )
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _VARIANTS_A_PIECE = 100_000
 _GENOTYPE_VARIABLES = (
@@ -38,7 +41,7 @@ class Source:
         Range of the variants.
     """
 
-    genotypes: PlinkGenotypes | xr.Dataset
+    genotypes: "PlinkGenotypes | xr.Dataset"
     start: int
     stop: int
 
@@ -53,6 +56,13 @@ class Source:
         if isinstance(self.genotypes, PlinkGenotypes):
             return self.genotypes.n_samples
         return int(self.genotypes.sizes["samples"])
+
+    @property
+    def files(self) -> tuple[tuple[str, int], ...]:
+        """Files that workers read, with their sizes in bytes; empty for a Dataset."""
+        if isinstance(self.genotypes, PlinkGenotypes):
+            return tuple((str(file.bed), file.bed_size) for file in self.genotypes.files)
+        return ()
 
     def variants(self) -> Iterator[pd.DataFrame]:
         """Give the variants in pieces; allele1 is the counted one."""
@@ -77,6 +87,13 @@ class Source:
                 }
             )
 
+    def effect_allele(self, count_a2: bool) -> str:
+        """Say which of PLINK's alleles, A1 or A2, the effects are per copy of."""
+        counts_a1 = True
+        if not isinstance(self.genotypes, PlinkGenotypes):
+            counts_a1 = bool(self.genotypes.attrs.get("count_a1", True))
+        return "A1" if counts_a1 != count_a2 else "A2"
+
     def identity(self) -> dict[str, Any]:
         """Say what decides the genotypes."""
         if isinstance(self.genotypes, PlinkGenotypes):
@@ -95,7 +112,7 @@ def open_source(genotypes: Genotypes, config: ScanConfig) -> Source:
     InputError
         If files can't be used or the range is not in them.
     """
-    if isinstance(genotypes, xr.Dataset):
+    if is_dataset(genotypes):
         require_variables(genotypes, _GENOTYPE_VARIABLES)
         n_variants = int(genotypes.sizes["variants"])
         opened: PlinkGenotypes | xr.Dataset = genotypes

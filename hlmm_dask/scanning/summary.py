@@ -9,6 +9,8 @@ from hlmm_dask.models.inference import genomic_control_lambda
 from hlmm_dask.schema import INDEX, Status
 from hlmm_dask.store import ResultsStore
 
+_ROWS = 65_536
+
 
 def summarise(store: ResultsStore, seconds: float) -> dict[str, Any]:
     """Summary of a complete store: variants by status, λ_GC of both tests, rate."""
@@ -29,10 +31,13 @@ def summarise(store: ResultsStore, seconds: float) -> dict[str, Any]:
 
 
 def read_columns(store: ResultsStore, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Read whole columns of a store, block by block."""
+    """Read whole columns of a store, some blocks at a time."""
     names = tuple(names)
     where = [INDEX[name] for name in names]
     out = np.empty((len(names), store.n_variants))
-    for block in store.blocks():
-        out[:, block.start : block.stop] = store.read(block.start, block.stop)[:, where].T
+    step = max(1, _ROWS // store.block_size)
+    for first in range(0, store.n_blocks, step):
+        last = min(first + step, store.n_blocks)
+        start, stop = store.block(first).start, store.block(last - 1).stop
+        out[:, start:stop] = store.read_blocks(first, last)[:, where].T
     return dict(zip(names, out, strict=True))

@@ -3,12 +3,14 @@
 Compiled loops are read from their cache, or compiled, once for all workers.
 """
 
+import distributed.nanny
 import numpy as np
 
 from hlmm_dask.kernels.packed import PackedLayout, class_sums, pack_phenotype
 from hlmm_dask.scanning import graph
+from hlmm_dask.scanning.prestart import imports_done
 
-__all__ = ["graph", "warm_up"]
+__all__ = ["distributed", "graph", "warm_up"]
 
 
 def warm_up() -> None:
@@ -20,3 +22,5 @@ def warm_up() -> None:
 
 
 warm_up()
+# What workers share with this process stays shared, and none of them takes leave of it.
+imports_done()

@@ -96,10 +96,14 @@ def machine() -> dict[str, Any]:
 def alternate(
     runs: dict[str, Callable[[], Any]], repeats: int, *, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """Time each of ``runs`` in turn, so that what else the machine does falls on all of them."""
+    """Time each of ``runs`` in turn, so that what else the machine does falls on all of them.
+
+    What a run has to ``prepare`` is not timed.
+    """
     seconds: dict[str, list[float]] = {label: [] for label in runs}
     for i in range(-1 if warm_up else 0, repeats):
         for label, run in runs.items():
+            getattr(run, "prepare", lambda: None)()
             began = time.perf_counter()
             run()
             if i >= 0:

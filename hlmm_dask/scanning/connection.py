@@ -1,0 +1,78 @@
+"""A cluster that is connected to when it is needed, or ahead of that in the background."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from distributed import Client
+
+from hlmm_dask.scanning.cluster import ClusterOptions, connect
+
+
+class Connection:
+    """Context that ends with the cluster that it started, if it did.
+
+    Parameters
+    ----------
+    options : ClusterOptions
+        How to connect or what to start.
+    client : distributed.Client, optional
+        A connection that is there already, used instead and left open.
+    """
+
+    def __init__(self, options: ClusterOptions, client: Client | None = None) -> None:
+        options.check()
+        self._options = options
+        self._given = client
+        self._stack = ExitStack()
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="connect")
+        self._starting: Future[Client] | None = None
+
+    @property
+    def options(self) -> ClusterOptions:
+        """How to connect or what to start."""
+        return self._options
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a cluster is named, or is being started already."""
+        named = self._options.scheduler or self._options.scheduler_file
+        return self._given is not None or self._starting is not None or bool(named)
+
+    def begin(self) -> None:
+        """Start a cluster on this machine without waiting for it: most of the time nothing is done.
+
+        Another one is waited for: that can take long, and must be possible to interrupt.
+        """
+        if not self.options.is_local:
+            self.client()
+        elif self._given is None and self._starting is None:
+            self._starting = self._starter.submit(self._stack.enter_context, connect(self.options))
+
+    def client(self) -> Client:
+        """Wait for the connection, and give its client.
+
+        Raises
+        ------
+        InputError
+            If there is no scheduler, or no worker, in the given time.
+        """
+        if self._given is not None:
+            return self._given
+        if self._starting is None:
+            self._given = self._stack.enter_context(connect(self.options))
+            return self._given
+        return self._starting.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._starter.shutdown(cancel_futures=True)
+        self._stack.close()
