@@ -26,8 +26,12 @@ from hlmm_dask.text import (
 # Other programs' missing values: in a first line they are no names of columns.
 _NO_NAMES = {b".", b"-", b"?", b"n/a", b"null", b"none"}
 _NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_COLUMN = re.compile("[0-9]{1,9}")
+_SPAN = re.compile("([0-9]{1,9})-([0-9]{1,9})")
 _NAN = re.compile(rb"[+-]?nan", re.IGNORECASE)
 _INFINITE = re.compile(rb"[+-]?inf(inity)?", re.IGNORECASE)
+# Sums of squares stay finite.
+_LARGEST = 1e150
 _MINUS_NINE_SHARE = 0.01
 
 
@@ -77,9 +81,14 @@ class Table:
             return list(self.names)
         chosen: list[str] = []
         for item in text.split(","):
-            first, dash, last = item.partition("-")
-            if item not in self.names and dash and first.isdecimal() and last.isdecimal():
-                chosen += [self.column(i)[0] for i in range(int(first), int(last) + 1)]
+            span = _SPAN.fullmatch(item.strip())
+            if item not in self.names and span:
+                first, last = int(span[1]), int(span[2])
+                if first > last:
+                    raise InputError(
+                        f"{self.path}: no columns {first}-{last}, expected the smaller number first"
+                    )
+                chosen += [self.column(i)[0] for i in range(first, last + 1)]
             else:
                 chosen.append(self.column(item.strip())[0])
         return list(dict.fromkeys(chosen))
@@ -112,12 +121,14 @@ class Table:
         index = None
         if isinstance(selector, str) and selector in self.names:
             index = self.names.index(selector)
-        elif isinstance(selector, int) or selector.isdecimal():
+        elif isinstance(selector, int) or _COLUMN.fullmatch(selector):
             index = int(selector) - 1
         if index is None or not 0 <= index < len(self.names):
             listed = ", ".join(f"{i} {shown(n)}" for i, n in enumerate(self.names[:20], 1))
             more = f" and {len(self.names) - 20} more" if len(self.names) > 20 else ""
-            raise InputError(f"{self.path}: no column {selector!r}, expected one of {listed}{more}")
+            raise InputError(
+                f"{self.path}: no column {shown(str(selector))}, expected one of {listed}{more}"
+            )
         return self.names[index], self.values[:, index]
 
 
@@ -143,7 +154,8 @@ def read_table(path: str | os.PathLike[str], *, missing: Sequence[str] = ("NA",)
     ------
     InputError
         If the file is empty, has no value column, rows of different length, a token that is
-        neither a number nor missing, an infinite value, or a (FID, IID) twice.
+        neither a number nor missing, a value that is infinite or above 1e150, or a (FID, IID)
+        twice.
     """
     path = Path(path)
     tokens = _MissingTokens.of(missing)
@@ -288,4 +300,11 @@ def _numbers(rows: Fields, index: int, name: str, missing: _MissingTokens) -> ND
         )
     for number in missing.numbers:
         values[values == number] = np.nan
+    large = np.flatnonzero(np.abs(values) > _LARGEST)
+    if len(large):
+        i = int(large[0])
+        raise InputError(
+            f"{rows.path}, line {rows.numbers[i]}, column {shown(name)}: {shown(tokens[i])} is too "
+            f"large to square, expected at most {_LARGEST:g}; change the unit"
+        )
     return values

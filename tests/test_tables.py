@@ -133,7 +133,7 @@ WORD = st.text(
     min_size=1,
     max_size=6,
 )
-VALUE = st.floats(allow_infinity=False) | st.integers(-(10**6), 10**6).map(float)
+VALUE = st.floats(-1e150, 1e150) | st.just(np.nan) | st.integers(-(10**6), 10**6).map(float)
 GAP = st.text(" \t", min_size=1, max_size=3)
 
 
