@@ -20,6 +20,7 @@ from hlmm_dask.text import (
     decode,
     iter_rows,
     layout_notes,
+    open_text,
     shown,
 )
 
@@ -30,6 +31,7 @@ _COLUMN = re.compile("[0-9]{1,9}")
 _SPAN = re.compile("([0-9]{1,9})-([0-9]{1,9})")
 _NAN = re.compile(rb"[+-]?nan", re.IGNORECASE)
 _INFINITE = re.compile(rb"[+-]?inf(inity)?", re.IGNORECASE)
+_CHUNK_BYTES = 16_000_000
 # Sums of squares stay finite.
 _LARGEST = 1e150
 _MINUS_NINE_SHARE = 0.01
@@ -164,7 +166,10 @@ def read_table(path: str | os.PathLike[str], *, missing: Sequence[str] = ("NA",)
     blocks: list[NDArray[np.float64]] = []
     numbers: list[int] = []
     notes: list[str] = []
-    for lines in iter_rows(path):
+    with open_text(path) as stream:
+        width = len(stream.readline())
+    # Tables of random effects are wide, and fields take ten times their text while they are read.
+    for lines in iter_rows(path, chunk_rows=max(1, min(50_000, _CHUNK_BYTES // (width + 1)))):
         if names is None:
             names, has_header = _header(lines, tokens)
             if has_header:

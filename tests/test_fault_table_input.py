@@ -3,8 +3,8 @@
 ================================================  =================================================
 fault                                             shown by
 ================================================  =================================================
-.bed padded, wrong magic, sample-major; counts    test_refused, test_cli.py (truncated), test_plink.py
-differ
+.bed padded, wrong magic, sample-major; counts    test_refused, test_cli.py (truncated),
+differ                                            test_plink.py
 .fam without final newline, blank lines, CRLF,    test_layouts_are_read_and_noted_once,
 byte order mark, tabs or spaces                   test_readers_properties.py
 duplicate variant IDs; unsorted or unknown        test_odd_variants_are_kept_in_file_order
@@ -16,7 +16,8 @@ collinear with covariates                         test_collinear_variant
 not converging                                    test_kernels_block.py, test_newton.py
 p below the smallest double                       test_cli.py (test_huge_effects_have_finite_p),
                                                   test_inference.py
-phenotype not numeric, infinite, constant         test_refused, test_cli.py (text, infinite, constant)
+phenotype not numeric, infinite, constant         test_refused, test_cli.py (text, infinite,
+                                                  constant)
 -9 frequent                                       test_minus_nine
 covariate constant or collinear                   test_covariates_without_information
 n no larger than the number of parameters         test_refused, test_cli.py (short_pheno)
@@ -151,7 +152,8 @@ REFUSED: list[tuple[str, Callable[[Study], None], list[str], list[str]]] = [
       "300 would match by IID alone"]),
     ("covar no overlap", edit("covar", lambda b: re.sub(rb"(?m)^f", b"fam", b)), COVAR,
      ["pheno.txt: none of its 300 people", "covar.txt", "the other has 'fam0' 'i0'"]),
-    ("huge", edit("pheno", lambda b: re.sub(rb"(?m)\S+$", b"1e308", b, count=150)), [], ["'1e308' is too large to square"]),
+    ("huge", edit("pheno", lambda b: re.sub(rb"(?m)\S+$", b"1e308", b, count=150)), [],
+     ["'1e308' is too large to square"]),
     ("huge covar", edit("covar", lambda b: re.sub(rb"(?m)\S+$", b"1e308", b, count=150)), COVAR,
      ["'1e308' is too large to square"]),
     ("columns", edit("covar", lambda b: b), [*COVAR, "--mean_covar_cols", "2-1"],

@@ -4,7 +4,7 @@ Valid files are mutated by hypothesis (flipped, lost and repeated bytes, odd tok
 long lines, huge numbers, other encodings). CI runs a fixed set of examples for a few seconds. By
 hand, for as long as wanted, with new examples each time and a count at the end::
 
-    HLMM_DASK_FUZZ_SECONDS=300 python -m pytest -s tests/test_fuzz_readers.py -k fuzz
+    HLMM_DASK_FUZZ_SECONDS=300 python -m pytest -s tests/test_fuzz_readers.py -k test_fuzz
 
 The seconds are shared by the targets. What it found stays below, in FOUND.
 """
@@ -170,6 +170,55 @@ TARGETS: dict[str, tuple[Callable[[Path, object], None], st.SearchStrategy[objec
         | st.sampled_from([*(odd.decode("latin-1") for odd in ODD), "1-2", "2-1", "sex,1"]),
     ),
 }
+
+
+# What ended in another exception, or was silently read as something else.
+FOUND: list[tuple[str, object, str]] = [
+    ("bim", BIM.replace(b"\t20\t", b"\t" + b"9" * 5000 + b"\t"), "line 3: position '999"),
+    ("bim", BIM.replace(b"\t20\t", b"\t0x20\t"), "line 3: position '0x20' is not an integer"),
+    ("bim", BIM.replace(b"rs2", b"rs\0"), "line 3: a NUL byte"),
+    ("fam", FAM.replace(b"\n", b"\r"), "line 1: a CR within the line"),
+    ("fam", FAM.decode().encode("utf-16"), "UTF-16 text"),
+    ("fam", FAM.decode().encode("utf-32"), "UTF-32 text"),
+    ("fam", b"\x1f\x8b\x08\x00" + FAM, "gzip-compressed"),
+    ("plink", (BED, BIM.replace(b"\t40\t", b"\t4x\t"), FAM), "line 5: position '4x'"),
+    ("plink", (BED, BIM.replace(b"rs4", b"rs\xe9"), FAM), "line 5: .* is not UTF-8"),
+    ("table", COVAR.replace(b" 1\n", b" nan(1)\n", 1), "column '2': 'nan.1.' is not a number"),
+    ("table", b"1 1 1\r1 2 2\r1 3 3", "line 1: a CR within the line"),
+    ("samples", (TABLE, re.sub(rb"(?m)\S+$", b"1e308", COVAR, count=2), FAM), "too large"),
+    ("samples", (re.sub(rb"(?m)\d.000 .$", b"-1e308 1", TABLE), COVAR, FAM), "too large"),
+    ("selection", "9" * 5000, "no column '999"),
+    ("selection", "1-" + "9" * 5000, "no column '1-999"),
+    ("selection", "A" * 9000, "no column 'AAA"),
+    ("selection", "2-1", "the smaller number first"),
+    ("selection", "\u0663", "no column"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), FOUND)
+def test_found(tmp_path: Path, name: str, content: object, message: str) -> None:
+    target, _ = TARGETS[name]
+    assert not accepted(target, tmp_path, content)
+    with pytest.raises(InputError, match=message):
+        target(tmp_path, content)
+
+
+def test_missing_token_that_is_no_utf8(tmp_path: Path) -> None:
+    write(tmp_path, t_txt=b"a b 1 \xff\nc d 2 3\n")
+    token = os.fsdecode(b"\xff")  # as the command line gives it
+    values = read_table(tmp_path / "t.txt", missing=(token,)).values
+    np.testing.assert_array_equal(values, [[1, np.nan], [2, 3]])
+
+
+def test_spread_whose_inverse_overflows(tmp_path: Path) -> None:
+    tiny = re.sub(rb"(\d)\n", rb"\1e-310\n", COVAR)
+    samples(tmp_path, (TABLE, tiny, FAM))
+
+
+def test_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.fam")
+    with pytest.raises(InputError, match="no regular file"):
+        read_fam(tmp_path / "a.fam")
 
 
 @pytest.mark.parametrize("name", TARGETS)
