@@ -173,14 +173,15 @@ def open_binary(path: str | os.PathLike[str], *, buffering: int = -1) -> BinaryI
 
 def open_text(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a text file for reading; an InputError also where it is of another format."""
-    stream = open_binary(path)
-    start = stream.read(4)
-    stream.seek(0)
+    with open_binary(path) as stream:
+        try:
+            start = stream.read(4)
+        except OSError as error:
+            raise InputError(f"{os.fspath(path)}: can't be read ({error.strerror})") from None
     for mark, (found, remedy) in _OTHER_FORMATS.items():
         if start.startswith(mark):
-            stream.close()
             raise InputError(f"{os.fspath(path)}: {found}, expected UTF-8 text; {remedy}")
-    return stream
+    return open_binary(path)
 
 
 def _require_text(path: Path, numbers: list[int], lines: list[bytes]) -> None:

@@ -50,6 +50,9 @@ from studies import Study, make_study, write_values
 from hlmm_dask import read_models_table
 from hlmm_dask.cli import scan_main
 from hlmm_dask.genotypes.plink import write_plink
+from hlmm_dask.scanning.checks import check_job
+from hlmm_dask.scanning.events import Event, Note
+from hlmm_dask.scanning.job import ScanJob
 
 Run = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
@@ -211,8 +214,7 @@ def same(a: pd.DataFrame, b: pd.DataFrame) -> None:
 
 
 def test_layouts_are_read_and_noted_once(study: Study, run_script: Run, capsys: Capture) -> None:
-    files = ["--random_gts", study.bed, "--method", "exact", "--h2", "null"]
-    assert run_script("scan", study.bed, study.pheno, study.out("plain"), *files) == 0
+    assert run_script("scan", study.bed, study.pheno, study.out("plain")) == 0
     fam, bim = (study.bed.with_suffix(suffix) for suffix in (".fam", ".bim"))
     for path in (fam, bim):
         text = path.read_bytes()
@@ -223,12 +225,20 @@ def test_layouts_are_read_and_noted_once(study: Study, run_script: Run, capsys: 
         lines.insert(5, b" \t")
         path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines))
     capsys.readouterr()
-    assert run_script("scan", study.bed, study.pheno, study.out("out"), *files) == 0
+    assert run_script("scan", study.bed, study.pheno, study.out("out")) == 0
     err = capsys.readouterr().err
     for path in (fam, bim):
         assert err.count(f"{path}: read with a byte order mark, CRLF line ends, blank lines, "
                          "no final newline") == 1, err  # fmt: skip
     same(table(study, "plain"), table(study))
+    # Once, too, where the same files hold the random effects.
+    events: list[Event] = []
+    bed = str(study.bed)
+    check_job(ScanJob(bed, str(study.pheno), str(study.out("x")), random_gts=bed), (events.append,))
+    texts = [
+        event.text for event in events if isinstance(event, Note) and "read with" in event.text
+    ]
+    assert len(texts) == len(set(texts)) == 2
 
 
 def test_odd_variants_are_kept_in_file_order(study: Study, run_script: Run) -> None:
