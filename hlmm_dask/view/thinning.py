@@ -33,7 +33,9 @@ DISPERSION = AssociationTest(
 )
 
 # What a kept variant carries from the results, where the block has it.
-CARRIED = ("minor_allele_frequency", "add", "add_se", "var", "var_se", "dispersion")
+CARRIED = (
+    "minor_allele_frequency", "add", "add_se", "var", "var_se", "dispersion", "dispersion_se",
+)  # fmt: skip
 
 # Cells of -log10 p: steps of 0.1 up to 4, of 5% above.
 _STEP, _BEND, _GROWTH = 0.1, 4.0, np.log(1.05)
