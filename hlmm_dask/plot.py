@@ -83,9 +83,7 @@ def miami(
     ax.set_ylim(-low, high)
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.set_ylabel("−log₁₀ p")
-    ax.set_title(
-        f"{upper.label} (above), {lower.label[0].lower() + lower.label[1:]} (below)", loc="left"
-    )
+    titled(ax, f"{upper.label} ↑, {lower.label[0].lower()}{lower.label[1:]} ↓", colours)
     genome_axis(ax, thinned.axis)
     return ax
 

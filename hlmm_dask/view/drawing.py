@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
+from hlmm_dask.view.genome import Axis
 from hlmm_dask.view.spread import GenotypeClass
 from hlmm_dask.view.style import Theme
-from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Axis, Thinned
+from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
 
 _Floats = npt.NDArray[np.float64]
 

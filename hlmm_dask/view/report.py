@@ -13,23 +13,21 @@ from numpy.typing import NDArray
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import StoreError
 from hlmm_dask.layout import array_of
-from hlmm_dask.schema import STATUS_DOC
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.facts import Facts, gather, warnings_of
 from hlmm_dask.view.leads import AtHand, at_hand, lead_rows
 from hlmm_dask.view.page_data import page_json
 from hlmm_dask.view.page_parts import (
     definitions,
-    flat,
     lead_table,
     legend,
     number,
     p_value,
     plot,
     spread_picture,
-    table,
 )
 from hlmm_dask.view.reading import thin
+from hlmm_dask.view.run_sections import accounting_section, run_section
 from hlmm_dask.view.spread import of_null
 from hlmm_dask.view.terminal import duration
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
@@ -126,8 +124,8 @@ def _page(report: Report) -> str:
         *(_test_section(report, t, test) for t, test in enumerate(report.thinned.tests)),
         _effects_section(report),
         _spread_section(report),
-        _accounting_section(report.facts),
-        _run_section(report.facts),
+        accounting_section(report.facts),
+        run_section(report.facts),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -148,15 +146,18 @@ def _top(report: Report) -> str:
         "Variants": f"{thinned.n_variants:,}",
         "Fitted": f"{thinned.n_fitted:,}",
     }
-    figures |= {f"λ, {t.short}": f"{thinned.lambda_gc(t.name):.3f}" for t in thinned.tests}
-    y = thinned.points
-    figures |= {
-        f"Loci, {t.short}": str(int((y[t.column][report.leads[t.name]] >= _least()).sum()))
-        for t in thinned.tests
-    }
+    for test in thinned.tests:
+        n = _n_significant(report, test)
+        loci = f"{n:,} locus" if n == 1 else f"{n:,} loci"
+        figures[test.short.capitalize()] = f"λ {thinned.lambda_gc(test.name):.3f} · {loci}"
     if "seconds" in facts.summary:
         figures["Time"] = duration(float(facts.summary["seconds"]))
     return definitions(figures)
+
+
+def _n_significant(report: Report, test: AssociationTest) -> int:
+    y = report.thinned.points[test.column]
+    return int((y[report.leads[test.name]] >= _least()).sum())
 
 
 def _least() -> float:
@@ -177,9 +178,7 @@ def _test_section(report: Report, t: int, test: AssociationTest) -> str:
     for i, label in enumerate(thinned.classes.labels):
         if thinned.counts[t, i].any():
             entries.append((f"c{i}", f"MAF {label}, λ {thinned.lambda_gc(test.name, i):.3f}"))
-    rows = report.leads[test.name]
-    y = thinned.points[test.column]
-    n = int((y[rows] >= _least()).sum())
+    n = _n_significant(report, test)
     how = (
         "not within 500 kb of, or with r² ≤ 0.1 to, a better one"
         if isinstance(report.here, AtHand)
@@ -279,67 +278,3 @@ def _spread_section(report: Report) -> str:
         "density; bar: quartiles; dot and line: mean ± SD.</p>"
         f'<div class="spreads">{figures}</div></section>'
     )
-
-
-def _accounting_section(facts: Facts) -> str:
-    docs = {status.label: doc for status, doc in STATUS_DOC.items()}
-    total = max(sum(facts.counts.values()), 1)
-    statuses = [
-        (label.replace("_", " "), f"{n:,}", f"{100 * n / total:.2f}%", docs.get(label, ""))
-        for label, n in sorted(facts.counts.items(), key=lambda item: -item[1])
-    ]
-    null = facts.phenotype
-    absent = "<p class='muted'>Not known: the record of the run (.run.json) does not have it.</p>"
-    samples = model = absent
-    if null:
-        samples = table(
-            ("Step", "Samples left"), [(s["step"], f"{s['n']:,}") for s in null["accounting"]]
-        )
-        rows = [
-            (e["name"], e["part"], number(_float(e["effect"])), number(_float(e["se"])))
-            for e in null["effects"]
-        ]
-        model = table(("Covariate", "Effect on", "Effect", "SE"), rows)
-        said = [f"log-likelihood {null['loglik']:,.2f}"]
-        if null.get("h2") is not None:
-            said.append(
-                f"variance of {null['n_random']:,} random effects {number(_float(null['h2']))} "
-                f"(SE {number(_float(null['h2_se']))})"
-            )
-        model += f"<p class='small muted'>{escape('; '.join(said))}</p>"
-    return (
-        '<section><div class="halves"><div><h2>Samples</h2>' + samples
-        + "<h2>Variants by status</h2>" + table(("Status", "Variants", "", ""), statuses)
-        + f"</div><div><h2>Null model</h2>{model}</div></div></section>"
-    )  # fmt: skip
-
-
-def _float(value: Any) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _run_section(facts: Facts) -> str:
-    run = facts.run
-    rows = [
-        ("Package", f"hlmm_dask {facts.attrs.get('hlmm_dask', '')}"),
-        ("Effects", f"per copy of allele {str(facts.attrs['effect_allele'])[1:]}"),
-        ("Blocks", f"{facts.n_done:,} of {facts.n_blocks:,}"),
-    ]
-    rows += [
-        (name.capitalize(), str(run[name]))
-        for name in ("started", "ended", "outcome")
-        if run.get(name)
-    ]
-    for name in ("versions", "machine"):
-        if run.get(name):
-            pairs = ", ".join(f"{key} {flat(value)}" for key, value in run[name].items())
-            rows.append((name.capitalize(), pairs))
-    if run.get("seconds"):
-        phases = ", ".join(f"{key} {duration(value)}" for key, value in run["seconds"].items())
-        rows.append(("Time", phases))
-    command = f"<pre>{escape(' '.join(run['command']))}</pre>" if run.get("command") else ""
-    options = ""
-    if facts.options:
-        given = [(key, flat(value)) for key, value in facts.options.items()]
-        options = f"<details><summary>All options</summary>{table((), given, plain=True)}</details>"
-    return f"<section><h2>The run</h2>{command}{table((), rows, plain=True)}{options}</section>"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hlmm_dask.view.genome import Contigs
 from hlmm_dask.view.thinned import (
     GENOME_WIDE,
     AssociationTest,
-    Contigs,
     FrequencyClasses,
     Thinned,
     histogram_bin,
