@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -38,6 +39,11 @@ def fit_main(argv: Sequence[str] | None = None) -> int:
 def dispersion_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-dispersion``: add dispersion effects to an existing table."""
     return _run(_dispersion_parser(), argv, _dispersion)
+
+
+def report_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-report``: write the report of a scan, finished or not. Returns the exit code."""
+    return _run(_report_parser(), argv, _report)
 
 
 def _run(
@@ -165,6 +171,8 @@ def _add_run_options(parser: _Parser) -> None:
     option("dispersion", action="store_true", help="estimate dispersion effects")
     option("parquet", action="store_true", help="write OUTPREFIX.parquet too")
     option("tabix", action="store_true", help="index the table for tabix: OUTPREFIX.models.gz.tbi")
+    option("report", action="store_true", help="write OUTPREFIX.report.html")
+    option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg")
     option("resume", action="store_true", help="go on with OUTPREFIX.zarr")
     option("overwrite", action="store_true", help="replace existing output")
     option("method", choices=["auto", "exact", "linear"], default="auto",
@@ -231,6 +239,17 @@ def _dispersion_parser() -> _Parser:
     return parser
 
 
+def _report_parser() -> _Parser:
+    parser = _parser(
+        "hlmm-report", "Write OUTPREFIX.report.html, one file to be looked at in a browser."
+    )
+    parser.add_argument("outprefix", help="OUTPREFIX of the scan")
+    parser.option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg too")
+    parser.option("window", type=float, default=500.0, metavar="KB",
+                  help="a weaker variant so close to a better one is no locus of its own")  # fmt: skip
+    return parser
+
+
 # -- commands ---------------------------------------------------------------------------------
 # Imported late: --help and mistyped options answer at once.
 
@@ -238,6 +257,10 @@ def _dispersion_parser() -> _Parser:
 def _scan(options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.job import ScanJob
 
+    if options.plots:
+        from hlmm_dask.view.pictures import require_matplotlib
+
+        require_matplotlib()
     start, stop = options.range or (0, None)
     _watch(
         ScanJob(
@@ -263,7 +286,9 @@ def _scan(options: argparse.Namespace) -> None:
             resume=options.resume,
             overwrite=options.overwrite,
             **_common(options),
-        )
+        ),
+        report=options.report,
+        plots=options.plots,
     )
 
 
@@ -292,8 +317,9 @@ def _chr(options: argparse.Namespace) -> None:
     )
 
 
-def _watch(job: "ScanJob") -> None:
+def _watch(job: "ScanJob", *, report: bool = False, plots: bool = False) -> None:
     from hlmm_dask.scanning.job import run_job
+    from hlmm_dask.view.closing import make_report, show_loci
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
 
     imports_done()
@@ -301,6 +327,22 @@ def _watch(job: "ScanJob") -> None:
         summaries = run_job(job, (progress,))
     for title, summary in summaries.items():
         print_summary(summary, title=title)
+        if job.keep_store:
+            outprefix = title.removesuffix(".models.gz")
+            if report or plots:
+                make_report(outprefix, options=asdict(job), page=report, plots=plots)
+            else:
+                show_loci(outprefix, dispersion=job.dispersion)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from hlmm_dask.view.closing import make_report
+
+    make_report(
+        options.outprefix.removesuffix("/").removesuffix(".zarr"),
+        plots=options.plots,
+        kilobases=options.window,
+    )
 
 
 def _common(options: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
+
+try:
+    from matplotlib.axes import Axes
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "hlmm_dask.plot draws with matplotlib; pip install 'hlmm-dask[plot]'"
+    ) from error
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.view.drawing import (

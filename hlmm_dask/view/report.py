@@ -21,8 +21,6 @@ from hlmm_dask.view.page_parts import (
     definitions,
     lead_table,
     legend,
-    number,
-    p_value,
     plot,
     spread_picture,
 )
@@ -31,9 +29,10 @@ from hlmm_dask.view.run_sections import accounting_section, run_section
 from hlmm_dask.view.spread import of_null
 from hlmm_dask.view.terminal import duration
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
+from hlmm_dask.view.wording import number, p_value
 
 # Points of the plots and variants kept for their p-value: the page stays below 10 MB.
-_BINS, _CAP = 800, 8000
+_BINS, _CAP = 600, 5000
 _MAX_SPREADS = 12
 
 
@@ -51,6 +50,8 @@ class Report:
         Genotypes and phenotype, or why they can't be had.
     leads : dict of str to array
         By test: rows of the points.
+    window : int
+        Base pairs within which a weaker variant is no lead.
     alleles : dict of int to (str, str)
         Of the leads, by index: other allele, effect allele.
     """
@@ -59,7 +60,23 @@ class Report:
     thinned: Thinned
     here: AtHand | str
     leads: Mapping[str, NDArray[np.intp]]
+    window: int
     alleles: Mapping[int, tuple[str, str]]
+
+    @property
+    def drawn_leads(self) -> dict[int, list[str]]:
+        """Leads drawn by genotype, the best of each test in turn: row, and p by test."""
+        points = self.thinned.points
+        chosen: dict[int, list[str]] = {}
+        for rank in range(_MAX_SPREADS):
+            for test in self.thinned.tests:
+                for row in self.leads[test.name][rank : rank + 1].tolist():
+                    y = float(points[test.column][row])
+                    if (row in chosen or len(chosen) < _MAX_SPREADS) and (
+                        rank == 0 or y >= _least()
+                    ):
+                        chosen.setdefault(row, []).append(f"{test.short} {p_value(y)}")
+        return chosen
 
 
 def read_report(
@@ -91,7 +108,7 @@ def read_report(
     leads = {t.name: lead_rows(thinned, t.name, genotypes, window=window) for t in thinned.tests}
     rows = sorted({row for each in leads.values() for row in each.tolist()})
     alleles = _alleles(store, thinned.points["index"][rows].tolist())
-    return Report(facts, thinned, here, leads, alleles)
+    return Report(facts, thinned, here, leads, window, alleles)
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -179,10 +196,11 @@ def _test_section(report: Report, t: int, test: AssociationTest) -> str:
         if thinned.counts[t, i].any():
             entries.append((f"c{i}", f"MAF {label}, λ {thinned.lambda_gc(test.name, i):.3f}"))
     n = _n_significant(report, test)
+    distance = f"{report.window / 1000:g} kb"
     how = (
-        "not within 500 kb of, or with r² ≤ 0.1 to, a better one"
+        f"none better within {distance}, or r² ≤ 0.1 with it"
         if isinstance(report.here, AtHand)
-        else "none better within 500 kb"
+        else f"none better within {distance}"
     )
     what = f"{n} lead variants with p < 5e-8" if n != 1 else "1 lead variant with p < 5e-8"
     return (
@@ -253,17 +271,8 @@ def _spread_section(report: Report) -> str:
     if not isinstance(report.here, AtHand):
         return f"{head}<p>Not drawn: {escape(report.here)}.</p></section>"
     points = report.thinned.points
-    chosen: dict[int, list[str]] = {}
-    # The best of each test in turn.
-    for rank in range(_MAX_SPREADS):
-        for test in report.thinned.tests:
-            leads = report.leads[test.name]
-            if rank < leads.size and (leads[rank] in chosen or len(chosen) < _MAX_SPREADS):
-                y = points[test.column][leads[rank]]
-                if y >= _least() or rank == 0:
-                    chosen.setdefault(int(leads[rank]), []).append(f"{test.short} {p_value(y)}")
     figures = ""
-    for row, tests in chosen.items():
+    for row, tests in report.drawn_leads.items():
         index = int(points["index"][row])
         classes = of_null(report.here.counts(index), report.here.null)
         said = "; ".join(f"{c.copies} copies: mean {c.mean:.3f}, SD {c.sd:.3f}" for c in classes)

@@ -5,8 +5,9 @@ from typing import Any
 
 from hlmm_dask.schema import STATUS_DOC
 from hlmm_dask.view.facts import Facts
-from hlmm_dask.view.page_parts import flat, number, table
+from hlmm_dask.view.page_parts import table
 from hlmm_dask.view.terminal import duration
+from hlmm_dask.view.wording import flat, number
 
 
 def accounting_section(facts: Facts) -> str:
