@@ -246,7 +246,7 @@ def _report_parser() -> _Parser:
     parser.add_argument("outprefix", help="OUTPREFIX of the scan")
     parser.option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg too")
     parser.option("window", type=float, default=500.0, metavar="KB",
-                  help="a weaker variant so close to a better one is no locus of its own")  # fmt: skip
+                  help="a weaker variant so near is no locus of its own")  # fmt: skip
     return parser
 
 

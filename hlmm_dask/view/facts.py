@@ -122,6 +122,8 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
         for block in facts.run.get("failed_blocks", [])[:20]
     ]
     for test in thinned.tests:
+        if test.df > 1:  # follows from the others
+            continue
         value = thinned.lambda_gc(test.name)
         if thinned.n_tested(test.name) < _MIN_FOR_LAMBDA:
             continue
@@ -153,10 +155,12 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
 
 def _meaning(test: str, value: float) -> str:
     if value < 1.0:
-        return "the test is conservative; many rare variants, or correlated samples?"
+        return "the test is conservative; are there many rare variants, or related samples?"
+    if test == "mean":
+        return "many small effects, or structure and relatedness that the model does not hold."
     if test == "variance":
         return (
-            "many effects on the variance are seen, which may follow from those on the mean (see "
-            "the line below), from the scale or the outliers of the phenotype, or from structure."
+            "variance effects that follow from effects on the mean (see the line below), the scale "
+            "or the outliers of the phenotype, or structure."
         )
-    return "polygenic effects, or population structure and relatedness that the model leaves."
+    return "more than the effects on the mean explain: the scale of the phenotype, its outliers?"

@@ -49,8 +49,8 @@ def _cells(thinned: Thinned, test: AssociationTest, rows: Sequence[int]) -> list
             str(points["contig"][row]),
             f"{points['position'][row]:,}",
             f"{points['minor_allele_frequency'][row]:.3f}",
-            number(float(points[f"{test.effect}"][row])),
-            number(float(points[f"{test.effect}_se"][row]), 2),
+            number(float(points[f"{test.effect}"][row]), minus="-"),
+            number(float(points[f"{test.effect}_se"][row]), 2, minus="-"),
             p_value(float(points[test.column][row])),
         ]
         for row in rows

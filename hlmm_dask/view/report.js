@@ -123,7 +123,7 @@
           free = at + half;
         }
       } else {
-        for (const v of ticks(this.range[0], this.range[1], Math.max(3, (right - left) / 90)))
+        for (const v of ticks(this.range[0], this.range[1], Math.max(4, (right - left) / 90)))
           write(plain(v), this.px(v), bottom + 12, "center");
       }
       line(left, bottom, right, bottom, "muted");

@@ -215,10 +215,9 @@ def _test_section(report: Report, t: int, test: AssociationTest) -> str:
 
 def _lead_head(report: Report, test: AssociationTest) -> list[str]:
     unit = report.facts.unit
-    extra = ["Dispersion (SE)"] if test.name == "dispersion" else []
+    second = "Dispersion (SE)" if test.name == "dispersion" else "Log variance (SE)"
     return [
-        "Variant", "Chr", "Position", "Alleles", "MAF", f"Mean, {unit} (SE)", "Log variance (SE)",
-        *extra, "p",
+        "Variant", "Chr", "Position", "Alleles", "MAF", f"Mean, {unit} (SE)", second, "p",
     ]  # fmt: skip
 
 
@@ -227,7 +226,7 @@ def _lead_cells(report: Report, test: AssociationTest) -> list[tuple[int, bool, 
     rows = []
     for row in report.leads[test.name].tolist():
         other, effect = report.alleles[int(points["index"][row])]
-        names = ("add", "var", *(["dispersion"] if test.name == "dispersion" else []))
+        names = ("add", "dispersion" if test.name == "dispersion" else "var")
         effects = [
             f"{number(points[name][row])} ({number(points[f'{name}_se'][row], 2)})"
             for name in names
@@ -249,6 +248,7 @@ def _short(allele: str) -> str:
 def _effects_section(report: Report) -> str:
     thinned = report.thinned
     entries = [("even", "a sample of the variants"), ("accent", "p < 5e-8 in any test")]
+    facts: dict[str, str] = {}
     if thinned.slope is None:
         said = f"No line: {thinned.no_dispersion}."
     else:
@@ -258,11 +258,15 @@ def _effects_section(report: Report) -> str:
             "robust regression through the origin, corrected for the noise of the effects on the "
             "mean. What is left of an effect on the variance is the dispersion effect."
         )
+        facts = {
+            f"Slope, log variance per {report.facts.unit}": number(thinned.slope),
+            "λ before, variance effects": f"{thinned.lambda_gc('variance'):.3f}",
+            "λ after, dispersion effects": f"{thinned.lambda_gc('dispersion'):.3f}",
+        }
     return (
-        "<section><h2>Effect on the variance against effect on the mean</h2>"
-        f"<p>{escape(said)}</p>"
-        f"{plot('effects', 'Effect on the log variance against effect on the mean')}"
-        f"{legend(entries)}</section>"
+        '<section><h2>Effect on the variance against effect on the mean</h2><div class="halves">'
+        f"<div>{plot('effects', 'Effect on the log variance against effect on the mean')}"
+        f"{legend(entries)}</div><div><p>{escape(said)}</p>{definitions(facts)}</div></div></section>"
     )
 
 

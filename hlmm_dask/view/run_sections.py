@@ -30,18 +30,18 @@ def accounting_section(facts: Facts) -> str:
             for e in null["effects"]
         ]
         model = table(("Covariate", "Effect on", "Effect", "SE"), rows)
-        said = [f"log-likelihood {null['loglik']:,.2f}"]
+        said = [f"log-likelihood {null['loglik']:,.2f}".replace("-", "−")]
         if null.get("h2") is not None:
             said.append(
                 f"variance of {null['n_random']:,} random effects {number(_float(null['h2']))} "
                 f"(SE {number(_float(null['h2_se']))})"
             )
         model += f"<p class='small muted'>{escape('; '.join(said))}</p>"
+    variants = table(("Status", "Variants", "Share", "Meaning"), statuses, plain=True)
     return (
-        '<section><div class="halves"><div><h2>Samples</h2>' + samples
-        + "<h2>Variants by status</h2>" + table(("Status", "Variants", "", ""), statuses)
-        + f"</div><div><h2>Null model</h2>{model}</div></div></section>"
-    )  # fmt: skip
+        f'<section><div class="halves"><div><h2>Samples</h2>{samples}<h2>Variants by status</h2>'
+        f"{variants}</div><div><h2>Null model</h2>{model}</div></div></section>"
+    )
 
 
 def _float(value: Any) -> float:

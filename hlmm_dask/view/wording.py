@@ -16,9 +16,9 @@ def p_value(neg_log10: float) -> str:
     return f"1.0e-{exponent - 1}" if mantissa == "10.0" else f"{mantissa}e-{exponent}"
 
 
-def number(value: float, digits: int = 3) -> str:
+def number(value: float, digits: int = 3, *, minus: str = "−") -> str:
     """Return a number with some digits, a dash for none."""
-    return f"{value:#.{digits}g}".rstrip(".").replace("-", "−") if np.isfinite(value) else "–"
+    return f"{value:#.{digits}g}".rstrip(".").replace("-", minus) if np.isfinite(value) else "–"
 
 
 def flat(value: Any) -> str:
