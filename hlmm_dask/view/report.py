@@ -135,7 +135,7 @@ def _page(report: Report) -> str:
     folder = Path(__file__).parent
     style, script = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
     attrs = report.facts.attrs
-    title = f"{attrs['phenotype']}: effects on mean and variance"
+    title = f"Phenotype {attrs['phenotype']}: effects on mean and variance"
     sections = [
         _warnings(report),
         *(_test_section(report, t, test) for t, test in enumerate(report.thinned.tests)),
@@ -208,7 +208,7 @@ def _test_section(report: Report, t: int, test: AssociationTest) -> str:
         f"{plot('manhattan', f'Manhattan plot, {test.label}', t)}"
         f'<div class="pair"><div><h3>Quantiles by frequency</h3>'
         f"{plot('qq', f'QQ plot, {test.label}', t)}{legend(entries)}</div>"
-        f"<div><h3>{what} ({how})</h3>"
+        f"<div><h3>{escape(what)} ({how})</h3>"
         f"{lead_table(_lead_cells(report, test), _lead_head(report, test))}</div></div></section>"
     )
 

@@ -30,7 +30,7 @@ def accounting_section(facts: Facts) -> str:
             for e in null["effects"]
         ]
         model = table(("Covariate", "Effect on", "Effect", "SE"), rows)
-        said = [f"log-likelihood {null['loglik']:,.2f}".replace("-", "−")]
+        said = [f"log-likelihood {null['loglik']:,.2f}".replace(" -", " −")]
         if null.get("h2") is not None:
             said.append(
                 f"variance of {null['n_random']:,} random effects {number(_float(null['h2']))} "
