@@ -289,8 +289,10 @@ def test_what_can_not_be_reported_is_refused(tmp_path, capsys, monkeypatch, argu
 PROBE = """<script>
 window.trouble = [];
 addEventListener("error", (e) => trouble.push(e.message));
-addEventListener("load", () => requestAnimationFrame(() => setTimeout(() => {
-  const canvas = document.querySelector(".manhattan canvas"), box = canvas.getBoundingClientRect();
+const look = () => {
+  const canvas = document.querySelector(".manhattan canvas");
+  if (!canvas || canvas.width === 300) return setTimeout(look, 50);  // not drawn yet
+  const box = canvas.getBoundingClientRect();
   const send = (kind, x, y) => canvas.dispatchEvent(new MouseEvent(kind,
     { clientX: box.left + x, clientY: box.top + y, bubbles: true }));
   let found = "";
@@ -306,7 +308,8 @@ addEventListener("load", () => requestAnimationFrame(() => setTimeout(() => {
   document.body.innerHTML = "<pre id=seen></pre>";
   document.getElementById("seen").textContent = JSON.stringify({ found, trouble,
     row: row && row.cells[0].textContent, ready: document.documentElement.dataset.ready });
-}, 300)));
+};
+addEventListener("load", look);
 </script>"""
 
 
@@ -318,7 +321,7 @@ def test_hover_and_click_in_a_browser(scanned, tmp_path):
     probed.write_text(page.source.replace("<main>", f"{PROBE}<main>"), "utf-8")
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu",
                f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1366,768",
-               "--virtual-time-budget=5000", "--dump-dom", probed.as_uri()]  # fmt: skip
+               "--virtual-time-budget=20000", "--dump-dom", probed.as_uri()]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     seen = json.loads(re.search(r'<pre id="seen">(.*?)</pre>', done.stdout)[1])
     assert seen["trouble"] == []
