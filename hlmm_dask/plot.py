@@ -158,7 +158,7 @@ def effects(
     ax.axhline(0.0, color=colours.muted, lw=0.7, zorder=1)
     ax.axvline(0.0, color=colours.muted, lw=0.7, zorder=1)
     for rows, colour, label in (
-        (~hit, colours.chromosomes[1], "variants (a sample)"),
+        (~hit, colours.chromosomes[1], thinned.sample_label),
         (hit, colours.accent, "p < 5e-8 in any test"),
     ):
         if rows.any():

@@ -247,7 +247,7 @@ def _short(allele: str) -> str:
 
 def _effects_section(report: Report) -> str:
     thinned = report.thinned
-    entries = [("even", "a sample of the variants"), ("accent", "p < 5e-8 in any test")]
+    entries = [("even", thinned.sample_label), ("accent", "p < 5e-8 in any test")]
     facts: dict[str, str] = {}
     if thinned.slope is None:
         said = f"No line: {thinned.no_dispersion}."

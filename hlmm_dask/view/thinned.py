@@ -128,6 +128,12 @@ class Thinned:
         """The genome along one line."""
         return Axis.of(self.contigs)
 
+    @property
+    def sample_label(self) -> str:
+        """What the plot of effects shows besides the significant."""
+        every = int(self.in_effects.sum()) == self.n_fitted
+        return "variants" if every else "a random sample of the variants"
+
     def test(self, name: str) -> AssociationTest:
         """Return a test by its name."""
         return self.tests[self._number(name)]
