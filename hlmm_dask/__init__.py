@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hlmm_dask import plot
+    from hlmm_dask import plot as plot  # not in __all__: it needs matplotlib
     from hlmm_dask.errors import InputError, ScanError, StoreError
     from hlmm_dask.export import read_models_table
     from hlmm_dask.genotypes.dataset import open_bed
@@ -24,7 +24,6 @@ __all__ = [
     "fit_null",
     "open_bed",
     "open_results",
-    "plot",
     "read_models_table",
     "scan",
     "simulate",

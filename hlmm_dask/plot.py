@@ -148,7 +148,9 @@ def effects(
     slope : float, optional
         Of the line; by default that from which dispersion effects are measured, if any.
     """
-    thinned = data if isinstance(data, Thinned) else thin(data, dispersion=True)
+    if not isinstance(data, Thinned):
+        data = thin(data, dispersion=True)
+    thinned, _ = _thinned(data, "mean")
     colours = theme(style)
     ax = dressed(ax, colours, (5.6, 4.6))
     shown = thinned.in_effects
@@ -221,6 +223,8 @@ def _is_null_model(phenotype: object) -> "TypeIs[NullModel]":
 def _thinned(data: "Source | Thinned", *tests: str) -> tuple[Thinned, AssociationTest]:
     """Thin what is not yet, and look the first test up."""
     thinned = data if isinstance(data, Thinned) else thin(data, dispersion="dispersion" in tests)
+    if not thinned.points:
+        raise InputError("no variant has results yet; there is nothing to draw")
     names = [test.name for test in thinned.tests]
     for test in tests:
         if test not in names:

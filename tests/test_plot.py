@@ -70,6 +70,14 @@ def test_manhattan_shows_each_variant_and_both_lines(dataset):
     assert top == LIGHT.accent.lower()
 
 
+def test_nothing_to_draw_is_said(dataset):
+    empty = dataset.isel(variants=slice(0, 9))
+    for draw in (hlmm_dask.plot.manhattan, hlmm_dask.plot.qq, hlmm_dask.plot.effects):
+        with pytest.raises(InputError, match="no variant has results yet"):
+            draw(empty)
+    assert not plt.get_fignums()
+
+
 def test_one_chromosome_has_positions(dataset):
     part = dataset.isel(variants=slice(0, 300))
     ax = hlmm_dask.plot.manhattan(part)

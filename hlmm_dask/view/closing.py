@@ -1,9 +1,7 @@
 """What a finished scan shows: its best loci, and on request its report and pictures."""
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.view.loci import print_loci
@@ -20,7 +18,6 @@ def show_loci(outprefix: str, *, dispersion: bool) -> None:
 def make_report(
     outprefix: str,
     *,
-    options: Mapping[str, Any] | None = None,
     page: bool = True,
     plots: bool = False,
     kilobases: float = 500.0,
@@ -31,8 +28,6 @@ def make_report(
     ----------
     outprefix : str
         Of a scan, finished or not.
-    options : mapping, optional
-        Of the scan's command; by default those in its record.
     page, plots : bool
         What to write. What is there from before is replaced.
     kilobases : float
@@ -48,7 +43,7 @@ def make_report(
     if plots:
         require_matplotlib()
     window = round(1000 * kilobases)
-    report = read_report(outprefix, options=options, window=window)
+    report = read_report(outprefix, window=window)
     print_loci(report.thinned, window=window)
     if page:
         write_report(report, Path(f"{outprefix}.report.html"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.layout import read_manifest
+from hlmm_dask.placement import read_manifest
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.thinned import Thinned
 
@@ -54,7 +54,7 @@ class Facts:
         return "phenotype units" if self.fingerprint.get("fit_covariates") else "SD"
 
 
-def gather(store: ResultsStore, outprefix: str, options: Mapping[str, Any] | None = None) -> Facts:
+def gather(store: ResultsStore, outprefix: str) -> Facts:
     """Read what a run has left.
 
     Parameters
@@ -64,13 +64,10 @@ def gather(store: ResultsStore, outprefix: str, options: Mapping[str, Any] | Non
     outprefix : str
         Where its record is looked for: OUTPREFIX.run.json, or, for one of several phenotypes,
         that of the OUTPREFIX before its name.
-    options : mapping, optional
-        Of the command, where they are known better than from the record.
     """
     import zarr
 
     attrs = dict(zarr.open_group(store.path, mode="r").attrs)
-    manifest = read_manifest(store.path) or {"fingerprint": {}}
     counts: dict[str, int] = {}
     n_done = 0
     for marker in store.markers():
@@ -83,14 +80,14 @@ def gather(store: ResultsStore, outprefix: str, options: Mapping[str, Any] | Non
     phenotypes = [p for p in run.get("phenotypes", []) if p.get("phenotype") == attrs["phenotype"]]
     return Facts(
         attrs=attrs,
-        fingerprint=manifest["fingerprint"],
+        fingerprint=read_manifest(store.path)["fingerprint"],
         n_blocks=store.n_blocks,
         n_done=n_done,
         counts=counts,
         summary=store.summary() or {},
         run=run,
         phenotype=phenotypes[-1] if phenotypes else {},
-        options=options or run.get("options") or {},
+        options=run.get("options") or {},
     )
 
 

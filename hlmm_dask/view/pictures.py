@@ -42,6 +42,9 @@ def write_pictures(report: Report, folder: Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     folder.mkdir(exist_ok=True)
+    # Of leads that may no longer be any.
+    for old in folder.glob("spread_*.*"):
+        old.unlink()
     written: list[Path] = []
     for name, (size, draw) in _pictures(report).items():
         figure = Figure(figsize=size, layout="constrained", facecolor=theme("light").surface)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
@@ -79,17 +78,13 @@ class Report:
         return chosen
 
 
-def read_report(
-    outprefix: str, *, options: Mapping[str, Any] | None = None, window: int = 500_000
-) -> Report:
+def read_report(outprefix: str, *, window: int = 500_000) -> Report:
     """Read a scan, finished or not, for its report.
 
     Parameters
     ----------
     outprefix : str
         Of the scan; OUTPREFIX.zarr is meant where that is given.
-    options : mapping, optional
-        Of the command; by default as in OUTPREFIX.run.json.
     window : int
         Base pairs within which a weaker variant is no lead of its own.
 
@@ -99,7 +94,7 @@ def read_report(
         If there is no results store, or it has no results yet.
     """
     store = ResultsStore.open(f"{outprefix}.zarr")
-    facts = gather(store, outprefix, options)
+    facts = gather(store, outprefix)
     thinned = thin(store, dispersion=True, n_bins=_BINS, cap=_CAP)
     if not thinned.points:
         raise StoreError(f"{store.path}: no variant has results yet; nothing to report")
