@@ -145,8 +145,7 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
         lines.append(f"{left_out:,} of {total:,} variants were left out; see their status below.")
     if thinned.no_dispersion:
         lines.append(f"No dispersion effects: {thinned.no_dispersion}.")
-    for what in ("warnings", "notes"):
-        lines += [str(each["text"]) for each in facts.run.get(what, [])]
+    lines += [str(each["text"]) for each in facts.run.get("warnings", [])]
     return list(dict.fromkeys(lines))
 
 

@@ -68,6 +68,8 @@ def run_section(facts: Facts) -> str:
     if run.get("seconds"):
         phases = ", ".join(f"{key} {duration(value)}" for key, value in run["seconds"].items())
         rows.append(("Time", phases))
+    if run.get("notes"):
+        rows.append(("Notes", "; ".join(str(note["text"]) for note in run["notes"])))
     command = f"<pre>{escape(' '.join(run['command']))}</pre>" if run.get("command") else ""
     options = ""
     if facts.options:
