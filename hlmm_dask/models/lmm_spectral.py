@@ -125,7 +125,7 @@ class Profile:
 
 
 # Slope and level of the covariance at a parameter, and their first and second derivatives.
-Path = Callable[[float], tuple[tuple[float, float], tuple[float, float], tuple[float, float]]]
+CovariancePath = Callable[[float], tuple[tuple[float, float], tuple[float, float], tuple[float, float]]]
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class RotatedData:
         """Turn coefficients of Q (c,), of the residual of y, into those of X, of y."""
         return np.asarray(linalg.solve_triangular(self.triangle, q_beta + self.ols))
 
-    def profile(self, path: Path, at: float, method: Method) -> Profile:
+    def profile(self, path: CovariancePath, at: float, method: Method) -> Profile:
         """Likelihood at a point of a path of covariances slope·K + level·I.
 
         With D the diagonal covariance, A = QᵀD⁻¹Q, e the residual and ' along the path:
