@@ -13,19 +13,15 @@ from numpy.typing import NDArray
 from scipy import linalg, stats
 
 from hlmm_dask.kernels import lmm, lmm_fixed, lmm_refit
-from hlmm_dask.kernels.lmm import LAMBDA_BOUNDS, LMMNull, LMMVariants, fit_null, lambda_path
-from hlmm_dask.models.lmm_spectral import (
-    Rotation,
-    maximise,
-    rotation_of_effects,
-    rotation_of_kinship,
-)
+from hlmm_dask.kernels.lmm import LAMBDA_BOUNDS, LMMNull, LMMVariants, fit_null
+from hlmm_dask.models.lmm_rotation import Rotation, rotation_of_effects, rotation_of_kinship
+from hlmm_dask.models.lmm_spectral import lambda_path, maximise
 
 FloatArray = NDArray[np.float64]
 
 
 def study(
-    n: int, m: int, c: int, *, seed: int = 0, h2: float = 0.5, variants: int = 30
+    n: int, m: int, c: int, *, seed: int = 0, h2: float = 0.5, variants: int = 15
 ) -> tuple[Rotation, FloatArray, FloatArray, FloatArray]:
     """Rotation, phenotype, covariates and genotypes; the first variants have large effects."""
     rng = np.random.default_rng(seed)
@@ -45,6 +41,10 @@ def refit(null: LMMNull, genotypes: FloatArray) -> LMMVariants:
 
 def fixed(null: LMMNull, genotypes: FloatArray) -> LMMVariants:
     return lmm_fixed.fit_fixed(lmm_fixed.plan_fixed(null), genotypes)
+
+
+def fixed_single(null: LMMNull, genotypes: FloatArray) -> LMMVariants:
+    return lmm_fixed.fit_fixed(lmm_fixed.plan_fixed(null, single=True), genotypes)
 
 
 kernels = pytest.mark.parametrize("kernel", [refit, fixed])
@@ -68,7 +68,7 @@ def test_refitted_variants_are_those_of_the_model(n: int, m: int, c: int, h2: fl
             t[method] = maximise(
                 lambda t, method=method, data=data: data.profile(lambda_path, t, method),
                 (low, high),
-                n_grid=200,
+                n_grid=80,
             )
         at = data.profile(lambda_path, t["reml"], "reml")
         se = np.sqrt(at.rss / (n - c - 1) * at.unscaled_cov[-1, -1])
@@ -117,7 +117,17 @@ def test_fixed_variants_are_generalised_least_squares(n: int, m: int, c: int, h2
     np.testing.assert_array_equal(table.lambda_ml, null.lambda_reml)
 
 
-@kernels
+@pytest.mark.parametrize("m", [200, 20])
+def test_single_precision_is_right_to_six_digits(m: int) -> None:
+    rotation, y, X, genotypes = study(120, m, 3)
+    null = fit_null(rotation, y, X)
+    one, other = fixed_single(null, genotypes), fixed(null, genotypes)
+    np.testing.assert_allclose(one.beta, other.beta, rtol=1e-6)
+    np.testing.assert_allclose(one.se, other.se, rtol=1e-6)
+    np.testing.assert_allclose(one.neg_log10_p_wald, other.neg_log10_p_wald, rtol=3e-6)
+
+
+@pytest.mark.parametrize("kernel", [refit, fixed, fixed_single])
 def test_explained_genotypes_have_no_test(
     kernel: Callable[[LMMNull, FloatArray], LMMVariants],
 ) -> None:
@@ -141,8 +151,9 @@ def test_parts_of_a_block_and_units_change_nothing(
     whole = kernel(null, genotypes)
     flipped = kernel(null, 2.0 - genotypes)
     scaled = kernel(fit_null(rotation, 1e3 * y, X), genotypes)
-    monkeypatch.setattr(lmm, "CHUNK", 7)
-    parts = kernel(null, genotypes)
+    monkeypatch.setattr(lmm, "CHUNK", 64)
+    many = np.tile(genotypes, (6, 1))
+    parts = LMMVariants(*(column[75:] for column in kernel(null, many).columns()))
     for a, b in zip(whole.columns(), parts.columns(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(flipped.beta, -whole.beta, rtol=1e-7)
@@ -152,17 +163,17 @@ def test_parts_of_a_block_and_units_change_nothing(
 
 
 def test_the_maximum_of_many_polynomials_is_found() -> None:
-    """Curves with one or two maxima, and those that rise or fall throughout."""
+    """Curves with a maximum within, and those that rise or fall throughout."""
     rng = np.random.default_rng(0)
-    centre, width = rng.uniform(-1.5, 1.5, 500), rng.uniform(0.8, 2.0, 500)
+    centre, width = rng.uniform(-1.5, 1.5, 500), rng.uniform(1.5, 3.0, 500)
 
     def curve(x: FloatArray) -> FloatArray:
         return -np.log(1.0 + ((x - centre) / width) ** 2)
 
     values = np.stack([curve(np.full(500, x)) for x in lmm_refit._POINTS], axis=1)
     x, height = lmm_refit._highest(values)
-    np.testing.assert_allclose(x, np.clip(centre, -1.0, 1.0), atol=1e-4)
-    np.testing.assert_allclose(height, curve(np.clip(centre, -1.0, 1.0)), atol=1e-7)
+    np.testing.assert_allclose(x, np.clip(centre, -1.0, 1.0), atol=1e-6)
+    np.testing.assert_allclose(height, curve(np.clip(centre, -1.0, 1.0)), atol=1e-8)
     assert set(x[np.abs(centre) > 1.01]) == {-1.0, 1.0}
 
 
@@ -212,3 +223,6 @@ def test_mouse_gwas(reference: Path) -> None:
     some = slice(None, None, 200)
     near = fixed(null, genotypes[some])
     assert np.max(np.abs(near.beta - table.beta[some]) / table.se[some]) < 0.05
+    single = fixed_single(null, genotypes[some])
+    assert np.max(np.abs(single.beta - near.beta) / near.se) < 1e-6
+    np.testing.assert_allclose(single.se, near.se, rtol=3e-7)

@@ -11,15 +11,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hlmm_dask.models.inference import neg_log10_p_normal, neg_log10_p_t
-from hlmm_dask.models.lmm_spectral import Method, RotatedData, Rotation, maximise
+from hlmm_dask.models.lmm_rotation import Rotation
+from hlmm_dask.models.lmm_spectral import Method, RotatedData, lambda_path, maximise
 
 FloatArray = NDArray[np.float64]
 # λ = σ²/τ², within GEMMA's bounds.
 LAMBDA_BOUNDS = (1e-5, 1e5)
 # Share of gᵀV⁻¹g below which the covariates explain a genotype.
 DEPENDENT = 1e-10
-# Variants at a time: what is computed for them stays small beside the block.
+# Variants at a time: at most so many, and so many genotypes.
 CHUNK = 1024
+_CHUNK_GENOTYPES = 2**22
 
 
 @dataclass(frozen=True)
@@ -84,18 +86,21 @@ def fit_null(rotation: Rotation, y: ArrayLike, X: ArrayLike) -> LMMNull:
     return LMMNull(rotation, data, lambda_reml, lambda_ml, loglik_ml)
 
 
-def lambda_path(
-    log_lambda: float,
-) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
-    """λK + I and its derivatives in log λ."""
-    value = float(np.exp(log_lambda))
-    return (value, 1.0), (value, 0.0), (value, 0.0)
-
-
 def chunks(genotypes: FloatArray) -> Iterator[FloatArray]:
-    """Yield the rows (m, n) in parts of at most ``CHUNK``."""
-    for start in range(0, len(genotypes), CHUNK):
-        yield genotypes[start : start + CHUNK]
+    """Yield the rows (m, n) in parts, so that what is computed of each stays small."""
+    rows = max(min(CHUNK, _CHUNK_GENOTYPES // genotypes.shape[1]), 64)
+    for start in range(0, len(genotypes), rows):
+        yield genotypes[start : start + rows]
+
+
+def less_covariates(
+    genotypes: FloatArray, Q: FloatArray
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    """Return the residuals (m, n) on Q, their squares' sums, and which are but rounding errors."""
+    residual = genotypes - (genotypes @ Q) @ Q.T
+    length = np.einsum("ij,ij->i", residual, residual)
+    whole = np.einsum("ij,ij->i", genotypes, genotypes)
+    return residual, length, length <= DEPENDENT * whole
 
 
 def tested(

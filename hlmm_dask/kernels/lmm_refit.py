@@ -14,21 +14,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
-from scipy import linalg
 
 from hlmm_dask.kernels.lmm import (
-    DEPENDENT,
     LAMBDA_BOUNDS,
     LMMNull,
     LMMVariants,
     chunks,
     joined,
+    less_covariates,
     tested,
 )
 from hlmm_dask.models.lmm_spectral import LOG_2PI, RotatedData
 
 FloatArray = NDArray[np.float64]
-_GRID = np.linspace(*np.log(LAMBDA_BOUNDS), 25)
+_GRID: FloatArray = np.linspace(np.log(LAMBDA_BOUNDS[0]), np.log(LAMBDA_BOUNDS[1]), 25)
 _DEGREE = 16
 _POINTS = np.cos(np.pi * np.arange(_DEGREE + 1) / _DEGREE)
 # From values at the points to Chebyshev coefficients.
@@ -120,10 +119,7 @@ def fit_refit(plan: RefitPlan, genotypes: FloatArray) -> LMMVariants:
 def _refit(plan: RefitPlan, genotypes: FloatArray) -> LMMVariants:
     null, n, c = plan.null, plan.null.data.n_samples, plan.null.data.n_covariates
     m = len(genotypes)
-    residual = genotypes - (genotypes @ plan.Q) @ plan.Q.T
-    length = np.einsum("ij,ij->i", residual, residual)
-    whole_length = np.einsum("ij,ij->i", genotypes, genotypes)
-    dependent = length <= DEPENDENT * whole_length
+    residual, length, dependent = less_covariates(genotypes, plan.Q)
     rotated = _rotate(null, residual, length)
     # Columns of the table: gᵀPy, gᵀPg, yᵀPy at the REML λ, log-likelihood, log λ twice.
     out = np.full((6, m), np.nan)
@@ -172,23 +168,19 @@ def _rotate(null: LMMNull, genotypes: FloatArray, length: FloatArray) -> _Rotate
 
 
 def _nodes(data: RotatedData, log_lambda: FloatArray) -> _Nodes:
-    c = data.n_covariates
+    c, k = data.n_covariates, len(log_lambda)
     scaled = np.exp(log_lambda) * data.values[:, None] + 1.0
     weight = 1.0 / scaled
-    k = len(log_lambda)
-    # One column a node: the residual y - Qβ in terms of (Q, residual of y); c columns a node: C⁻ᵀ
-    # with QᵀV⁻¹Q = CCᵀ.
-    residual_of = np.zeros((c + 1, k))
-    residual_of[c] = 1.0
-    inverse_of = np.empty((c, k, c))
-    rss, logdet_q = np.empty(k), np.empty(k)
-    for j in range(k):
-        gram = data.inside.T @ (weight[:, j : j + 1] * data.inside) + data.rest
-        lower = linalg.cholesky(gram[:c, :c], lower=True)
-        residual_of[:c, j] = -linalg.cho_solve((lower, True), gram[:c, c])
-        inverse_of[:, j] = linalg.solve_triangular(lower, np.eye(c), lower=True).T
-        rss[j] = residual_of[:, j] @ gram @ residual_of[:, j]
-        logdet_q[j] = 2.0 * np.log(np.diag(lower)).sum()
+    grams = np.stack([data.inside.T @ (w[:, None] * data.inside) for w in weight.T]) + data.rest
+    lower = np.linalg.cholesky(grams[:, :c, :c])
+    # C⁻¹ with QᵀV⁻¹Q = CCᵀ.
+    inverse = np.linalg.inv(lower)
+    # The residual y - Qβ in terms of (Q, residual of y), a column each node.
+    residual_of = np.ones((c + 1, k))
+    residual_of[:c] = -np.einsum("kba,kbd,kd->ak", inverse, inverse, grams[:, :c, c])
+    rss = np.einsum("ak,kab,bk->k", residual_of, grams, residual_of)
+    logdet_q = 2.0 * np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
+    inverse_of = inverse.transpose(2, 0, 1)
     # Where K has low rank all of the sample space has weight 1, and the eigenvectors the rest.
     inside = weight - 1.0 if data.low else weight
     residual = inside * (data.inside @ residual_of)
@@ -232,8 +224,8 @@ def _highest(loglik: FloatArray) -> tuple[FloatArray, FloatArray]:
     Newton's method within a bracket that is halved where a step leaves it.
     """
     coefficients = _TO_COEFFICIENTS @ loglik.T
-    slope = chebyshev.chebder(coefficients)
-    curvature = chebyshev.chebder(slope)
+    slope = np.asarray(chebyshev.chebder(coefficients), dtype=np.float64)
+    curvature = np.asarray(chebyshev.chebder(slope), dtype=np.float64)
     best = np.argmax(loglik, axis=1)
     x = _POINTS[best]
     low = _POINTS[np.minimum(best + 1, _DEGREE)]
@@ -252,4 +244,4 @@ def _highest(loglik: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def _value(coefficients: FloatArray, x: FloatArray) -> FloatArray:
     """Polynomials with coefficients (degree + 1, m) at x (m,)."""
-    return np.asarray(chebyshev.chebval(x, coefficients, tensor=False))
+    return np.asarray(chebyshev.chebval(x, coefficients, tensor=False), dtype=np.float64)

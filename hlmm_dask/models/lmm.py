@@ -4,23 +4,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import linalg, special
+from scipy import special
 
 from hlmm_dask.models.design import as_design, as_vector
-from hlmm_dask.models.lmm_heritability import heritability_path, standard_error
+from hlmm_dask.models.lmm_alternatives import Alternatives, tested_alternatives
+from hlmm_dask.models.lmm_heritability import standard_error
+from hlmm_dask.models.lmm_rotation import Rotation, rotation_of_effects, rotation_of_kinship
 from hlmm_dask.models.lmm_spectral import (
     LOG_2PI,
     Profile,
     RotatedData,
-    Rotation,
+    gamma_path,
+    heritability_path,
     maximise,
-    rotation_of_effects,
-    rotation_of_kinship,
 )
 
 FloatArray = NDArray[np.float64]
-# Share of a covariate's sum of squares below which the others explain it.
-_DEPENDENT = 1e-10
 
 
 @dataclass(frozen=True)
@@ -54,28 +53,6 @@ class LinearMixedModelFit:
     h_sq: float
     h_sq_standard_error: float
     loglik: float
-
-
-@dataclass(frozen=True)
-class Alternatives:
-    """One more covariate at a time, γ kept, against the model without it.
-
-    Attributes
-    ----------
-    beta : (m,) float64
-        Effect of the covariate.
-    sigma_sq : (m,) float64
-        σ² of the alternative, with n - p - 1 degrees of freedom.
-    chi_sq : (m,) float64
-        Likelihood ratio statistic n log(RSS₀ / RSS₁), 1 degree of freedom.
-    p_value : (m,) float64
-        Its p-value. All are NaN for a covariate that depends linearly on the others.
-    """
-
-    beta: FloatArray
-    sigma_sq: FloatArray
-    chi_sq: FloatArray
-    p_value: FloatArray
 
 
 class LinearMixedModel:
@@ -254,10 +231,7 @@ class LinearMixedModel:
     def h_sq_normalized_lkhd(self) -> FloatArray:
         """Restricted likelihood of h² = 0, 0.01, .., 1 that sums to 1; the ends are NaN."""
         loglik = np.array(
-            [
-                self.data.profile(heritability_path, k / 100.0, "reml").loglik
-                for k in range(1, 100)
-            ]
+            [self.data.profile(heritability_path, k / 100.0, "reml").loglik for k in range(1, 100)]
         )
         likelihood = np.exp(loglik - loglik.max())
         return np.concatenate([[np.nan], likelihood / likelihood.sum(), [np.nan]])
@@ -277,48 +251,7 @@ class LinearMixedModel:
             For a low-rank model, the covariates as they are (of a full-rank model that was
             truncated, all n rotated rows).
         """
-        data, c = self.data, self.f
-        pa = as_design("pa", pa, self.r)
-        delta = float(np.exp(-log_gamma))
-        weight = (1.0 / (data.values + delta))[:, None]
-        gram = data.inside.T @ (weight * data.inside)
-        cross = data.inside.T @ (weight * pa)
-        square = np.sum(weight * pa**2, axis=0)
-        if self.low_rank:
-            if a is None:
-                raise ValueError("a low-rank model needs a (n, m), the covariates as they are")
-            a = as_design("a", a, self.n)
-            if a.shape[1] != pa.shape[1]:
-                raise ValueError(f"a has {a.shape[1]} columns, but pa has {pa.shape[1]}")
-            gram += data.rest / delta
-            cross += (data.whole.T @ a - data.inside.T @ pa) / delta
-            square += (np.sum(a**2, axis=0) - np.sum(pa**2, axis=0)) / delta
-        factor = linalg.cholesky(gram[:c, :c], lower=True)
-        # Both without what the model's own covariates explain.
-        explained = linalg.solve_triangular(
-            factor, np.column_stack([gram[:c, c:], cross[:c]]), lower=True
-        )
-        product = cross[c] - explained[:, 0] @ explained[:, 1:]
-        unexplained = square - np.sum(explained[:, 1:] ** 2, axis=0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            beta = np.where(unexplained > _DEPENDENT * square, product / unexplained, np.nan)
-        rss0 = gram[c, c] - explained[:, 0] @ explained[:, 0]
-        rss1 = rss0 - beta * product
-        chi_sq = -self.n * np.log1p(-beta * product / rss0)
-        return Alternatives(
-            beta=beta,
-            sigma_sq=rss1 / (self.n - c - 1),
-            chi_sq=chi_sq,
-            p_value=special.chdtrc(1.0, chi_sq),
-        )
+        return tested_alternatives(self.data, log_gamma, pa, a)
 
     def _at(self, log_gamma: float) -> Profile:
         return self.data.profile(gamma_path, log_gamma, "reml")
-
-
-def gamma_path(
-    log_gamma: float,
-) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
-    """K + I/γ and its derivatives in log γ."""
-    delta = float(np.exp(-log_gamma))
-    return (1.0, delta), (0.0, -delta), (0.0, delta)

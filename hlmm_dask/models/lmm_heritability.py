@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hlmm_dask.models.design import as_design
+from hlmm_dask.models.lmm_rotation import rotation_of_kinship
 from hlmm_dask.models.lmm_spectral import (
     Method,
     Profile,
     RotatedData,
+    heritability_path,
     maximise,
-    rotation_of_kinship,
 )
 
 FloatArray = NDArray[np.float64]
@@ -168,20 +169,13 @@ def fit_phenotypes(
     return tuple(fits[j] for j in range(Y.shape[1]))
 
 
-def heritability_path(
-    h2: float,
-) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
-    """h²K + (1 - h²)I and its derivatives in h²."""
-    return (h2, 1.0 - h2), (1.0, -1.0), (0.0, 0.0)
-
-
 def standard_error(at: Profile) -> float:
     """From the curvature; NaN where the profile is not concave."""
     return float((-at.hessian) ** -0.5) if at.hessian < 0 else float("nan")
 
 
 def _by_subset(Y: FloatArray) -> Iterator[tuple[NDArray[np.int64], list[int]]]:
-    """Samples that have a phenotype, and the phenotypes that exactly these have."""
+    """Yield samples that have a phenotype, and the phenotypes that exactly these have."""
     groups: dict[bytes, list[int]] = {}
     missing = np.isnan(Y)
     for j in range(Y.shape[1]):

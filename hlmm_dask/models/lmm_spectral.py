@@ -10,90 +10,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import linalg
 
-from hlmm_dask.models.design import as_design, as_vector, check_full_rank, check_parameter_count
+from hlmm_dask.models.design import check_full_rank, check_parameter_count
 
 FloatArray = NDArray[np.float64]
 Method = Literal["reml", "ml"]
 LOG_2PI = float(np.log(2.0 * np.pi))
-# A matrix of relationships may be rounded as in a text file, but not be indefinite beyond that.
-_INDEFINITE = 1e-5
-_ASYMMETRIC = 1e-8
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """Eigenvectors of K; one rotation serves every phenotype of the same samples.
-
-    Attributes
-    ----------
-    values : (r,) float64
-        Eigenvalues, falling, >= 0.
-    vectors : (n, r) float64
-        Their eigenvectors; K is zero outside them.
-    """
-
-    values: FloatArray
-    vectors: FloatArray
-
-    @property
-    def n_samples(self) -> int:
-        """Number of samples."""
-        return len(self.vectors)
-
-    def rotate(self, y: ArrayLike, X: ArrayLike) -> "RotatedData":
-        """Rotate a phenotype (n,) and a design (n, c)."""
-        y = as_vector("y", y)
-        if len(y) != self.n_samples:
-            raise ValueError(f"y has {len(y)} values, but K has {self.n_samples} rows")
-        X = as_design("X", X, len(y))
-        if len(self.values) == self.n_samples:
-            return RotatedData.full(self.vectors.T @ y, self.vectors.T @ X, self.values)
-        return RotatedData.low_rank(self.vectors.T @ y, self.vectors.T @ X, self.values, y, X)
-
-
-def rotation_of_kinship(kinship: ArrayLike, *, rank: int | None = None) -> Rotation:
-    """Eigenvectors of K (n, n), symmetric and positive semidefinite, or the first ``rank``."""
-    K = as_design("K", kinship, len(np.asarray(kinship)))
-    n = len(K)
-    if K.shape != (n, n):
-        raise ValueError(f"K has shape {K.shape}, expected a square matrix")
-    scale = float(np.max(np.abs(K), initial=0.0))
-    if float(np.max(np.abs(K - K.T), initial=0.0)) > _ASYMMETRIC * scale:
-        raise ValueError("K is not symmetric")
-    _check_rank(rank, n)
-    values, vectors = linalg.eigh(K, driver="evd", check_finite=False)
-    if values[0] < -_INDEFINITE * max(values[-1], 0.0):
-        raise ValueError(
-            f"K is not positive semidefinite: its smallest eigenvalue is {values[0]:.6g}, "
-            f"its largest {values[-1]:.6g}"
-        )
-    # What rounding leaves of zero is zero: then a singular K can be told from a regular one.
-    values[values < n * np.finfo(float).eps * values[-1]] = 0.0
-    return Rotation(values[::-1][:rank], np.ascontiguousarray(vectors[:, ::-1][:, :rank]))
-
-
-def rotation_of_effects(Z: ArrayLike, *, max_condition_number: float = 1e10) -> Rotation:
-    """Eigenvectors of K = ZZᵀ for Z (n, m): all n if n <= m, else the m that Z spans.
-
-    Raises
-    ------
-    ValueError
-        If n > m and the eigenvalues range over more than ``max_condition_number``.
-    """
-    Z = as_design("z", Z, len(np.asarray(Z)))
-    n, m = Z.shape
-    left, singular, _ = linalg.svd(Z, full_matrices=False, check_finite=False)
-    values = singular**2
-    if n > m and not values[0] <= max_condition_number * values[-1]:
-        raise ValueError(
-            f"the eigenvalues of zᵀz range from {values[-1]:.3g} to {values[0]:.3g}, by more than "
-            f"max_condition_number = {max_condition_number:.3g}: drop dependent columns of z"
-        )
-    values[values < (n * np.finfo(float).eps) ** 2 * values[0]] = 0.0
-    return Rotation(values, left)
+# A residual below this share of y is what rounding leaves of none.
+_ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
@@ -124,8 +50,26 @@ class Profile:
     rss: float
 
 
-# Slope and level of the covariance at a parameter, and their first and second derivatives.
-CovariancePath = Callable[[float], tuple[tuple[float, float], tuple[float, float], tuple[float, float]]]
+# Slope and level of a covariance, and their first and second derivatives along a path.
+Coefficients = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+CovariancePath = Callable[[float], Coefficients]
+
+
+def heritability_path(h2: float) -> Coefficients:
+    """h²K + (1 - h²)I and its derivatives in h²."""
+    return (h2, 1.0 - h2), (1.0, -1.0), (0.0, 0.0)
+
+
+def gamma_path(log_gamma: float) -> Coefficients:
+    """K + I/γ and its derivatives in log γ."""
+    delta = float(np.exp(-log_gamma))
+    return (1.0, delta), (0.0, -delta), (0.0, delta)
+
+
+def lambda_path(log_lambda: float) -> Coefficients:
+    """λK + I and its derivatives in log λ."""
+    value = float(np.exp(log_lambda))
+    return (value, 1.0), (value, 0.0), (value, 0.0)
 
 
 @dataclass(frozen=True)
@@ -160,7 +104,7 @@ class RotatedData:
 
     @classmethod
     def full(cls, py: FloatArray, px: FloatArray, values: FloatArray) -> "RotatedData":
-        """Data from Uᵀy (n,) and UᵀX (n, c) with all n eigenvectors."""
+        """Take Uᵀy (n,) and UᵀX (n, c) with all n eigenvectors."""
         whole, triangle, ols = _orthonormal(py, px)
         return cls(values, whole, whole, np.zeros((len(ols) + 1,) * 2), triangle, ols)
 
@@ -168,7 +112,7 @@ class RotatedData:
     def low_rank(
         cls, py: FloatArray, px: FloatArray, values: FloatArray, y: FloatArray, X: FloatArray
     ) -> "RotatedData":
-        """Data from the r rotated rows together with y (n,) and X (n, c) as they are."""
+        """Take the r rotated rows together with y (n,) and X (n, c) as they are."""
         whole, triangle, ols = _orthonormal(y, X)
         pq = linalg.solve_triangular(triangle, px.T, trans="T").T
         inside = np.column_stack([pq, py - pq @ ols])
@@ -196,7 +140,7 @@ class RotatedData:
 
     def truncated(self, rank: int) -> "RotatedData":
         """Take all but the first ``rank`` eigenvalues as zero."""
-        _check_rank(rank, len(self.values))
+        check_rank(rank, len(self.values))
         dropped = self.inside[rank:]
         return replace(
             self,
@@ -239,9 +183,6 @@ class RotatedData:
         basis = everything.copy()
         basis[:c, c] = -q_beta
         rss = float(basis[:, c] @ cross(1.0 / v, u0, basis[:, c:])[:, 0])
-        if not rss > 0.0:
-            raise ValueError("y is a linear combination of the columns of X: no residual is left")
-
         share, bend = v1 / v, v2 / v
         first = basis.T @ cross(-share / v, -share0 * u0, basis)
         second = basis.T @ cross((2.0 * share**2 - bend) / v, (2.0 * share0**2 - bend0) * u0, basis)
@@ -311,9 +252,12 @@ def _orthonormal(y: FloatArray, X: FloatArray) -> tuple[FloatArray, FloatArray, 
     """Q and the residual of y side by side, R, and the coefficients of Q."""
     check_parameter_count(len(y), X.shape[1])
     check_full_rank("X", X)
-    q, triangle = linalg.qr(X, mode="economic", check_finite=False)
-    ols = q.T @ y
-    return np.column_stack([q, y - q @ ols]), triangle, ols
+    q, triangle = np.linalg.qr(X)
+    ols: FloatArray = q.T @ y
+    residual = y - q @ ols
+    if not np.linalg.norm(residual) > _ROUNDING * np.linalg.norm(y):
+        raise ValueError("y is a linear combination of the columns of X: no residual is left")
+    return np.column_stack([q, residual]), triangle, ols
 
 
 def _impossible(method: Method, c: int) -> Profile:
@@ -323,6 +267,7 @@ def _impossible(method: Method, c: int) -> Profile:
     )
 
 
-def _check_rank(rank: int | None, largest: int) -> None:
+def check_rank(rank: int | None, largest: int) -> None:
+    """Raise a ValueError unless ``rank`` is None or from 1 to ``largest``."""
     if rank is not None and not 1 <= rank <= largest:
         raise ValueError(f"rank {rank} is not between 1 and {largest}")
