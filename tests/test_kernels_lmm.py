@@ -141,6 +141,14 @@ def test_explained_genotypes_have_no_test(
         np.testing.assert_allclose(column[6:], before[6:], rtol=1e-9)
 
 
+@pytest.mark.parametrize("kernel", [refit, fixed, fixed_single])
+@pytest.mark.parametrize("m", [100, 20])
+def test_no_variants(kernel: Callable[[LMMNull, FloatArray], LMMVariants], m: int) -> None:
+    rotation, y, X, genotypes = study(80, m, 2)
+    table = kernel(fit_null(rotation, y, X), genotypes[:0])
+    assert [column.shape for column in table.columns()] == [(0,)] * 7
+
+
 @kernels
 @pytest.mark.parametrize("m", [100, 20])
 def test_parts_of_a_block_and_units_change_nothing(

@@ -89,7 +89,7 @@ def fit_null(rotation: Rotation, y: ArrayLike, X: ArrayLike) -> LMMNull:
 def chunks(genotypes: FloatArray) -> Iterator[FloatArray]:
     """Yield the rows (m, n) in parts, so that what is computed of each stays small."""
     rows = max(min(CHUNK, _CHUNK_GENOTYPES // genotypes.shape[1]), 64)
-    for start in range(0, len(genotypes), rows):
+    for start in range(0, max(len(genotypes), 1), rows):
         yield genotypes[start : start + rows]
 
 

@@ -201,7 +201,7 @@ def _nodes(data: RotatedData, log_lambda: FloatArray) -> _Nodes:
 
 
 def _sums(nodes: _Nodes, rotated: _Rotated, c: int) -> _Sums:
-    explained = (rotated.linear @ nodes.covariates).reshape(len(rotated.linear), -1, c)
+    explained = (rotated.linear @ nodes.covariates).reshape(-1, len(nodes.rss), c)
     return _Sums(
         rotated.linear @ nodes.residual,
         rotated.squares @ nodes.square - np.einsum("mkc,mkc->mk", explained, explained),
