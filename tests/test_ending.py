@@ -90,7 +90,7 @@ def test_another_server_on_the_port(greeting: bytes) -> None:
 
 
 def test_addresses_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--scheduler http://127.0.0.1:80: expected such as"):
+    with pytest.raises(InputError, match=r"--scheduler http://127\.0\.0\.1:80: expected such"):
         check_address("http://127.0.0.1:80", insecure=True)
     file = tmp_path / "scheduler.json"
     for content in ('{"address": 5}', '{"address": ""}', '{"address": "foo"}'):
