@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from hlmm_dask.ending import end_as_interrupted, keep_ending, lasting
 from hlmm_dask.errors import ClusterLostError, InputError, ScanError, StoreError
 from hlmm_dask.scanning.prestart import choose_blas_kernels, imports_done, prestart_workers
 
@@ -56,6 +57,9 @@ def _run(
     command: Callable[[argparse.Namespace], None],
 ) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        end_as_interrupted()
+        sys.stderr = lasting(sys.stderr)
     # Options may stand between the positional arguments, also after one of several GENOFILEs.
     options = parser.parse_intermixed_args(arguments)
     options.command = [*_program(parser, argv is None), *arguments]
@@ -78,6 +82,8 @@ def _run(
             return code
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
+        if argv is None:
+            keep_ending()
         print(f"\n{parser.prog}: interrupted", file=sys.stderr)
         if not _resumable(options):
             return EXIT_INTERRUPTED
