@@ -170,7 +170,9 @@ def select(packed: Any, sample_index: Any, out: Any) -> None:  # pragma: no cove
 
 
 @compiled()
-def look_up(packed: Any, sample_index: Any, table: Any, out: Any) -> None:  # pragma: no cover - compiled
+def look_up(
+    packed: Any, sample_index: Any, table: Any, out: Any
+) -> None:  # pragma: no cover - compiled
     """Write what a table (m, 4) has for the two-bit codes of some samples (n,) to (m, n)."""
     for j in range(packed.shape[0]):
         for i in range(sample_index.shape[0]):

@@ -83,9 +83,7 @@ def look_up_table(packed: Packed, model: RelationshipModel) -> tuple[FloatArray,
     return table, used
 
 
-def tile_sums(
-    packed: Packed, model: RelationshipModel, rows: slice, columns: slice
-) -> Tile:
+def tile_sums(packed: Packed, model: RelationshipModel, rows: slice, columns: slice) -> Tile:
     """Sum over the variants of a block (m, n_bytes), for the pairs of a tile."""
     from hlmm_dask.kernels import class_loops
 

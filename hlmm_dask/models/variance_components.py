@@ -138,15 +138,13 @@ class VarianceComponents:
             return None
         SX = factored.solve(self.X)
         xsx = self.X.T @ SX
-        beta = np.linalg.solve(xsx, SX.T @ self.y)
+        beta = np.asarray(np.linalg.solve(xsx, SX.T @ self.y), dtype=np.float64)
         residual = self.y - self.X @ beta
         Py = factored.solve(residual[:, None])[:, 0]
         sign, logdet_xsx = np.linalg.slogdet(xsx)
         if not sign > 0:
             return None
-        return VCState(
-            values, factored, SX, xsx, beta, Py, float(residual @ Py), float(logdet_xsx)
-        )
+        return VCState(values, factored, SX, xsx, beta, Py, float(residual @ Py), float(logdet_xsx))
 
     def loglik(
         self, components: ArrayLike, *, beta: ArrayLike | None = None, reml: bool = True
@@ -177,10 +175,10 @@ class VarianceComponents:
     def loglik_of(self, state: VCState, *, reml: bool) -> float:
         """Log-likelihood of a state, as :meth:`loglik`."""
         n, p = self.X.shape
-        ml = n * _LOG_2PI + state.factored.logdet + state.ypy
-        return -0.5 * (
-            ml - p * _LOG_2PI + state.logdet_xsx - self.logdet_xx if reml else ml
-        )
+        twice = n * _LOG_2PI + state.factored.logdet + state.ypy
+        if reml:
+            twice += state.logdet_xsx - self.logdet_xx - p * _LOG_2PI
+        return -0.5 * float(twice)
 
     def score(self, state: VCState, *, reml: bool = True) -> FloatArray:
         """Gradient of the log-likelihood in the components, (c,).
@@ -283,7 +281,7 @@ class VarianceComponents:
             raise ValueError(
                 "the covariance with equal shares is not positive definite; give start"
             )
-        return start * state.ypy / (n - p)
+        return np.asarray(start * state.ypy / (n - p))
 
     def _VPy(self, state: VCState) -> FloatArray:
         return np.stack([effect.times(state.Py) for effect in self.effects], axis=1)

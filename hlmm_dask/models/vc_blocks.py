@@ -6,6 +6,7 @@ computed together; one large block is the general dense case.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,13 +70,14 @@ def block_groups(effects: Sequence[RandomEffect], n_samples: int) -> tuple[Block
 
 
 def _connected(effects: Sequence[RandomEffect], n_samples: int) -> list[IntArray]:
-    pattern = sparse.csr_array((n_samples, n_samples), dtype=bool)
+    pattern: Any = sparse.csr_array((n_samples, n_samples), dtype=np.int8)
     for effect in effects:
         if effect.V is None:
             continue
-        if not sparse.issparse(effect.V) and np.all(effect.V[0] != 0):
+        V: Any = effect.V
+        if not sparse.issparse(V) and np.all(V[0] != 0):
             return [np.arange(n_samples)]
-        pattern = pattern + sparse.csr_array(effect.V != 0)
+        pattern = pattern + sparse.csr_array(V != 0, dtype=np.int8)
     _, label = connected_components(pattern, directed=False)
     order = np.argsort(label, kind="stable").astype(np.int64)
     return np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
@@ -136,7 +138,7 @@ class _Small:
         self.logdet = 2.0 * float(np.log(np.diagonal(lower, axis1=1, axis2=2)).sum())
 
     def solve(self, rhs: FloatArray) -> FloatArray:
-        return np.linalg.solve(self._sigma, rhs)
+        return np.asarray(np.linalg.solve(self._sigma, rhs), dtype=np.float64)
 
     def _solved(self) -> list[FloatArray]:
         c = len(self._group.V)

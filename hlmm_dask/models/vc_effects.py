@@ -86,9 +86,7 @@ class RandomEffect:
         if covariance is not None:
             A = _covariance(name, covariance)
             if A.shape[0] != q:
-                raise ValueError(
-                    f"the covariance of {name!r} is {A.shape}, but Z has {q} columns"
-                )
+                raise ValueError(f"the covariance of {name!r} is {A.shape}, but Z has {q} columns")
             prior, loading = np.asarray(A.diagonal(), dtype=np.float64), design @ A
         names = None if levels is None else tuple(str(level) for level in levels)
         return cls(name, _covariance(name, loading @ design.T), loading, prior, names)
@@ -161,8 +159,9 @@ class RandomEffect:
 
 
 def _matrix(what: str, value: ArrayLike | Any) -> Matrix:
+    matrix: Any = value
     if sparse.issparse(value):
-        matrix: Any = sparse.csr_array(value, dtype=np.float64)
+        matrix = sparse.csr_array(matrix, dtype=np.float64)
         values = matrix.data
     else:
         matrix = values = np.asarray(value, dtype=np.float64)
@@ -175,7 +174,7 @@ def _matrix(what: str, value: ArrayLike | Any) -> Matrix:
 
 def _covariance(name: str, value: Any) -> Matrix:
     what = f"the covariance of {name!r}"
-    matrix = _matrix(what, value)
+    matrix: Any = _matrix(what, value)
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{what} is {matrix.shape}, expected a square matrix")
     largest = float(abs(matrix).max()) if matrix.shape[0] else 0.0
@@ -183,4 +182,4 @@ def _covariance(name: str, value: Any) -> Matrix:
         raise ValueError(f"{what} is zero")
     if float(abs(matrix - matrix.T).max()) > 1e-8 * largest:
         raise ValueError(f"{what} is not symmetric")
-    return matrix
+    return matrix  # type: ignore[no-any-return]

@@ -119,12 +119,12 @@ class VCFit:
     @property
     def se(self) -> FloatArray:
         """Standard errors of the components (c,)."""
-        return np.sqrt(np.diagonal(self.covariance))
+        return np.asarray(np.sqrt(np.diagonal(self.covariance)))
 
     @property
     def proportions(self) -> FloatArray:
         """Components as shares of their sum, (c,)."""
-        return self.components / self.components.sum()
+        return np.asarray(self.components / self.components.sum())
 
     @property
     def proportions_covariance(self) -> FloatArray:
@@ -152,7 +152,7 @@ class VCFit:
     def beta_covariance(self) -> FloatArray:
         """(XᵀΣ⁻¹X)⁻¹, (p, p)."""
         xsx = self.maximum.state.xsx
-        return np.linalg.solve(xsx, np.eye(len(xsx)))
+        return np.asarray(np.linalg.solve(xsx, np.eye(len(xsx))), dtype=np.float64)
 
     @property
     def beta_se(self) -> FloatArray:

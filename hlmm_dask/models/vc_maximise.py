@@ -87,9 +87,7 @@ def maximise(
     Options are those of ``VarianceComponents.fit``.
     """
     if maximiser not in ("average", "fisher", "newton", "em", "grid"):
-        raise ValueError(
-            f"maximiser {maximiser!r}, expected average, fisher, newton, em or grid"
-        )
+        raise ValueError(f"maximiser {maximiser!r}, expected average, fisher, newton, em or grid")
     if not tolerance > 0:
         raise ValueError(f"tolerance {tolerance}, expected a positive number")
     limit = max_iterations if max_iterations is not None else 20_000 if maximiser == "em" else 100
@@ -263,7 +261,7 @@ def _zoom(
         return value + 0.5 * (shape.ypy - freedom - freedom * np.log(total)), total * proportions
 
     centre = state.components / state.components.sum()
-    best, components = at(centre)
+    found, (best, components) = state, at(centre)
     note(state, model.loglik_of(state, reml=reml), 0.0)
     half = 0.5
     middle = np.full(c - 1, 0.5)
@@ -279,8 +277,7 @@ def _zoom(
                     best, components, chosen = value, scaled, candidate
         inside = np.all(np.abs(chosen[:-1] - middle) < half * (1.0 - 1e-9))
         centre, middle = chosen, chosen[:-1]
-        found = model.state(components)
-        assert found is not None
+        found = model.state(components) or found
         note(found, best, half)
         if inside or half < 0.5**60:
             half *= 0.5

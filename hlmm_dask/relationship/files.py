@@ -76,9 +76,7 @@ def write_kinship(
     return first
 
 
-def read_kinship(
-    path: str | os.PathLike[str], *, samples: Sequence[Id] | None = None
-) -> Kinship:
+def read_kinship(path: str | os.PathLike[str], *, samples: Sequence[Id] | None = None) -> Kinship:
     """Read a matrix.
 
     Parameters
@@ -105,7 +103,7 @@ def read_kinship(
     counts: Any = float("nan")
     if name.endswith(".grm.bin"):
         stem = path.with_name(name.removesuffix(".grm.bin"))
-        ids = _read_ids(Path(f"{stem}.grm.id"))
+        ids = read_ids(Path(f"{stem}.grm.id"))
         matrix = _read_triangle(path, len(ids))
         n_path = Path(f"{stem}.grm.N.bin")
         if n_path.exists():
@@ -145,7 +143,8 @@ def _read_triangle(path: Path, n: int) -> FloatArray:
     return matrix
 
 
-def _read_ids(path: Path) -> list[Id]:
+def read_ids(path: str | os.PathLike[str]) -> list[Id]:
+    """Read lines of FID and IID, each pair once."""
     ids: list[Id] = []
     first: dict[Id, int] = {}
     for rows in iter_rows(path):
@@ -160,14 +159,14 @@ def _read_ids(path: Path) -> list[Id]:
                 )
             ids.append(key)
     if not ids:
-        raise InputError(f"{path}: empty, expected a line FID IID for each row of the matrix")
+        raise InputError(f"{path}: empty, expected a line FID IID for each person")
     return ids
 
 
 def _ids_of_rows(path: Path, n: int, samples: Sequence[Id] | None) -> list[Id]:
     beside = path.with_suffix(".id")
     if beside.exists():
-        ids, where = _read_ids(beside), str(beside)
+        ids, where = read_ids(beside), str(beside)
     elif samples is not None:
         ids, where = list(samples), "the genotypes"
     else:
@@ -189,7 +188,7 @@ def _read_npz(path: Path) -> tuple[list[Id], FloatArray, Any]:
             with np.load(stream, allow_pickle=False) as content:
                 fid, iid = (content[key].tolist() for key in ("fid", "iid"))
                 matrix, counts = content["matrix"], content["n_variants"]
-        except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())
             raise InputError(
                 f"{path}: no relationship matrix of this program ({reason}); expected a .npz "

@@ -1,10 +1,9 @@
 """Realised relationship matrices of whole genomes, on this machine's threads or on a cluster."""
 
-import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -272,9 +271,7 @@ def _prepare(
         index = np.array([i for i, key in enumerate(everyone) if key in wanted], dtype=np.int64)
     if len(index) < 2:
         raise InputError(f"{_name(source)}: {len(index)} samples, a matrix needs at least 2")
-    model = RelationshipModel(
-        PackedLayout(source.n_samples, index), kind, min_maf, max_missing
-    )
+    model = RelationshipModel(PackedLayout(source.n_samples, index), kind, min_maf, max_missing)
     return source, [everyone[i] for i in index], model
 
 
@@ -292,14 +289,14 @@ def _tasks(
 ) -> Iterator[_Task]:
     """Cut into tasks, from the data alone: sums are the same on every cluster."""
     edges = [*range(0, n, _TILE), n]
-    sides = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    sides = [slice(a, b) for a, b in pairwise(edges)]
     tiles = [(a, b) for i, a in enumerate(sides) for b in sides[i:]]
     wanted = min(_MOST_TASKS, n * n * source.n_variants / _TASK)
     for part, (first, last, chosen) in enumerate(spans):
         share = wanted * (last - first) / source.n_variants / len(tiles)
         pieces = max(1, round(share))
         at = [first + (last - first) * i // pieces for i in range(pieces + 1)]
-        for start, stop in zip(at, at[1:], strict=False):
+        for start, stop in pairwise(at):
             for rows, columns in tiles:
                 yield _Task(part, rows, columns, start, stop, chosen[start:stop])
 
@@ -312,7 +309,7 @@ def _run(
         yield from ((task, _compute(source, model, task)) for task in tasks)
         return
     n_threads = sum(client.nthreads().values())
-    shared = client.scatter((source, model), broadcast=True)
+    (shared,) = client.scatter([(source, model)], broadcast=True)
     ahead: deque[tuple[_Task, Any]] = deque()
     try:
         for task in tasks:
@@ -354,7 +351,7 @@ def _compute(source: PlinkGenotypes, model: RelationshipModel, task: _Task) -> T
 
 
 def _joined(total: Tile, tile: Tile) -> Tile:
-    total.sums.__iadd__(tile.sums)
+    np.add(total.sums, tile.sums, out=total.sums)
     absent = total.absent if tile.absent is None else tile.absent
     if total.absent is not None and tile.absent is not None:
         absent = total.absent + tile.absent
