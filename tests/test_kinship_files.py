@@ -31,7 +31,7 @@ def test_round_trip(kinship: Kinship, file_format: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.matrix, expected)
     if file_format != "text":
         assert found.n_variants == 9.0
-    assert {p for p in tmp_path.iterdir()} == set(kinship_paths(tmp_path / "out.x", file_format))
+    assert set(tmp_path.iterdir()) == set(kinship_paths(tmp_path / "out.x", file_format))
 
 
 @pytest.mark.parametrize("file_format", ["npz", "grm"])

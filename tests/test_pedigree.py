@@ -164,7 +164,7 @@ def test_read_a_fam(write: Callable[[str], Path]) -> None:
         ("f a 0 0 1\nf b a 0 1\nf c 0 a 1\n", r"line 3: .*'a' is a mother, but a father on line 2"),
         ("f b x 0 1\nf c 0 x 1\n", r"line 2: .*'x' is a mother, but a father on line 1"),
         ("f c a a 1\n", r"line 1: .*'a' is a mother, but a father on line 1"),
-        ("f b a 0 1\nf a 0 0 2\n", r"line 1: .*'a' is a father, but has sex 2 \(female\) on line 2"),
+        ("f b a 0 1\nf a 0 0 2\n", r"line 1: .*'a' is a father, but has sex 2 .* on line 2"),
         ("f a 0 0 1\nf a 0 0 1\n", r"line 2: .*'a' is also on line 1"),
         ("f a 0 0\n", "line 1: 4 fields, expected 5"),
         ("f a 0 0 1 2\nf a 0 0 1\n", "line 2: 5 fields, expected 6"),

@@ -16,7 +16,7 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink, write_plink
 from hlmm_dask.models.variance_components import VarianceComponents
 from hlmm_dask.models.vc_effects import RandomEffect
 from hlmm_dask.relationship.files import read_kinship
-from hlmm_dask.scanning import kinship as module
+from hlmm_dask.scanning import kinship_tiles as module
 from hlmm_dask.scanning.kinship import relationship_matrix, relationship_parts
 from hlmm_dask.tables import read_table
 

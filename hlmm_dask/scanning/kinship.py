@@ -1,46 +1,23 @@
 """Realised relationship matrices of whole genomes, on this machine's threads or on a cluster."""
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.kernels.packed import FloatArray, PackedLayout
-from hlmm_dask.kernels.relationship import Kind, RelationshipModel, Tile, tile_sums
+from hlmm_dask.kernels.relationship import Kind, RelationshipModel, Tile
 from hlmm_dask.relationship.kinship import Id, Kinship
+from hlmm_dask.scanning.kinship_tiles import TileTask, run_tiles, tile_tasks
 from hlmm_dask.scanning.left_out import plain_contig
 from hlmm_dask.text import shown, shown_ids
-
-# Samples on a tile's side: what a task returns is at most 128 MiB.
-_TILE = 4096
-_BLOCK_BYTES = 64 * 2**20
-# Pairs times variants of one task, some seconds of one core, where tiles alone are too few.
-_TASK = 1e10
-_MOST_TASKS = 64
-
-_blas = ThreadpoolController()
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A tile's sums over the variants [start, stop) that `chosen` has."""
-
-    part: int
-    rows: slice
-    columns: slice
-    start: int
-    stop: int
-    chosen: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -151,8 +128,8 @@ def relationship_matrix(
     source, ids, model = _prepare(genotypes, kind, samples, min_maf, max_missing)
     chosen = _chosen(source, variants)
     total = _Sums(len(ids))
-    tasks = _tasks(source, len(ids), [(0, source.n_variants, chosen)])
-    for task, tile in _run(source, model, tasks, client):
+    tasks = tile_tasks(source, len(ids), [(0, source.n_variants, chosen)])
+    for task, tile in run_tiles(source, model, tasks, client):
         total.add(task, tile)
     return _finish(ids, total.sums, total.absent, total.n_variants, _name(source))
 
@@ -189,7 +166,7 @@ def relationship_parts(
     total = _Sums(len(ids))
     counts = np.zeros(len(names), dtype=np.int64)
     part, part_of = _Sums(0), -1
-    for task, tile in _run(source, model, _tasks(source, len(ids), spans), client):
+    for task, tile in run_tiles(source, model, tile_tasks(source, len(ids), spans), client):
         if task.part != part_of:
             part.close()
             part_of = task.part
@@ -223,7 +200,7 @@ class _Sums:
         path = self._path.with_name(f"{self._path.name}{suffix}.npy")
         return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
-    def add(self, task: _Task, tile: Tile) -> None:
+    def add(self, task: TileTask, tile: Tile) -> None:
         rows, columns = task.rows, task.columns
         _add(self.sums, rows, columns, tile.sums)
         if tile.absent is not None:
@@ -282,80 +259,6 @@ def _chosen(source: PlinkGenotypes, variants: NDArray[np.bool_] | None) -> NDArr
     if not variants.any():
         raise _nothing_left(_name(source))
     return variants
-
-
-def _tasks(
-    source: PlinkGenotypes, n: int, spans: Sequence[tuple[int, int, NDArray[np.bool_]]]
-) -> Iterator[_Task]:
-    """Cut into tasks, from the data alone: sums are the same on every cluster."""
-    edges = [*range(0, n, _TILE), n]
-    sides = [slice(a, b) for a, b in pairwise(edges)]
-    tiles = [(a, b) for i, a in enumerate(sides) for b in sides[i:]]
-    wanted = min(_MOST_TASKS, n * n * source.n_variants / _TASK)
-    for part, (first, last, chosen) in enumerate(spans):
-        share = wanted * (last - first) / source.n_variants / len(tiles)
-        pieces = max(1, round(share))
-        at = [first + (last - first) * i // pieces for i in range(pieces + 1)]
-        for start, stop in pairwise(at):
-            for rows, columns in tiles:
-                yield _Task(part, rows, columns, start, stop, chosen[start:stop])
-
-
-def _run(
-    source: PlinkGenotypes, model: RelationshipModel, tasks: Iterator[_Task], client: Client | None
-) -> Iterator[tuple[_Task, Tile]]:
-    """Compute tasks, a few ahead, and give them in their order: sums never depend on timing."""
-    if client is None:
-        yield from ((task, _compute(source, model, task)) for task in tasks)
-        return
-    n_threads = sum(client.nthreads().values())
-    (shared,) = client.scatter([(source, model)], broadcast=True)
-    ahead: deque[tuple[_Task, Any]] = deque()
-    try:
-        for task in tasks:
-            ahead.append((task, client.submit(_on_worker, shared, task, pure=False, retries=2)))
-            if len(ahead) > n_threads:
-                yield _result(ahead)
-        while ahead:
-            yield _result(ahead)
-    finally:
-        client.cancel([future for _, future in ahead])
-
-
-def _result(ahead: "deque[tuple[_Task, Any]]") -> tuple[_Task, Tile]:
-    task, future = ahead.popleft()
-    tile: Tile = future.result()
-    future.release()
-    return task, tile
-
-
-def _on_worker(shared: tuple[PlinkGenotypes, RelationshipModel], task: _Task) -> Tile:
-    with _blas.limit(limits=1):
-        return _compute(*shared, task)
-
-
-def _compute(source: PlinkGenotypes, model: RelationshipModel, task: _Task) -> Tile:
-    side = max(task.rows.stop - task.rows.start, task.columns.stop - task.columns.start)
-    size = max(1, _BLOCK_BYTES // (8 * side))
-    total: Tile | None = None
-    for start in range(task.start, task.stop, size):
-        stop = min(start + size, task.stop)
-        chosen = task.chosen[start - task.start : stop - task.start]
-        if not chosen.any() and total is not None:
-            continue
-        packed = source.read_packed(start, stop)[chosen]
-        tile = tile_sums(packed, model, task.rows, task.columns)
-        total = tile if total is None else _joined(total, tile)
-    assert total is not None
-    return total
-
-
-def _joined(total: Tile, tile: Tile) -> Tile:
-    np.add(total.sums, tile.sums, out=total.sums)
-    absent = total.absent if tile.absent is None else tile.absent
-    if total.absent is not None and tile.absent is not None:
-        absent = total.absent + tile.absent
-    return replace(total, absent=absent, n_variants=total.n_variants + tile.n_variants)
 
 
 def _finish(
