@@ -36,8 +36,8 @@ def families(n_families: int, seed: int = 0, shuffle: bool = True) -> Pedigree:
 
 
 def draw(rng: np.random.Generator, pedigree: Pedigree, components: list[float]) -> np.ndarray:
-    """Phenotypes with additive, dominance and residual variance."""
-    additive, dominance = pedigree.additive().toarray(), pedigree.dominance().toarray()
+    """Phenotypes with variance that is additive, of the maternal line, and residual."""
+    additive, line = pedigree.additive().toarray(), pedigree.mitochondrial().toarray()
     n = pedigree.n_people
-    sigma = components[0] * additive + components[1] * dominance + components[2] * np.eye(n)
+    sigma = components[0] * additive + components[1] * line + components[2] * np.eye(n)
     return np.linalg.cholesky(sigma) @ rng.standard_normal(n)

@@ -31,11 +31,11 @@ def small_model(seed: int = 1, n: int = 40) -> VarianceComponents:
 
 @pytest.fixture(scope="module")
 def pedigree_model() -> VarianceComponents:
-    pedigree = families(60, seed=5)
-    y = draw(np.random.default_rng(2), pedigree, [0.9, 0.5, 0.4]) + 3.0
+    pedigree = families(40, seed=5)
+    y = draw(np.random.default_rng(2), pedigree, [0.9, 0.6, 0.5]) + 3.0
     effects = [
         RandomEffect.from_covariance("additive", pedigree.additive()),
-        RandomEffect.from_covariance("dominance", pedigree.dominance()),
+        RandomEffect.from_covariance("line", pedigree.mitochondrial()),
     ]
     return VarianceComponents(y, np.ones(len(y)), effects)
 
@@ -277,7 +277,7 @@ def test_criteria_table_and_summary(pedigree_model: VarianceComponents) -> None:
     assert ml.bic == pytest.approx(4 * np.log(n) - 2 * ml.loglik)
     assert reml.bic == pytest.approx(3 * np.log(n - 1) - 2 * reml.loglik)
     table = ml.table()
-    assert table["component"] == ["additive", "dominance", "residual"]
+    assert table["component"] == ["additive", "line", "residual"]
     np.testing.assert_array_equal(table["variance_se"], ml.se)
     text = ml.summary()
     assert text.startswith(f"ML by average, {n} samples")

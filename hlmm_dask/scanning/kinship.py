@@ -3,21 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from distributed import Client
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.contigs import plain_contig
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.kernels.packed import FloatArray, PackedLayout
 from hlmm_dask.kernels.relationship import Kind, RelationshipModel, Tile
 from hlmm_dask.relationship.kinship import Id, Kinship
 from hlmm_dask.scanning.kinship_tiles import TileTask, run_tiles, tile_tasks
-from hlmm_dask.scanning.left_out import plain_contig
 from hlmm_dask.text import shown, shown_ids
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def relationship_matrix(
     variants: NDArray[np.bool_] | None = None,
     min_maf: float = 0.01,
     max_missing: float = 5.0,
-    client: Client | None = None,
+    client: "Client | None" = None,
 ) -> Kinship:
     """Compute the realised relationship matrix.
 
@@ -143,7 +145,7 @@ def relationship_parts(
     variants: NDArray[np.bool_] | None = None,
     min_maf: float = 0.01,
     max_missing: float = 5.0,
-    client: Client | None = None,
+    client: "Client | None" = None,
 ) -> RelationshipParts:
     """Compute the sums of each chromosome in one pass; see `relationship_matrix`.
 

@@ -17,7 +17,6 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.kernels.relationship import Kind
 from hlmm_dask.relationship.files import Format, kinship_paths, read_ids, write_kinship
 from hlmm_dask.relationship.kinship import Kinship
-from hlmm_dask.scanning.cluster import ClusterOptions, connect
 from hlmm_dask.scanning.kinship import relationship_matrix, relationship_parts
 from hlmm_dask.text import iter_rows, shown
 
@@ -50,14 +49,17 @@ def run_kinship(job: KinshipJob) -> Iterator[str]:
         If input is wrong or output exists; then nothing is written.
     """
     _check_output(job)
-    options = ClusterOptions(job.scheduler, job.scheduler_file, job.workers)
-    options.check()
     source = open_plink(job.genofile)
     samples = None if job.keep is None else read_ids(job.keep)
     variants = None if job.extract is None else _extracted(source, job.extract)
     with ExitStack() as stack:
-        distributed = job.scheduler or job.scheduler_file or job.workers
-        client = stack.enter_context(connect(options)) if distributed else None
+        client = None
+        if job.scheduler or job.scheduler_file or job.workers is not None:
+            # Imported where it is needed: one process starts in half the time.
+            from hlmm_dask.scanning.cluster import ClusterOptions, connect
+
+            options = ClusterOptions(job.scheduler, job.scheduler_file, job.workers)
+            client = stack.enter_context(connect(options))
 
         def write(kinship: Kinship, prefix: str) -> str:
             path = write_kinship(kinship, prefix, job.file_format)

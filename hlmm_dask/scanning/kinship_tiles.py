@@ -4,15 +4,17 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from distributed import Client
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.relationship import RelationshipModel, Tile, tile_sums
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 # Samples on a tile's side: what a task returns is at most 128 MiB.
 _TILE = 4096
@@ -57,7 +59,7 @@ def run_tiles(
     source: PlinkGenotypes,
     model: RelationshipModel,
     tasks: Iterator[TileTask],
-    client: Client | None,
+    client: "Client | None",
 ) -> Iterator[tuple[TileTask, Tile]]:
     """Compute tasks, a few ahead, and give them in their order: sums never depend on timing."""
     if client is None:
