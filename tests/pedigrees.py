@@ -5,8 +5,10 @@ import numpy as np
 from hlmm_dask.models.pedigree import Pedigree
 
 
-def families(n_families: int, seed: int = 0, shuffle: bool = True) -> Pedigree:
-    """Three generations: grandparents, two of their children with spouses, grandchildren."""
+def families(
+    n_families: int, seed: int = 0, shuffle: bool = True, sibs: int | None = None
+) -> Pedigree:
+    """Three generations: grandparents, two children with spouses, 1 to 4 or `sibs` grandchildren."""
     rng = np.random.default_rng(seed)
     father: list[int] = []
     mother: list[int] = []
@@ -24,7 +26,7 @@ def families(n_families: int, seed: int = 0, shuffle: bool = True) -> Pedigree:
             child_sex = int(rng.integers(1, 3))
             child, spouse = person(*old, child_sex), person(-1, -1, 3 - child_sex)
             couple = (child, spouse) if child_sex == 1 else (spouse, child)
-            for _ in range(int(rng.integers(1, 5))):
+            for _ in range(sibs or int(rng.integers(1, 5))):
                 person(*couple, int(rng.integers(1, 3)))
     order = rng.permutation(len(sex)) if shuffle else np.arange(len(sex))
     new = np.append(np.argsort(order), -1)

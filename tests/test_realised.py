@@ -1,6 +1,7 @@
 """Realised relationship matrices: definitions, blocks, missing calls, LOCO, the command."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,8 +132,6 @@ def test_memory_is_the_matrix_a_tile_and_a_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No more is allocated for ten times the variants."""
-    import tracemalloc
-
     monkeypatch.setattr(module, "_BLOCK_BYTES", 2**18)
     monkeypatch.setattr(module, "_TASK", 1e6)
     peaks = []
@@ -145,10 +144,14 @@ def test_memory_is_the_matrix_a_tile_and_a_block(
         variants = variants.assign(position=np.arange(m) + 1, allele1="A", allele2="G")
         source = open_plink(write_plink(folder / "x.bed", counts, samples, variants))
         relationship_matrix(source)
-        tracemalloc.start()
-        relationship_matrix(source)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        found = []
+        # The lowest of three: other threads allocate too.
+        for _ in range(3):
+            tracemalloc.start()
+            relationship_matrix(source)
+            found.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        peaks.append(min(found))
     assert peaks[1] < peaks[0] + 100_000
 
 

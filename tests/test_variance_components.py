@@ -31,7 +31,7 @@ def small_model(seed: int = 1, n: int = 40) -> VarianceComponents:
 
 @pytest.fixture(scope="module")
 def pedigree_model() -> VarianceComponents:
-    pedigree = families(40, seed=5)
+    pedigree = families(30, seed=5)
     y = draw(np.random.default_rng(2), pedigree, [0.9, 0.6, 0.5]) + 3.0
     effects = [
         RandomEffect.from_covariance("additive", pedigree.additive()),
@@ -435,7 +435,7 @@ def test_reference_additive_and_dominance(reference: Path) -> None:
 @pytest.mark.slow
 def test_standard_errors_match_the_spread_over_replicates() -> None:
     """500 simulated data sets: mean squared SE against variance of the estimates, in 10 %."""
-    pedigree = families(100, seed=9)
+    pedigree = families(80, seed=9, sibs=3)
     alone = np.where(pedigree.mother < 0, -2 - np.arange(pedigree.n_people), pedigree.mother)
     effects = [
         RandomEffect.from_covariance("additive", pedigree.additive()),

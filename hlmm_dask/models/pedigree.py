@@ -128,7 +128,10 @@ class Pedigree:
             raise ValueError(f"person {unknown} has no sex, which X-linked relationships need")
         if males not in ("equal", "compensated", "single"):
             raise ValueError(f"males {males!r}, expected equal, compensated or single")
-        size = {"equal": 1.0, "compensated": 2.0**0.5, "single": 0.5**0.5}[males]
+        # s_i s_j of two males, and of a male and a female.
+        both, one = {"equal": (1.0, 2.0**0.5), "compensated": (2.0, 2.0), "single": (0.5, 1.0)}[
+            males
+        ]
 
         def block(people: IntArray) -> FloatArray:
             f, m = self._parents(people)
@@ -142,8 +145,8 @@ class Pedigree:
                     own = 0.5 * (1.0 + phi[father, mother])
                 phi[i, :i] = phi[:i, i] = row
                 phi[i, i] = own
-            scale = np.where(male, size, 2.0**0.5)
-            return phi[:-1, :-1] * np.outer(scale, scale)
+            n_males = male[:, None].astype(np.int64) + male
+            return phi[:-1, :-1] * np.array([2.0, one, both])[n_males]
 
         return self._blocks(block)
 
