@@ -8,7 +8,7 @@ from hlmm_dask.models.pedigree import Pedigree
 def families(
     n_families: int, seed: int = 0, shuffle: bool = True, sibs: int | None = None
 ) -> Pedigree:
-    """Three generations: grandparents, two children with spouses, 1 to 4 or `sibs` grandchildren."""
+    """Three generations: grandparents, two children with spouses, 1 to 4 (or `sibs`) of theirs."""
     rng = np.random.default_rng(seed)
     father: list[int] = []
     mother: list[int] = []
