@@ -9,9 +9,17 @@ class InputError(ValueError):
     """
 
 
+class ChangedInputError(InputError):
+    """An input file is no longer the one that was opened."""
+
+
 class StoreError(RuntimeError):
     """The results store can't be used: it exists, belongs to another run, or is damaged."""
 
 
 class ScanError(RuntimeError):
     """Blocks could not be computed; the others are kept and the run can be resumed."""
+
+
+class ClusterLostError(ScanError):
+    """Scheduler or workers are gone; the same command with --resume goes on elsewhere."""

@@ -1,6 +1,7 @@
 """PLINK 1 files (.bed, .bim, .fam): checked when opened, packed bytes read by range."""
 
 import os
+import shlex
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hlmm_dask.errors import InputError
+from hlmm_dask.errors import ChangedInputError, InputError
 from hlmm_dask.genotypes.packed import (
     HEADER,
     MISSING,
@@ -33,14 +34,13 @@ from hlmm_dask.genotypes.plink_tables import (
     variants_frame,
 )
 from hlmm_dask.genotypes.plink_write import write_plink
-from hlmm_dask.text import count_lines, iter_rows, layout_notes, open_binary
+from hlmm_dask.text import iter_rows, layout_notes, open_binary
 
 __all__ = [
     "MISSING",
     "Paths",
     "PlinkFile",
     "PlinkGenotypes",
-    "count_lines",
     "decode",
     "encode",
     "iter_bim",
@@ -87,6 +87,22 @@ class PlinkFile:
     def stop(self) -> int:
         """Index after the file's last variant."""
         return self.first + self.n_variants
+
+    def require_unchanged(self) -> None:
+        """Raise a `ChangedInputError` if the .bed isn't the one that was opened."""
+        try:
+            status = os.stat(self.bed)
+        except FileNotFoundError:
+            raise ChangedInputError(f"{self.bed}: no such file any more") from None
+        if status.st_size != self.bed_size:
+            raise ChangedInputError(
+                f"{self.bed}: changed while it was scanned: {status.st_size} bytes, "
+                f"{self.bed_size} when it was opened"
+            )
+        if status.st_mtime_ns != self.bed_mtime_ns:
+            raise ChangedInputError(
+                f"{self.bed}: changed while it was scanned: modified since it was opened"
+            )
 
 
 @dataclass(frozen=True)
@@ -152,8 +168,9 @@ class PlinkGenotypes:
 
         Raises
         ------
-        InputError
-            If a file is not the one that was opened: gone, other size, modified.
+        ChangedInputError
+            If a file is not the one that was opened, before and after reading: gone, other size,
+            modified.
         """
         self._check_range(start, stop)
         packed = np.empty((stop - start, self.n_bytes), dtype=np.uint8)
@@ -251,6 +268,7 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
     beds = expand_paths(genofile)
     files: list[PlinkFile] = []
     samples: pd.DataFrame | None = None
+    notes: list[str] = []
     first = 0
     for bed in beds:
         bim, fam = bed.with_suffix(".bim"), bed.with_suffix(".fam")
@@ -262,7 +280,7 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
                 raise InputError(f"{fam}: no samples, expected one a line ({FAM_FIELDS})")
         elif fam_crc != files[0].fam_crc:
             require_same_samples(files[0].fam, samples, fam, read_fam(fam))
-        n_variants, bim_crc, index = scan_bim(bim)
+        n_variants, index = scan_bim(bim)
         if n_variants == 0:
             raise InputError(f"{bim}: no variants, expected one a line ({BIM_FIELDS})")
         status = os.stat(bed)
@@ -277,15 +295,15 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
                 n_variants=n_variants,
                 bed_size=status.st_size,
                 bed_mtime_ns=status.st_mtime_ns,
-                bim_crc=bim_crc,
+                bim_crc=_crc(bim),
                 fam_crc=fam_crc,
                 bim_index=index,
             )
         )
+        notes += layout_notes(fam, len(samples)) + layout_notes(bim, n_variants)
         first += n_variants
     assert samples is not None
-    notes = tuple(note for file in files for p in (file.fam, file.bim) for note in layout_notes(p))
-    return PlinkGenotypes(files=tuple(files), n_samples=len(samples), n_variants=first, notes=notes)
+    return PlinkGenotypes(tuple(files), len(samples), first, tuple(notes))
 
 
 def _read_header(bed: Path) -> bytes:
@@ -301,10 +319,10 @@ def _check_bed(bed: Path, header: bytes, size: int, n_variants: int, n_samples: 
         )
     if header[2:] != b"\x01":
         if header[2:] == b"\x00":
-            stem = bed.with_suffix("")
+            stem = str(bed.with_suffix(""))
             raise InputError(
                 f"{bed}: sample-major (third byte 00), expected variant-major (01); convert it: "
-                f"plink --bfile {stem} --make-bed --out {stem}_variant_major"
+                + shlex.join(["plink", "--bfile", stem, "--make-bed", "--out", f"{stem}_variants"])
             )
         raise InputError(
             f"{bed}: third byte {header[2:].hex() or 'missing'}, expected 01 (variant-major)"
@@ -327,26 +345,18 @@ def _crc(path: Path) -> int:
 
 
 def _read_into(file: PlinkFile, out: NDArray[np.uint8], offset: int) -> None:
+    file.require_unchanged()
     with open_binary(file.bed, buffering=0) as stream:
-        status = os.fstat(stream.fileno())
-        if status.st_size != file.bed_size:
-            raise InputError(
-                f"{file.bed}: {status.st_size} bytes, {file.bed_size} when it was opened; "
-                "the file has changed, start again with --overwrite"
-            )
-        if status.st_mtime_ns != file.bed_mtime_ns:
-            raise InputError(
-                f"{file.bed}: modified since it was opened; if its content has changed, "
-                "start again with --overwrite"
-            )
         view = memoryview(out.data).cast("B")
         stream.seek(offset)
         done = 0
         while done < len(view):
             count = stream.readinto(view[done:])  # type: ignore[attr-defined]
             if not count:
-                raise InputError(
-                    f"{file.bed}: {done} bytes at {offset}, expected {len(view)}; "
-                    "the file has changed"
+                raise ChangedInputError(
+                    f"{file.bed}: changed while it was scanned: {done} bytes at {offset}, expected "
+                    f"{len(view)}"
                 )
             done += count
+    # What was written to in the meantime may have been read in part.
+    file.require_unchanged()

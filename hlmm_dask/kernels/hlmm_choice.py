@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.kernels.hlmm import RandomEffectModel
 from hlmm_dask.kernels.hlmm_linear import LinearFit
 from hlmm_dask.kernels.linear_model import LinearModel
 from hlmm_dask.models.inference import neg_log10_p_chi2_2df, neg_log10_p_normal
@@ -19,14 +18,14 @@ MANY_SAMPLES_PER_EFFECT = 150
 MANY_MISSING = 0.02
 
 
-def linear_is_good(model: RandomEffectModel) -> bool:
+def linear_is_good(n_samples: int, n_random: int) -> bool:
     """Whether the approximation is within 1e-3 standard errors of the exact fit, and worth it.
 
     Its error falls with the samples per random effect. Where the exact fit takes a few
     milliseconds, it is made for every variant.
     """
-    n, n_random = len(model.y), model.n_random
-    return n >= SAMPLES_PER_EFFECT * n_random and n * n_random**2 >= COSTLY_GRAM
+    enough = n_samples >= SAMPLES_PER_EFFECT * n_random
+    return enough and n_samples * n_random**2 >= COSTLY_GRAM
 
 
 def needs_exact(model: LinearModel, linear: LinearFit) -> NDArray[np.bool_]:

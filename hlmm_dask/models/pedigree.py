@@ -146,7 +146,7 @@ class Pedigree:
                 phi[i, :i] = phi[:i, i] = row
                 phi[i, i] = own
             n_males = male[:, None].astype(np.int64) + male
-            return phi[:-1, :-1] * np.array([2.0, one, both])[n_males]
+            return np.asarray(phi[:-1, :-1] * np.array([2.0, one, both])[n_males])
 
         return self._blocks(block)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError
+from hlmm_dask.ids import require_unique
 from hlmm_dask.relationship.kinship import FloatArray, Id, Kinship
 from hlmm_dask.text import decode, iter_rows, open_binary, shown
 
@@ -146,18 +147,12 @@ def _read_triangle(path: Path, n: int) -> FloatArray:
 def read_ids(path: str | os.PathLike[str]) -> list[Id]:
     """Read lines of FID and IID, each pair once."""
     ids: list[Id] = []
-    first: dict[Id, int] = {}
+    numbers: list[int] = []
     for rows in iter_rows(path):
         table = rows.split(2, "FID, IID")
-        for number, key in zip(
-            rows.numbers, zip(table.strings(0), table.strings(1), strict=True), strict=True
-        ):
-            if first.setdefault(key, number) != number:
-                raise InputError(
-                    f"{path}, line {number}: FID {shown(key[0])} IID {shown(key[1])} is also on "
-                    f"line {first[key]}; (FID, IID) must be unique"
-                )
-            ids.append(key)
+        ids += zip(table.strings(0), table.strings(1), strict=True)
+        numbers += rows.numbers
+    require_unique(path, ids, numbers, "")
     if not ids:
         raise InputError(f"{path}: empty, expected a line FID IID for each person")
     return ids

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.text import shown_ids
+from hlmm_dask.ids import shown_ids
 
 Id = tuple[str, str]
 FloatArray = NDArray[np.float64]

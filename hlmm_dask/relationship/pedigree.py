@@ -9,8 +9,9 @@ import numpy as np
 from scipy import sparse
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.ids import require_unique, shown_ids
 from hlmm_dask.models.pedigree import FEMALE, MALE, UNKNOWN_SEX, Pedigree, in_cycle
-from hlmm_dask.text import Lines, iter_rows, shown, shown_ids
+from hlmm_dask.text import Lines, iter_rows, shown
 
 Id = tuple[str, str]
 _NOBODY = "0"
@@ -107,7 +108,7 @@ def read_pedigree(
 def _without_header(rows: Lines) -> Lines:
     first = rows.lines[0].split()[:2]
     if [token.lstrip(b"#").lower() for token in first] == [b"fid", b"iid"]:
-        return Lines(rows.path, rows.numbers[1:], rows.lines[1:])
+        return Lines(rows.path, rows.numbers[1:], rows.lines[1:], rows.end)
     return rows
 
 
@@ -119,13 +120,8 @@ def _linked(
     numbers: list[int],
     sex_codes: tuple[str, str],
 ) -> PedigreeFile:
-    index: dict[Id, int] = {}
-    for row, key in enumerate(ids):
-        if index.setdefault(key, row) != row:
-            raise InputError(
-                f"{path}, line {numbers[row]}: FID {shown(key[0])} IID {shown(key[1])} is also on "
-                f"line {numbers[index[key]]}; (FID, IID) must be unique"
-            )
+    require_unique(path, ids, numbers, "")
+    index = {key: row for row, key in enumerate(ids)}
     people = list(ids)
     code = {sex_codes[0]: MALE, sex_codes[1]: FEMALE}
     sex = [code.get(text, UNKNOWN_SEX) for text in sexes]

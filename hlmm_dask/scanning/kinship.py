@@ -12,11 +12,12 @@ from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.contigs import plain_contig
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.ids import shown_ids
 from hlmm_dask.kernels.packed import FloatArray, PackedLayout
 from hlmm_dask.kernels.relationship import Kind, RelationshipModel, Tile
 from hlmm_dask.relationship.kinship import Id, Kinship
 from hlmm_dask.scanning.kinship_tiles import TileTask, run_tiles, tile_tasks
-from hlmm_dask.text import shown, shown_ids
+from hlmm_dask.text import shown
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -2,7 +2,7 @@
 
 import glob
 import os
-import tempfile
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.durable import aside, sweep
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
@@ -73,10 +74,13 @@ def run_kinship(job: KinshipJob) -> Iterator[str]:
             )  # fmt: skip
             yield write(kinship, job.outprefix)
             return
-        beside = Path(job.outprefix).absolute().parent
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".kinship", dir=beside))
+        beside = Path(f"{job.outprefix}.parts").absolute()
+        sweep(beside.parent, beside.name)
+        folder = aside(beside)
+        folder.mkdir()
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         parts = relationship_parts(
-            source, Path(folder), kind=job.kind, samples=samples, variants=variants,
+            source, folder, kind=job.kind, samples=samples, variants=variants,
             min_maf=job.min_maf, max_missing=job.max_missing, client=client,
         )  # fmt: skip
         if len(parts.chromosomes) == 1:
