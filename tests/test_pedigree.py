@@ -150,6 +150,16 @@ def test_read_in_any_order_with_parents_who_have_no_line(write: Callable[[str], 
         people.select(A, [("f", "zz")])
 
 
+def test_x_linked_relationships_of_a_file_name_whose_sex_is_unknown(
+    write: Callable[[str], Path],
+) -> None:
+    people = read_pedigree(write("f a 0 0 0\nf b a x 1\nf c 0 0 2\n"))
+    assert people.x_linked()[0, 0] == 1.0
+    people = read_pedigree(write("f a 0 0 1\nf b a x 0\nf c 0 0 -9\n"))
+    with pytest.raises(InputError, match=r"2 people have no known sex \(first: 'f' 'b', 'f' 'c'\)"):
+        people.x_linked()
+
+
 def test_read_a_fam(write: Callable[[str], Path]) -> None:
     people = read_pedigree(write("f a 0 0 1 -9\nf b 0 0 2 -9\nf c a b 2 1.5\n"))
     assert people.pedigree.father.tolist() == [-1, -1, 0]

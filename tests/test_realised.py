@@ -252,3 +252,27 @@ def test_reference_two_relationship_matrices_of_mice(reference: Path) -> None:
         assert fit.loglik - constant == pytest.approx(wanted["loglik"], abs=1e-8)
         if reml:
             np.testing.assert_allclose(fit.components, [0.223569, 0.288174, 0.339094], atol=5e-6)
+
+
+@pytest.mark.slow
+def test_reference_centred_matrix_of_mice(reference: Path) -> None:
+    """GEMMA's matrix from a list of variants, to the variances of a mixed model."""
+    folder = reference / "mouse"
+    expected = json.loads((folder / "lmm_pheno1.null.json").read_text())
+    genotypes = open_plink(folder / "mouse.bed")
+    chosen = set((folder / "kinship_snps.txt").read_text().split())
+    names = np.concatenate([t["variant_id"].to_numpy() for t in genotypes.iter_variants()])
+    variants = np.array([name in chosen for name in names])
+    K = relationship_matrix(genotypes, kind="centred", variants=variants, min_maf=0.0)
+    assert K.n_variants == expected["n_snps_in_K"]
+    table = read_table(folder / "pheno1.txt")
+    y = dict(zip(table.ids, table.values[:, 0].tolist(), strict=True))
+    ids = [key for key in K.ids if not np.isnan(y.get(key, np.nan))]
+    part = K.select(ids)
+    part = part - part.mean(axis=0) - part.mean(axis=1)[:, None] + part.mean()
+    assert np.diag(part).mean() == pytest.approx(expected["mean_diagonal_of_K"], rel=1e-12)
+    effect = RandomEffect.from_covariance("variants", part)
+    fit = VarianceComponents([y[key] for key in ids], np.ones(len(ids)), [effect]).fit()
+    assert fit.loglik == pytest.approx(expected["reml_loglik"], abs=1e-8)
+    np.testing.assert_allclose(fit.components, [expected["vg"], expected["ve"]], rtol=1e-6)
+    assert fit.beta_se[0] == pytest.approx(expected["beta_se"], rel=1e-6)

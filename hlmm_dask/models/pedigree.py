@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+Males = Literal["equal", "compensated", "single"]
 MALE, FEMALE, UNKNOWN_SEX = 1, 2, 0
 
 
@@ -104,9 +105,7 @@ class Pedigree:
         Z = sparse.csr_array((np.ones(self.n_people), at), shape=(self.n_people, len(founder)))
         return sparse.csr_array(Z @ Z.T)
 
-    def x_linked(
-        self, *, males: Literal["equal", "compensated", "single"] = "equal"
-    ) -> sparse.csr_array:
+    def x_linked(self, *, males: Males = "equal") -> sparse.csr_array:
         """Additive relationships for loci on the X chromosome, (n, n).
 
         From the kinship φ for X: a male has his mother's X alone. Entries are s_i s_j φ_ij with

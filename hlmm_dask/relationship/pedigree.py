@@ -10,7 +10,7 @@ from scipy import sparse
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.ids import require_unique, shown_ids
-from hlmm_dask.models.pedigree import FEMALE, MALE, UNKNOWN_SEX, Pedigree, in_cycle
+from hlmm_dask.models.pedigree import FEMALE, MALE, UNKNOWN_SEX, Males, Pedigree, in_cycle
 from hlmm_dask.text import Lines, iter_rows, shown
 
 Id = tuple[str, str]
@@ -38,6 +38,24 @@ class PedigreeFile:
     ids: list[Id]
     pedigree: Pedigree
     notes: tuple[str, ...]
+
+    def x_linked(self, *, males: Males = "equal") -> sparse.csr_array:
+        """X-linked additive relationships, as `Pedigree.x_linked`.
+
+        Raises
+        ------
+        InputError
+            If the sex of someone is unknown.
+        """
+        unknown = [
+            key for key, sex in zip(self.ids, self.pedigree.sex, strict=False) if sex == UNKNOWN_SEX
+        ]
+        if unknown:
+            raise InputError(
+                f"{self.path}: {len(unknown)} people have no known sex (first: "
+                f"{shown_ids(unknown)}), which X-linked relationships need; give it in column 5"
+            )
+        return self.pedigree.x_linked(males=males)
 
     def select(self, matrix: sparse.csr_array, ids: Sequence[Id]) -> sparse.csr_array:
         """Take the rows and columns of some people from a matrix of the pedigree.
