@@ -235,7 +235,7 @@ class VarianceComponents:
         start : (c,) array_like, optional
             Components to start from; by default equal shares of the residual variance.
         max_iterations : int, optional
-            Most iterations; by default 100, 20,000 for EM.
+            Most iterations; by default 100, for Fisher scoring 1,000 and for EM 20,000.
         tolerance : float
             Ends when the average information step that is left changes no component by more
             than this share of the total variance. (So for every maximiser: EM's own steps are

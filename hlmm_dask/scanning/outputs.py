@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _OUTPUTS = (
     ".models.gz", ".models.gz.tbi", ".parquet", ".null_mean_effects.txt",
     ".null_variance_effects.txt", ".null_h2.txt", ".null_h2_loco.tsv", ".log", ".run.json",
+    ".report.html",
 )  # fmt: skip
 # Bytes of a fitted variant, compressed: in the store, the table, the Parquet file.
 _BYTES = {".zarr": 120, ".models.gz": 150, ".parquet": 130}
@@ -128,6 +129,8 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
         path = job.output(suffix)
         if path.exists() and any(path.samefile(given) for given in inputs):
             raise InputError(f"{path}: is an input file; choose another OUTPREFIX")
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, expected a file or nothing; move it away")
     if job.append and job.tabix:
         raise InputError("append and tabix: a table that grows can't be indexed; give one of them")
     if job.append and table.exists():
@@ -174,6 +177,7 @@ def remove_old(job: "ScanJob") -> None:
         ".null_variance_effects.txt",
         ".null_h2.txt",
         ".null_h2_loco.tsv",
+        ".report.html",
         *([] if job.parquet else [".parquet"]),
     ):
         job.output(suffix).unlink(missing_ok=True)
