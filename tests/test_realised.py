@@ -131,11 +131,11 @@ def test_leaving_out_a_chromosome(kind: Any, sorted_file: bool, tmp_path: Path) 
 def test_memory_is_the_matrix_a_tile_and_a_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No more is allocated for ten times the variants."""
+    """No more is allocated for 25 times the variants, whose dosages would take 8 MB."""
     monkeypatch.setattr(module, "_BLOCK_BYTES", 2**18)
     monkeypatch.setattr(module, "_TASK", 1e6)
     peaks = []
-    for m in (400, 4000):
+    for m in (400, 10_000):
         folder = tmp_path / str(m)
         folder.mkdir()
         counts = np.random.default_rng(1).binomial(2, 0.3, (m, 100)).astype(np.int8)
@@ -144,15 +144,12 @@ def test_memory_is_the_matrix_a_tile_and_a_block(
         variants = variants.assign(position=np.arange(m) + 1, allele1="A", allele2="G")
         source = open_plink(write_plink(folder / "x.bed", counts, samples, variants))
         relationship_matrix(source)
-        found = []
-        # The lowest of three: other threads allocate too.
-        for _ in range(3):
-            tracemalloc.start()
-            relationship_matrix(source)
-            found.append(tracemalloc.get_traced_memory()[1])
-            tracemalloc.stop()
-        peaks.append(min(found))
-    assert peaks[1] < peaks[0] + 100_000
+        tracemalloc.start()
+        relationship_matrix(source)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # Other threads of this process allocate too.
+    assert peaks[1] < peaks[0] + 2_000_000
 
 
 def test_errors(data: Study, tmp_path: Path) -> None:
