@@ -10,7 +10,12 @@ if TYPE_CHECKING:
     from hlmm_dask.genotypes.dataset import open_bed
     from hlmm_dask.models.hlm import HLM
     from hlmm_dask.models.hlmm import HLMM, simulate
+    from hlmm_dask.models.variance_components import VarianceComponents
+    from hlmm_dask.models.vc_effects import RandomEffect
+    from hlmm_dask.relationship.files import read_kinship
+    from hlmm_dask.relationship.pedigree import read_pedigree
     from hlmm_dask.results import open_results
+    from hlmm_dask.scanning.kinship import relationship_matrix
     from hlmm_dask.scanning.null import NullModel, fit_null
     from hlmm_dask.scanning.run import scan
 
@@ -19,12 +24,17 @@ __all__ = [
     "HLMM",
     "InputError",
     "NullModel",
+    "RandomEffect",
     "ScanError",
     "StoreError",
+    "VarianceComponents",
     "fit_null",
     "open_bed",
     "open_results",
+    "read_kinship",
     "read_models_table",
+    "read_pedigree",
+    "relationship_matrix",
     "scan",
     "simulate",
 ]
@@ -35,12 +45,17 @@ _HOME = {
     "HLMM": "models.hlmm",
     "InputError": "errors",
     "NullModel": "scanning.null",
+    "RandomEffect": "models.vc_effects",
     "ScanError": "errors",
     "StoreError": "errors",
+    "VarianceComponents": "models.variance_components",
     "fit_null": "scanning.null",
     "open_bed": "genotypes.dataset",
     "open_results": "results",
+    "read_kinship": "relationship.files",
     "read_models_table": "export",
+    "read_pedigree": "relationship.pedigree",
+    "relationship_matrix": "scanning.kinship",
     "scan": "scanning.run",
     "simulate": "models.hlmm",
 }
