@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from distributed import Client
 
@@ -21,6 +21,7 @@ from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
 from hlmm_dask.scanning.events import BlockFailed, Observer
+from hlmm_dask.scanning.failures import FailureLog
 from hlmm_dask.scanning.left_out import check_left_out, columns_digest
 from hlmm_dask.scanning.null import Genotypes, NullModel
 from hlmm_dask.scanning.plan import choose_block_size
@@ -30,6 +31,20 @@ from hlmm_dask.store import ResultsStore
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from hlmm_dask.scanning.background import Run
+
+
+@overload
+def scan(
+    genotypes: Genotypes, null: NullModel, *, background: Literal[False] = False, **options: Any
+) -> "xr.Dataset": ...
+
+
+@overload
+def scan(
+    genotypes: Genotypes, null: NullModel, *, background: Literal[True], **options: Any
+) -> "Run": ...
 
 
 def scan(
@@ -53,7 +68,8 @@ def scan(
     resume: bool = False,
     overwrite: bool = False,
     observers: Sequence[Observer] = (),
-) -> "xr.Dataset":
+    background: bool = False,
+) -> "xr.Dataset | Run":
     """Fit every variant and return the results.
 
     Parameters
@@ -79,11 +95,14 @@ def scan(
         Replace an existing store.
     observers : sequence of Observer
         Called with each event.
+    background : bool
+        Return at once, while a thread of this process goes on.
 
     Returns
     -------
-    Dataset
+    Dataset or Run
         One variable for each column, dimension ``variants``; lazy where ``out`` is given.
+        With ``background`` the handle of the scan, see `Run`.
 
     Raises
     ------
@@ -100,6 +119,13 @@ def scan(
     config = ScanConfig(
         start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
     )
+    if background:
+        from hlmm_dask.scanning.background import Run
+
+        return Run(
+            genotypes, null, config, client=client, cluster=cluster, out=out,
+            block_size=block_size, resume=resume, overwrite=overwrite, observers=observers,
+        )  # fmt: skip
     if out is not None:
         run_scan(
             genotypes, null, config, out, client=client, cluster=cluster, block_size=block_size,
@@ -206,7 +232,8 @@ def run_scans(
             scans.append(PhenotypeScan(null, store, pending))
         failed: list[BlockFailed] = []
         if any(scan.pending for scan in scans):
-            failed = run_blocks(scans, source, config, connection.client(), observers)
+            log = FailureLog([scan.store.run_dir for scan in scans])
+            failed = run_blocks(scans, source, config, connection.client(), (log, *observers))
         if failed:
             raise ScanError(
                 f"{paths[0]}: {len(failed)} of {scans[0].store.n_blocks} blocks failed "

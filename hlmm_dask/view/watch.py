@@ -1,0 +1,330 @@
+"""A run seen from outside: what its results store says, read bit by bit.
+
+Nothing but the store's folder is read, so that it makes no difference who started the run, on
+which machine, and whether it goes on, has stopped or is done.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from hlmm_dask.errors import StoreError
+from hlmm_dask.layout import LOCK_FILE, array_of
+from hlmm_dask.lock import read_lock, refuse_if_held
+from hlmm_dask.scanning.events import BlockFailed
+from hlmm_dask.scanning.failures import read_failures
+from hlmm_dask.store import ResultsStore
+from hlmm_dask.view.thinned import Contig, Contigs, Thinned
+from hlmm_dask.view.thinning import CARRIED, TESTS, Thinner
+
+State: TypeAlias = Literal["waiting", "running", "finished", "stopped"]
+
+# Seconds over which the rate is taken: long enough for blocks of half a minute.
+_RATE_WINDOW = 120.0
+
+_NAMES = ("variant_id", "variant_contig", "variant_position")
+
+
+@dataclass(frozen=True)
+class WorkerShare:
+    """What one worker has done: blocks, variants, the last block and when (seconds, epoch)."""
+
+    name: str
+    n_blocks: int
+    n_variants: int
+    last_block: int
+    last_time: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes
+    ----------
+    state : {"waiting", "running", "finished", "stopped"}
+        No store yet; a living process holds it; all is done; neither.
+    owner : str
+        Who runs it, or nothing.
+    n_variants, n_blocks : int
+        Of the whole scan.
+    n_done_variants, n_done_blocks, n_fitted : int
+        In the store.
+    rate : float or None
+        Variants a second: of late while it runs, of the whole run when it is finished.
+    seconds_left : float or None
+        At that rate.
+    elapsed : float or None
+        Seconds since the run began, or that it took.
+    workers : tuple of WorkerShare
+        By their names, of the blocks in the store.
+    failures : tuple of BlockFailed
+        Blocks that failed in the latest run and are not in the store.
+    counts : mapping of str to int
+        Variants by status.
+    n_seen_blocks : int
+        Of the blocks in the store, those that the plots hold.
+    about : mapping
+        The store's attributes: model, phenotype, samples.
+    """
+
+    state: State = "waiting"
+    owner: str = ""
+    n_variants: int = 0
+    n_blocks: int = 0
+    n_done_variants: int = 0
+    n_done_blocks: int = 0
+    n_fitted: int = 0
+    rate: float | None = None
+    seconds_left: float | None = None
+    elapsed: float | None = None
+    workers: tuple[WorkerShare, ...] = ()
+    failures: tuple[BlockFailed, ...] = ()
+    counts: Mapping[str, int] | None = None
+    n_seen_blocks: int = 0
+    about: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A marker: its block's range, who wrote it and when."""
+
+    start: int
+    stop: int
+    n_fitted: int
+    worker: str
+    time: float
+    counts: Mapping[str, int]
+
+
+class Watcher:
+    """Reads what is new in a results store at each `poll`.
+
+    Parameters
+    ----------
+    path : path
+        The store (``OUTPREFIX.zarr``); it need not be there yet.
+    n_bins : int
+        Pieces of the genome in which plots are thinned.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, n_bins: int = 160) -> None:
+        self.path = Path(os.path.abspath(path))
+        self._n_bins = n_bins
+        self._forget()
+
+    def _forget(self) -> None:
+        self._store: ResultsStore | None = None
+        self._made: object = None
+        self._about: dict[str, Any] = {}
+        self._done: dict[int, _Done] = {}
+        self._unseen: list[int] = []
+        self._thinner: Thinner | None = None
+        self._thinned: Thinned | None = None
+        self._contigs = Contigs()
+        self._n_surveyed = 0
+
+    def poll(self, budget: float = 0.3) -> Progress:
+        """Read for about ``budget`` seconds what came since the last time.
+
+        Returns
+        -------
+        Progress
+            As of now; ``n_seen_blocks < n_done_blocks`` while there is more to read.
+        """
+        end = time.perf_counter() + budget
+        try:
+            if not self._open():
+                return Progress()
+            self._read_markers(end)
+            self._survey(end - budget / 2)
+            self._read_blocks(end)
+            return self._progress()
+        except FileNotFoundError:
+            # Replaced or removed under our eyes: the next poll starts anew.
+            self._forget()
+            return Progress()
+
+    @property
+    def behind(self) -> bool:
+        """Whether there was more to read than there was time."""
+        return bool(self._unseen) or self._n_surveyed < self._n_variants
+
+    @property
+    def thinned(self) -> Thinned | None:
+        """What the blocks read so far add up to; None before the first."""
+        if self._thinned is None and self._thinner is not None and self._n_seen:
+            self._thinned = self._thinner.thinned()
+        return self._thinned
+
+    @property
+    def contigs(self) -> tuple[Contig, ...]:
+        """The chromosomes of the whole scan, as far as they are known."""
+        return self._contigs.ordered()
+
+    @property
+    def _n_variants(self) -> int:
+        return self._store.n_variants if self._store is not None else 0
+
+    @property
+    def _n_seen(self) -> int:
+        return len(self._done) - len(self._unseen)
+
+    def _open(self) -> bool:
+        try:
+            found = (self.path / ".run" / "manifest.json").stat()
+        except (FileNotFoundError, NotADirectoryError):
+            self._forget()
+            return False
+        made = (found.st_ino, found.st_mtime_ns)
+        if made != self._made:
+            self._forget()
+            self._store = ResultsStore.open(self.path)
+            group = zarr.open_group(self._store.path, mode="r")
+            self._about = dict(group.attrs)
+            self._chunk_rows = array_of(group, "variant_id").chunks[0]
+            self._thinner = Thinner(
+                self._store.n_variants, n_bins=self._n_bins, cap=500, n_sample=1200
+            )
+            self._made = made
+        return True
+
+    def _read_markers(self, end: float) -> None:
+        assert self._store is not None
+        folder = self._store.run_dir / "blocks"
+        # One listing tells what is new without a look at each.
+        names = {n for n in os.listdir(folder) if n.endswith(".json") and n[0] != "."}
+        found = {int(name.partition(".")[0]): name for name in names}
+        if not self._done.keys() <= found.keys():
+            # Blocks were taken back, to be fitted again.
+            self._forget()
+            self._open()
+        for index in sorted(found.keys() - self._done.keys()):
+            marker = self._store.marker(index)
+            if marker is None:
+                continue
+            self._done[index] = _Done(
+                marker["start"],
+                marker["stop"],
+                int(marker["n_fitted"]),
+                str(marker["worker"]),
+                (folder / found[index]).stat().st_mtime,
+                marker["counts"],
+            )
+            self._unseen.append(index)
+            if time.perf_counter() > end:
+                break
+        self._unseen.sort(reverse=True)
+
+    def _survey(self, end: float) -> None:
+        """Learn the chromosomes and their lengths ahead of the results."""
+        while self._n_surveyed < self._n_variants and time.perf_counter() < end:
+            start, stop, variants = self._variants(self._n_surveyed)
+            self._contigs.add(
+                np.arange(start, stop), variants["variant_contig"], variants["variant_position"]
+            )
+            self._n_surveyed = stop
+
+    def _read_blocks(self, end: float) -> None:
+        assert self._store is not None
+        assert self._thinner is not None
+        columns = {name: i for i, name in enumerate(self._store.columns)}
+        wanted = {*CARRIED, *(test.column for test in TESTS)} & columns.keys()
+        first = True
+        while self._unseen and (first or time.perf_counter() < end):
+            first = False
+            block = self._done[self._unseen[-1]]
+            values = self._store.read(block.start, block.stop)
+            start, _, variants = self._variants(block.start)
+            here = slice(block.start - start, block.stop - start)
+            self._thinner.add(
+                block.start,
+                {name: column[here] for name, column in variants.items()},
+                {name: np.ascontiguousarray(values[:, columns[name]]) for name in wanted},
+            )
+            self._unseen.pop()
+            self._thinned = None
+
+    def _variants(self, row: int) -> tuple[int, int, dict[str, npt.NDArray[Any]]]:
+        """Range and names of the chunk of variants that a row is in."""
+        assert self._store is not None
+        start = row // self._chunk_rows * self._chunk_rows
+        stop = min(start + self._chunk_rows, self._store.n_variants)
+        return start, stop, _chunk(self._store.path, self._made, start, stop)
+
+    def _progress(self) -> Progress:
+        assert self._store is not None
+        now = time.time()
+        owner, since = _owner(self._store.run_dir / LOCK_FILE)
+        summary = self._store.summary()
+        n_done = sum(done.stop - done.start for done in self._done.values())
+        state: State = "running" if owner else "stopped"
+        rate = left = elapsed = None
+        if summary is not None:
+            state = "finished"
+            elapsed = summary.get("seconds")
+            rate = summary.get("variants_per_second")
+        elif owner:
+            elapsed = now - since
+            begin = max(since, now - _RATE_WINDOW)
+            recent = sum(d.stop - d.start for d in self._done.values() if d.time >= begin)
+            rate = recent / max(now - begin, 1e-3) or None
+            left = (self._store.n_variants - n_done) / rate if rate else None
+        counts: Counter[str] = Counter()
+        for done in self._done.values():
+            counts.update(done.counts)
+        failures = read_failures(self._store.run_dir)
+        return Progress(
+            state=state,
+            owner=owner,
+            n_variants=self._store.n_variants,
+            n_blocks=self._store.n_blocks,
+            n_done_variants=n_done,
+            n_done_blocks=len(self._done),
+            n_fitted=sum(done.n_fitted for done in self._done.values()),
+            rate=rate,
+            seconds_left=left,
+            elapsed=elapsed,
+            workers=self._shares(),
+            failures=tuple(f for f in failures if f.block not in self._done),
+            counts=dict(counts),
+            n_seen_blocks=self._n_seen,
+            about=self._about,
+        )
+
+    def _shares(self) -> tuple[WorkerShare, ...]:
+        shares: dict[str, list[tuple[float, int, int]]] = {}
+        for index, done in self._done.items():
+            shares.setdefault(done.worker, []).append((done.time, index, done.stop - done.start))
+        return tuple(
+            WorkerShare(name, len(blocks), sum(b[2] for b in blocks), max(blocks)[1], max(blocks)[0])
+            for name, blocks in sorted(shares.items())
+        )
+
+
+def _owner(lock: Path) -> tuple[str, float]:
+    """Who holds a lock and lives, and since when; nothing if nobody does."""
+    holder = read_lock(lock)
+    if holder is None:
+        return "", 0.0
+    try:
+        refuse_if_held(lock)
+    except StoreError:
+        return f"process {holder['pid']} on {holder['host']}", float(holder["since"])
+    return "", 0.0
+
+
+# A chunk holds tens of blocks, which mostly come one after the other.
+@lru_cache(maxsize=2)
+def _chunk(path: Path, made: object, start: int, stop: int) -> dict[str, npt.NDArray[Any]]:
+    group = zarr.open_group(path, mode="r")
+    return {name: np.asarray(array_of(group, name)[start:stop]) for name in _NAMES}
