@@ -1,0 +1,348 @@
+"""A thinned scan: points to draw, quantiles, λ_GC, the axis of the genome, independent loci."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+_Floats = npt.NDArray[np.float64]
+
+# Histogram of -log10 p: steps of 0.001 up to 8, of 0.1% above.
+_FINE, _BEND = 1e-3, 8.0
+_N_FINE, _N_WIDE = 8000, 10_000
+
+# Known chromosomes come first, in this order; PLINK's numbers 23 to 26 are X, Y, XY and MT.
+_SEX = {"x": 23, "y": 24, "xy": 25, "par": 25, "m": 26, "mt": 26}
+
+
+@dataclass(frozen=True)
+class AssociationTest:
+    """A test that pictures are drawn of.
+
+    Attributes
+    ----------
+    name : str
+        Short name.
+    column : str
+        Where -log10 p stands in the results.
+    label : str
+        What is tested, in words.
+    effect : str or None
+        Column of the effect, None where there are two.
+    df : int
+        Degrees of freedom of the chi-square statistic.
+    """
+
+    name: str
+    column: str
+    label: str
+    effect: str | None
+    df: int
+
+
+@dataclass(frozen=True)
+class FrequencyClasses:
+    """Classes of minor allele frequency: up to the first edge, up to the second, ..."""
+
+    edges: tuple[float, ...] = (0.01, 0.05, 0.2)
+
+    @property
+    def n(self) -> int:
+        """Number of classes."""
+        return len(self.edges) + 1
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A label for each class."""
+        bounds = ("0", *(f"{edge:g}" for edge in self.edges), "0.5")
+        return tuple(f"{a}–{b}" for a, b in itertools.pairwise(bounds))
+
+    def of(self, frequency: _Floats) -> npt.NDArray[np.int64]:
+        """Class of each frequency; of NaN, any."""
+        return np.searchsorted(np.array(self.edges), frequency).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Contig:
+    """A chromosome: name, smallest and largest position, number of variants."""
+
+    name: str
+    first: int
+    last: int
+    n_variants: int
+
+
+@dataclass
+class Contigs:
+    """Chromosomes as they come: number, range of positions, first variant."""
+
+    names: list[str] = field(default_factory=list)
+    codes: dict[str, int] = field(default_factory=dict)
+    ranges: list[list[int]] = field(default_factory=list)  # lowest, highest, count, first index
+
+    def add(
+        self,
+        index: npt.NDArray[np.int64],
+        contig: npt.NDArray[Any],
+        position: npt.NDArray[np.integer[Any]],
+    ) -> npt.NDArray[np.int32]:
+        """Take the variants of a block; return the code of each one's chromosome."""
+        codes = np.empty(len(contig), dtype=np.int32)
+        for start, stop in _runs(contig):
+            name = str(contig[start])
+            if name not in self.codes:
+                self.codes[name] = len(self.names)
+                self.names.append(name)
+                self.ranges.append([np.iinfo(np.int64).max, 0, 0, np.iinfo(np.int64).max])
+            code = self.codes[name]
+            low, high, n, first = self.ranges[code]
+            here = position[start:stop]
+            self.ranges[code] = [
+                min(low, int(here.min())),
+                max(high, int(here.max())),
+                n + stop - start,
+                min(first, int(index[start])),
+            ]
+            codes[start:stop] = code
+        return codes
+
+    def ordered(self) -> tuple[Contig, ...]:
+        """1 to 22, X, Y, XY, MT first; others as in the file."""
+
+        def rank(code: int) -> tuple[int, int]:
+            known = chromosome_number(self.names[code])
+            return (1, self.ranges[code][3]) if known is None else (0, known)
+
+        return tuple(
+            Contig(self.names[c], *self.ranges[c][:3])
+            for c in sorted(range(len(self.names)), key=rank)
+        )
+
+
+def chromosome_number(name: str) -> int | None:
+    """Return the place of a chromosome in the genome, None if its name is not known."""
+    short = name.lower().removeprefix("chr")
+    number = int(short) if short.isdecimal() else _SEX.get(short, 0)
+    return number or None
+
+
+def _runs(contig: npt.NDArray[Any]) -> Iterator[tuple[int, int]]:
+    if not len(contig):
+        return
+    edges = np.flatnonzero(contig[1:] != contig[:-1]) + 1
+    bounds = [0, *edges.tolist(), len(contig)]
+    yield from itertools.pairwise(bounds)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The genome along one line, chromosome after chromosome with small gaps.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Chromosomes in order.
+    starts, stops : (n,) float64
+        Where each begins and ends, in base pairs from the left.
+    offsets : (n,) float64
+        What is added to a position on it.
+    """
+
+    names: tuple[str, ...]
+    starts: _Floats
+    stops: _Floats
+    offsets: _Floats
+
+    @classmethod
+    def of(cls, contigs: tuple[Contig, ...]) -> "Axis":
+        """Lay the chromosomes side by side."""
+        lengths = np.array([c.last - c.first for c in contigs], dtype=np.float64)
+        gap = 0.006 * max(float(lengths.sum()), 1.0) if len(contigs) > 1 else 0.0
+        starts = np.concatenate([[0.0], np.cumsum(lengths + gap)])[: len(contigs)]
+        offsets = starts - np.array([c.first for c in contigs], dtype=np.float64)
+        return cls(tuple(c.name for c in contigs), starts, starts + lengths, offsets)
+
+    def code(self, contig: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Return the number of each variant's chromosome along the axis."""
+        codes = {name: i for i, name in enumerate(self.names)}
+        return np.fromiter((codes[name] for name in contig), np.int64, len(contig))
+
+    def x(self, contig: npt.NDArray[Any], position: npt.NDArray[Any]) -> _Floats:
+        """Place of variants along the axis."""
+        return np.asarray(self.offsets[self.code(contig)] + position, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Points of a QQ plot, largest first: expected and observed -log10 p of n values."""
+
+    expected: _Floats
+    observed: _Floats
+    n: int
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """What is left of a scan, to be drawn.
+
+    Attributes
+    ----------
+    tests : tuple of AssociationTest
+        In the order of `counts`.
+    classes : FrequencyClasses
+        Of the histograms.
+    n_variants, n_added, n_fitted : int
+        Of the scan; of the blocks so far; of these with estimates.
+    contigs : tuple of Contig
+        Chromosomes seen so far, in the order of the axis.
+    points : dict of str to (k,) array
+        Kept variants in file order: ``index`` (in the scan), ``id``, ``contig``, ``position``,
+        and columns of the results.
+    shown : dict of str to (k,) bool
+        By test: the points that its Manhattan plot shows.
+    in_effects : (k,) bool
+        The points that the plot of effects shows.
+    counts : (tests, classes, bins) int64
+        Histograms of -log10 p; see `histogram_edges`.
+    exact : tuple of (values, classes), or None
+        By test: all values, while they are few.
+    """
+
+    tests: tuple[AssociationTest, ...]
+    classes: FrequencyClasses
+    n_variants: int
+    n_added: int
+    n_fitted: int
+    contigs: tuple[Contig, ...]
+    points: Mapping[str, npt.NDArray[Any]]
+    shown: Mapping[str, npt.NDArray[np.bool_]]
+    in_effects: npt.NDArray[np.bool_]
+    counts: npt.NDArray[np.int64]
+    exact: tuple[tuple[_Floats, npt.NDArray[np.int64]], ...] | None
+
+    @property
+    def axis(self) -> Axis:
+        """The genome along one line."""
+        return Axis.of(self.contigs)
+
+    def test(self, name: str) -> AssociationTest:
+        """Return a test by its name."""
+        return self.tests[self._number(name)]
+
+    def n_tested(self, name: str) -> int:
+        """Variants with a p-value."""
+        return int(self.counts[self._number(name)].sum())
+
+    def lambda_gc(self, name: str, frequency_class: int | None = None) -> float:
+        """λ_GC: the median of the statistic over that of the chi-square; NaN without a value."""
+        counts, values = self._chosen(name, frequency_class)
+        if not counts.sum():
+            return float("nan")
+        median = np.median(values) if values is not None else _median(counts)
+        df = self.test(name).df
+        return float(special.chdtri(df, 10.0**-median) / special.chdtri(df, 0.5))
+
+    def quantiles(
+        self, name: str, frequency_class: int | None = None, *, n_points: int = 1000
+    ) -> Quantiles:
+        """Return points of a QQ plot: each of the best hundred, and `n_points` in all."""
+        counts, values = self._chosen(name, frequency_class)
+        n = int(counts.sum())
+        ranks = _ranks(n, n_points)
+        expected = -np.log10((ranks + 0.5) / n) if n else np.zeros(0)
+        if values is not None:
+            return Quantiles(expected, np.sort(values)[::-1][ranks], n)
+        edges = histogram_edges()
+        above = np.cumsum(counts[::-1])  # values in the topmost bins
+        bins = np.searchsorted(above, ranks, side="right")
+        here = counts[::-1][bins]
+        share = (above[bins] - ranks - 0.5) / here
+        low, high = edges[:-1][::-1][bins], edges[1:][::-1][bins]
+        return Quantiles(expected, low + share * (high - low), n)
+
+    def loci(self, name: str, n: int | None = 10, *, window: int = 500_000,
+             at_least: float = 0.0) -> npt.NDArray[np.intp]:  # fmt: skip
+        """Rows of `points` that are the best of their surroundings, best first.
+
+        Parameters
+        ----------
+        name : str
+            The test.
+        n : int or None
+            Most loci; all without.
+        window : int
+            Base pairs within which another variant belongs to a better one's locus.
+        at_least : float
+            Smallest -log10 p.
+        """
+        y = self.points[self.test(name).column] if self.points else np.zeros(0)
+        rows = np.flatnonzero(y >= at_least)
+        leads: list[int] = []
+        taken: dict[str, list[int]] = {}
+        for row in rows[np.argsort(-y[rows], kind="stable")].tolist():
+            if n is not None and len(leads) >= n:
+                break
+            here = taken.setdefault(self.points["contig"][row], [])
+            position = int(self.points["position"][row])
+            if all(abs(position - other) > window for other in here):
+                here.append(position)
+                leads.append(row)
+        return np.array(leads, dtype=np.intp)
+
+    def _number(self, name: str) -> int:
+        return [test.name for test in self.tests].index(name)
+
+    def _chosen(
+        self, name: str, frequency_class: int | None
+    ) -> tuple[npt.NDArray[np.int64], _Floats | None]:
+        t = self._number(name)
+        if frequency_class is None:
+            counts = self.counts[t].sum(axis=0)
+        else:
+            counts = self.counts[t, frequency_class]
+        if self.exact is None:
+            return counts, None
+        values, classes = self.exact[t]
+        return counts, values if frequency_class is None else values[classes == frequency_class]
+
+
+def n_histogram_bins() -> int:
+    """Bins of the histogram of -log10 p."""
+    return _N_FINE + _N_WIDE
+
+
+def histogram_edges() -> _Floats:
+    """Edges of the bins, one more than bins."""
+    wide = _BEND * np.exp(_FINE * np.arange(_N_WIDE + 1))
+    return np.concatenate([_FINE * np.arange(_N_FINE), wide])
+
+
+def histogram_bin(y: _Floats) -> npt.NDArray[np.int64]:
+    """Bin of each -log10 p."""
+    bins = (y * (1.0 / _FINE)).astype(np.int64)
+    high = np.flatnonzero(bins >= _N_FINE)
+    if high.size:
+        steps = np.log(np.maximum(y[high] / _BEND, 1.0)) / _FINE
+        bins[high] = _N_FINE + np.minimum(steps, _N_WIDE - 1).astype(np.int64)
+    return bins
+
+
+def _median(counts: npt.NDArray[np.int64]) -> float:
+    edges = histogram_edges()
+    below = np.cumsum(counts)
+    half = 0.5 * below[-1]
+    i = int(np.searchsorted(below, half))
+    share = (half - (below[i] - counts[i])) / counts[i]
+    return float(edges[i] + share * (edges[i + 1] - edges[i]))
+
+
+def _ranks(n: int, n_points: int) -> npt.NDArray[np.int64]:
+    """Ranks to draw, 0 the best: all if few, else the best hundred and some evenly by log."""
+    if n <= n_points:
+        return np.arange(n)
+    rest = np.geomspace(100, n - 1, n_points - 100)
+    return np.unique(np.concatenate([np.arange(100), rest.astype(np.int64)]))
