@@ -4,22 +4,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hlmm_dask.errors import InputError, ScanError, StoreError
+    from hlmm_dask.errors import InputError, ScanCancelled, ScanError, StoreError
     from hlmm_dask.export import read_models_table
     from hlmm_dask.genotypes.dataset import open_bed
     from hlmm_dask.models.hlm import HLM
     from hlmm_dask.models.hlmm import HLMM, simulate
     from hlmm_dask.results import open_results
+    from hlmm_dask.scanning.background import Run
     from hlmm_dask.scanning.null import NullModel, fit_null
     from hlmm_dask.scanning.run import scan
+    from hlmm_dask.view.widget import dashboard
 
 __all__ = [
     "HLM",
     "HLMM",
     "InputError",
     "NullModel",
+    "Run",
+    "ScanCancelled",
     "ScanError",
     "StoreError",
+    "dashboard",
     "fit_null",
     "open_bed",
     "open_results",
@@ -34,8 +39,11 @@ _HOME = {
     "HLMM": "models.hlmm",
     "InputError": "errors",
     "NullModel": "scanning.null",
+    "Run": "scanning.background",
+    "ScanCancelled": "errors",
     "ScanError": "errors",
     "StoreError": "errors",
+    "dashboard": "view.widget",
     "fit_null": "scanning.null",
     "open_bed": "genotypes.dataset",
     "open_results": "results",

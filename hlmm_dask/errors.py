@@ -15,3 +15,7 @@ class StoreError(RuntimeError):
 
 class ScanError(RuntimeError):
     """Blocks could not be computed; the others are kept and the run can be resumed."""
+
+
+class ScanCancelled(ScanError):
+    """The scan was ended by `Run.cancel`; finished blocks are kept."""

@@ -1,5 +1,6 @@
 """A scan that runs while a notebook goes on, and the handle that it is held by."""
 
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from distributed import Client
 
-from hlmm_dask.errors import ScanError
+from hlmm_dask.errors import ScanCancelled
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Status: TypeAlias = Literal["running", "cancelling", "finished", "failed", "cancelled"]
-
-
-class ScanCancelled(ScanError):
-    """The scan was ended by `Run.cancel`; finished blocks are kept."""
 
 
 class Run:
@@ -45,13 +42,16 @@ class Run:
         *,
         client: Client | None,
         cluster: ClusterOptions | None,
-        out: str | Path | None,
+        out: str | os.PathLike[str] | None,
         observers: Sequence[Observer],
         **options: Any,
     ) -> None:
         # Lives as long as the handle does.
-        self._folder = tempfile.TemporaryDirectory(prefix="hlmm_dask_") if out is None else None
-        self.store = Path(out if self._folder is None else f"{self._folder.name}/results.zarr")
+        self._folder = None
+        if out is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="hlmm_dask_")
+            out = Path(self._folder.name, "results.zarr")
+        self.store = Path(out)
         self._client = client
         self._stop = threading.Event()
         self._outcome: Future[None] = Future()

@@ -13,6 +13,9 @@ from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
 from hlmm_dask.errors import InputError
 
+# Named, not imported: what watches stands above what computes.
+_PAGE = "hlmm_dask.view.preload"
+
 
 @dataclass(frozen=True)
 class ClusterOptions:
@@ -96,6 +99,8 @@ def connect(options: ClusterOptions) -> Iterator[Client]:
     workers = options.workers or len(os.sched_getaffinity(0))
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.worker.daemon": True}))
+        preloads = [*dask.config.get("distributed.scheduler.preload"), _PAGE]
+        stack.enter_context(dask.config.set({"distributed.scheduler.preload": preloads}))
         cluster = stack.enter_context(
             LocalCluster(
                 n_workers=workers,

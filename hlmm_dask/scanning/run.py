@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from distributed import Client
 
@@ -34,16 +34,47 @@ if TYPE_CHECKING:
 
     from hlmm_dask.scanning.background import Run
 
+# Where a scheduler keeps the stores that were filled on it, for the page in its dashboard.
+RUNS_KEY = "hlmm-dask-runs"
+
+
+class _Options(TypedDict, total=False):
+    client: Client | None
+    cluster: ClusterOptions | None
+    out: str | os.PathLike[str] | None
+    start: int
+    stop: int | None
+    min_maf: float
+    max_missing: float
+    count_a2: bool
+    h2: Literal["refit", "null"]
+    method: Method
+    engine: Engine
+    loco: bool
+    exclude_window: float | None
+    block_size: int | None
+    resume: bool
+    overwrite: bool
+    observers: Sequence[Observer]
+
 
 @overload
 def scan(
-    genotypes: Genotypes, null: NullModel, *, background: Literal[False] = False, **options: Any
+    genotypes: Genotypes,
+    null: NullModel,
+    *,
+    background: Literal[False] = False,
+    **options: Unpack[_Options],
 ) -> "xr.Dataset": ...
 
 
 @overload
 def scan(
-    genotypes: Genotypes, null: NullModel, *, background: Literal[True], **options: Any
+    genotypes: Genotypes,
+    null: NullModel,
+    *,
+    background: Literal[True],
+    **options: Unpack[_Options],
 ) -> "Run": ...
 
 
@@ -233,6 +264,8 @@ def run_scans(
         failed: list[BlockFailed] = []
         if any(scan.pending for scan in scans):
             log = FailureLog([scan.store.run_dir for scan in scans])
+            for scan in scans:
+                connection.client().set_metadata([RUNS_KEY, str(scan.store.path)], time.time())
             failed = run_blocks(scans, source, config, connection.client(), (log, *observers))
         if failed:
             raise ScanError(

@@ -31,8 +31,6 @@ State: TypeAlias = Literal["waiting", "running", "finished", "stopped"]
 # Seconds over which the rate is taken: long enough for blocks of half a minute.
 _RATE_WINDOW = 120.0
 
-_NAMES = ("variant_id", "variant_contig", "variant_position")
-
 
 @dataclass(frozen=True)
 class WorkerShare:
@@ -117,7 +115,7 @@ class Watcher:
         Pieces of the genome in which plots are thinned.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, n_bins: int = 160) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, n_bins: int = 120) -> None:
         self.path = Path(os.path.abspath(path))
         self._n_bins = n_bins
         self._forget()
@@ -131,7 +129,8 @@ class Watcher:
         self._thinner: Thinner | None = None
         self._thinned: Thinned | None = None
         self._contigs = Contigs()
-        self._n_surveyed = 0
+        self._runs: dict[int, list[tuple[int, str]]] = {}
+        self._n_surveyed = self._chunk_rows = 0
 
     def poll(self, budget: float = 0.3) -> Progress:
         """Read for about ``budget`` seconds what came since the last time.
@@ -193,7 +192,7 @@ class Watcher:
             self._about = dict(group.attrs)
             self._chunk_rows = array_of(group, "variant_id").chunks[0]
             self._thinner = Thinner(
-                self._store.n_variants, n_bins=self._n_bins, cap=500, n_sample=1200
+                self._store.n_variants, n_bins=self._n_bins, cap=300, n_sample=800
             )
             self._made = made
         return True
@@ -228,11 +227,18 @@ class Watcher:
     def _survey(self, end: float) -> None:
         """Learn the chromosomes and their lengths ahead of the results."""
         while self._n_surveyed < self._n_variants and time.perf_counter() < end:
-            start, stop, variants = self._variants(self._n_surveyed)
-            self._contigs.add(
-                np.arange(start, stop), variants["variant_contig"], variants["variant_position"]
-            )
-            self._n_surveyed = stop
+            self._runs_of(self._n_surveyed // self._chunk_rows)
+            self._n_surveyed += self._chunk_rows
+
+    def _runs_of(self, chunk: int) -> list[tuple[int, str]]:
+        """Where in a chunk of variants each chromosome begins; few numbers instead of names."""
+        if chunk not in self._runs:
+            start, contig = self._names("variant_contig", chunk)
+            position = self._names("variant_position", chunk)[1]
+            self._contigs.add(np.arange(start, start + len(contig)), contig, position)
+            first = np.flatnonzero(np.append(True, contig[1:] != contig[:-1])).tolist()
+            self._runs[chunk] = [(row, str(contig[row])) for row in first]
+        return self._runs[chunk]
 
     def _read_blocks(self, end: float) -> None:
         assert self._store is not None
@@ -244,22 +250,33 @@ class Watcher:
             first = False
             block = self._done[self._unseen[-1]]
             values = self._store.read(block.start, block.stop)
-            start, _, variants = self._variants(block.start)
-            here = slice(block.start - start, block.stop - start)
             self._thinner.add(
                 block.start,
-                {name: column[here] for name, column in variants.items()},
+                self._variants(block.start, block.stop),
                 {name: np.ascontiguousarray(values[:, columns[name]]) for name in wanted},
             )
             self._unseen.pop()
             self._thinned = None
 
-    def _variants(self, row: int) -> tuple[int, int, dict[str, npt.NDArray[Any]]]:
-        """Range and names of the chunk of variants that a row is in."""
+    def _variants(self, start: int, stop: int) -> dict[str, npt.NDArray[Any]]:
+        """Names and places of the variants of a block, which lies within one chunk of them."""
+        chunk = start // self._chunk_rows
+        first, ids = self._names("variant_id", chunk)
+        here = slice(start - first, stop - first)
+        contig = np.empty(len(ids), dtype=object)
+        for row, name in self._runs_of(chunk):
+            contig[row:] = name
+        return {
+            "variant_id": ids[here],
+            "variant_contig": contig[here],
+            "variant_position": self._names("variant_position", chunk)[1][here],
+        }
+
+    def _names(self, name: str, chunk: int) -> tuple[int, npt.NDArray[Any]]:
         assert self._store is not None
-        start = row // self._chunk_rows * self._chunk_rows
+        start = chunk * self._chunk_rows
         stop = min(start + self._chunk_rows, self._store.n_variants)
-        return start, stop, _chunk(self._store.path, self._made, start, stop)
+        return start, _chunk(self._store.path, self._made, name, start, stop)
 
     def _progress(self) -> Progress:
         assert self._store is not None
@@ -302,13 +319,14 @@ class Watcher:
         )
 
     def _shares(self) -> tuple[WorkerShare, ...]:
-        shares: dict[str, list[tuple[float, int, int]]] = {}
+        blocks: dict[str, list[tuple[float, int, int]]] = {}
         for index, done in self._done.items():
-            shares.setdefault(done.worker, []).append((done.time, index, done.stop - done.start))
-        return tuple(
-            WorkerShare(name, len(blocks), sum(b[2] for b in blocks), max(blocks)[1], max(blocks)[0])
-            for name, blocks in sorted(shares.items())
-        )
+            blocks.setdefault(done.worker, []).append((done.time, index, done.stop - done.start))
+        shares = []
+        for name, own in sorted(blocks.items()):
+            when, last, _ = max(own)
+            shares.append(WorkerShare(name, len(own), sum(n for *_, n in own), last, when))
+        return tuple(shares)
 
 
 def _owner(lock: Path) -> tuple[str, float]:
@@ -324,7 +342,6 @@ def _owner(lock: Path) -> tuple[str, float]:
 
 
 # A chunk holds tens of blocks, which mostly come one after the other.
-@lru_cache(maxsize=2)
-def _chunk(path: Path, made: object, start: int, stop: int) -> dict[str, npt.NDArray[Any]]:
-    group = zarr.open_group(path, mode="r")
-    return {name: np.asarray(array_of(group, name)[start:stop]) for name in _NAMES}
+@lru_cache(maxsize=4)
+def _chunk(path: Path, made: object, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+    return np.asarray(array_of(zarr.open_group(path, mode="r"), name)[start:stop])
