@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hlmm_dask import plot
     from hlmm_dask.errors import InputError, ScanCancelled, ScanError, StoreError
     from hlmm_dask.export import read_models_table
     from hlmm_dask.genotypes.dataset import open_bed
@@ -28,6 +29,7 @@ __all__ = [
     "fit_null",
     "open_bed",
     "open_results",
+    "plot",
     "read_models_table",
     "scan",
     "simulate",
@@ -54,6 +56,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plot":
+        return import_module("hlmm_dask.plot")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,16 +1,20 @@
 """Finished blocks of a results store, or pieces of a Dataset, to be thinned."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
 from hlmm_dask.layout import METADATA, array_of
+from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersion_effects
+from hlmm_dask.schema import DISPERSION_COLUMNS
 from hlmm_dask.store import ResultsStore
-from hlmm_dask.view.thinned import AssociationTest, Thinned
-from hlmm_dask.view.thinning import CARRIED, TESTS, Thinner
+from hlmm_dask.view.thinned import Thinned
+from hlmm_dask.view.thinning import CARRIED, DISPERSION, TESTS, Thinner
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,6 +23,7 @@ _NAMES = METADATA[:3]
 # Variants read at once.
 _ROWS = 65_536
 
+Source: TypeAlias = "str | os.PathLike[str] | ResultsStore | xr.Dataset"
 Values = dict[str, npt.NDArray[np.float64]]
 
 
@@ -63,51 +68,66 @@ class BlockReader:
             )
 
 
-def thin_store(
-    store: ResultsStore,
+def thin(
+    source: Source,
     *,
-    tests: Sequence[AssociationTest] = TESTS,
-    extra: Callable[[Values], Mapping[str, npt.NDArray[np.float64]]] | None = None,
+    dispersion: bool = False,
     **options: Any,
 ) -> Thinned:
-    """Thin a whole store, complete or not.
+    """Thin a whole scan, complete or not, to what pictures need.
 
     Parameters
     ----------
-    store : ResultsStore
-    tests : sequence of AssociationTest
-        What to keep.
-    extra : callable, optional
-        Given the columns of a piece, returns more of them (dispersion effects).
+    source : path, ResultsStore or Dataset
+        OUTPREFIX.zarr, or a Dataset as of ``open_results``.
+    dispersion : bool
+        Estimate dispersion effects, and keep them as a further test; without effect where they
+        can't be estimated.
     options
-        Of `Thinner`.
+        Of ``Thinner``.
     """
+    if isinstance(source, str | os.PathLike):
+        source = ResultsStore.open(source)
+    pieces = _store_pieces if isinstance(source, ResultsStore) else _dataset_pieces
+    n = source.n_variants if isinstance(source, ResultsStore) else source.sizes["variants"]
+    extra: dict[str, npt.NDArray[np.float64]] = {}
+    relation: DispersionResult | NotEstimable | None = None
+    if dispersion:
+        whole = {name: np.empty(n) for name in ("add", "add_se", "var", "var_se")}
+        for start, _, values in pieces(source, names=False):
+            for name, column in whole.items():
+                column[start : start + len(values[name])] = values[name]
+        relation = dispersion_effects(*whole.values())
+        del whole
+    if isinstance(relation, DispersionResult):
+        extra = {c.name: getattr(relation, c.name) for c in DISPERSION_COLUMNS}
+    thinner = Thinner(n, tests=(*TESTS, DISPERSION) if extra else TESTS, **options)
+    for start, variants, values in pieces(source, names=True):
+        stop = start + len(variants["variant_position"])
+        thinner.add(start, variants, values | {k: v[start:stop] for k, v in extra.items()})
+    thinned = thinner.thinned()
+    if isinstance(relation, DispersionResult):
+        return replace(thinned, slope=relation.r_av)
+    return thinned if relation is None else replace(thinned, no_dispersion=relation.reason)
+
+
+Piece = tuple[int, Mapping[str, npt.NDArray[Any]], Values]
+
+
+def _store_pieces(store: Any, *, names: bool) -> Iterator[Piece]:
     reader = BlockReader(store)
-    thinner = Thinner(store.n_variants, tests=tests, **options)
     step = max(1, _ROWS // store.block_size) * store.block_size
     for start in range(0, store.n_variants, step):
         stop = min(start + step, store.n_variants)
-        values = reader.values(start, stop)
-        if extra is not None:
-            values |= extra(values)
-        thinner.add(start, reader.variants(start, stop), values)
-    return thinner.thinned()
+        yield start, reader.variants(start, stop) if names else {}, reader.values(start, stop)
 
 
-def thin_dataset(
-    dataset: "xr.Dataset", *, tests: Sequence[AssociationTest] = TESTS, **options: Any
-) -> Thinned:
-    """Thin a Dataset as of ``open_results``, or as a scan returns."""
-    n = dataset.sizes["variants"]
-    thinner = Thinner(n, tests=tests, **options)
-    wanted = {*CARRIED, *(test.column for test in tests)}
-    columns = [name for name in dataset.data_vars if name in wanted]
-    part = dataset[columns]
-    for start in range(0, n, _ROWS):
+def _dataset_pieces(dataset: Any, *, names: bool) -> Iterator[Piece]:
+    wanted = {"var_se", *CARRIED, *(test.column for test in TESTS)}
+    part = dataset[[name for name in dataset.data_vars if name in wanted]]
+    if not names:
+        part = part.reset_coords(drop=True)
+    for start in range(0, dataset.sizes["variants"], _ROWS):
         piece = part.isel(variants=slice(start, start + _ROWS)).compute()
-        thinner.add(
-            start,
-            {name: piece[name].to_numpy() for name in _NAMES},
-            {str(name): piece[name].to_numpy() for name in columns},
-        )
-    return thinner.thinned()
+        variants = {name: piece[name].to_numpy() for name in _NAMES} if names else {}
+        yield start, variants, {str(name): piece[name].to_numpy() for name in part.data_vars}

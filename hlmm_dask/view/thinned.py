@@ -15,6 +15,9 @@ _Floats = npt.NDArray[np.float64]
 _FINE, _BEND = 1e-3, 8.0
 _N_FINE, _N_WIDE = 8000, 10_000
 
+# p-value below which a variant is significant among all of a genome.
+GENOME_WIDE = 5e-8
+
 # Known chromosomes come first, in this order; PLINK's numbers 23 to 26 are X, Y, XY and MT.
 _SEX = {"x": 23, "y": 24, "xy": 25, "par": 25, "m": 26, "mt": 26}
 
@@ -26,11 +29,11 @@ class AssociationTest:
     Attributes
     ----------
     name : str
-        Short name.
+        Its name in code.
     column : str
         Where -log10 p stands in the results.
-    label : str
-        What is tested, in words.
+    label, short : str
+        What is tested, in words; in one or two.
     effect : str or None
         Column of the effect, None where there are two.
     df : int
@@ -40,6 +43,7 @@ class AssociationTest:
     name: str
     column: str
     label: str
+    short: str
     effect: str | None
     df: int
 
@@ -210,6 +214,10 @@ class Thinned:
         Histograms of -log10 p; see `histogram_edges`.
     exact : tuple of (values, classes), or None
         By test: all values, while they are few.
+    slope : float or None
+        Of variance on additive effects, where dispersion effects were estimated.
+    no_dispersion : str
+        Why they could not be.
     """
 
     tests: tuple[AssociationTest, ...]
@@ -223,6 +231,8 @@ class Thinned:
     in_effects: npt.NDArray[np.bool_]
     counts: npt.NDArray[np.int64]
     exact: tuple[tuple[_Floats, npt.NDArray[np.int64]], ...] | None
+    slope: float | None = None
+    no_dispersion: str = ""
 
     @property
     def axis(self) -> Axis:
@@ -236,6 +246,14 @@ class Thinned:
     def n_tested(self, name: str) -> int:
         """Variants with a p-value."""
         return int(self.counts[self._number(name)].sum())
+
+    def thresholds(self, name: str) -> dict[str, float]:
+        """-log10 p of the significance lines, by label."""
+        n = self.n_tested(name)
+        lines = {"5e-8": -float(np.log10(GENOME_WIDE))}
+        if n:
+            lines[f"0.05 / {n:,}"] = -float(np.log10(0.05 / n))
+        return lines
 
     def lambda_gc(self, name: str, frequency_class: int | None = None) -> float:
         """λ_GC: the median of the statistic over that of the chi-square; NaN without a value."""
@@ -308,6 +326,13 @@ class Thinned:
             return counts, None
         values, classes = self.exact[t]
         return counts, values if frequency_class is None else values[classes == frequency_class]
+
+
+def expected_band(n: int, *, n_points: int = 200) -> tuple[_Floats, _Floats, _Floats]:
+    """Return expected -log10 p of n uniform p-values, and the bounds that hold 95% of each."""
+    ranks = _ranks(n, n_points) + 1.0
+    low, high = (-np.log10(special.betaincinv(ranks, n - ranks + 1.0, q)) for q in (0.975, 0.025))
+    return -np.log10((ranks - 0.5) / max(n, 1)), low, high
 
 
 def n_histogram_bins() -> int:

@@ -14,32 +14,36 @@ import numpy as np
 import numpy.typing as npt
 
 from hlmm_dask.view.thinned import (
+    GENOME_WIDE,
+    AssociationTest,
     Contigs,
     FrequencyClasses,
-    AssociationTest,
     Thinned,
     histogram_bin,
     n_histogram_bins,
 )
 
 TESTS = (
-    AssociationTest("mean", "add_neg_log10_p", "Effect on the mean", "add", 1),
-    AssociationTest("variance", "var_neg_log10_p", "Effect on the log variance", "var", 1),
-    AssociationTest("joint", "av_neg_log10_p", "Mean and variance, 2 df", None, 2),
+    AssociationTest("mean", "add_neg_log10_p", "Effect on the mean", "mean", "add", 1),
+    AssociationTest("variance", "var_neg_log10_p", "Effect on the variance", "variance", "var", 1),
+    AssociationTest("joint", "av_neg_log10_p", "Mean and variance (2 df)", "2 df", None, 2),
 )
 DISPERSION = AssociationTest(
-    "dispersion", "dispersion_neg_log10_p", "Dispersion effect", "dispersion", 1
+    "dispersion", "dispersion_neg_log10_p", "Dispersion effect", "dispersion", "dispersion", 1
 )
 
 # What a kept variant carries from the results, where the block has it.
-CARRIED = ("minor_allele_frequency", "add", "add_se", "var", "var_se", "dispersion")
+CARRIED = (
+    "minor_allele_frequency", "add", "add_se", "var", "var_se", "dispersion", "dispersion_se",
+)  # fmt: skip
 
 # Cells of -log10 p: steps of 0.1 up to 4, of 5% above.
 _STEP, _BEND, _GROWTH = 0.1, 4.0, np.log(1.05)
 _N_LOW, _N_HIGH = 40, 190
 _N_Y = _N_LOW + _N_HIGH
 
-_N_EXTREMES = 200
+# Most variants of each test in the plot of effects for their p-value.
+_N_BEST = 1000
 # Values up to which quantiles are exact.
 _N_EXACT = 100_000
 
@@ -77,7 +81,7 @@ class Thinner:
         cap: int = 20_000,
         n_bins: int = 1000,
         classes: FrequencyClasses | None = None,
-        n_sample: int = 5000,
+        n_sample: int = 8000,
     ) -> None:
         self.n_variants = n_variants
         self.tests = tuple(tests)
@@ -93,7 +97,6 @@ class Thinner:
         self._sample_below = np.uint64(
             min(n_sample / n_variants, 1.0) * float(np.iinfo(np.uint64).max) * 0.999
         )
-        self._extreme = {"add": 0.0, "var": 0.0}
         self._pool: list[dict[str, npt.NDArray[Any]]] = []
         self._n_pool, self._compact_at = 0, 200_000
 
@@ -132,8 +135,6 @@ class Thinner:
             np.maximum.at(best, cell, y)
             keep[rows[(y >= best[cell]) | (y >= self._floor[t])]] = True
         keep |= fitted & (_hash(index) <= self._sample_below)
-        for name in self._extreme:
-            keep |= fitted & self._is_extreme(name, values[name])
         self._n_added += k
         self._n_fitted += int(fitted.sum())
         if self._exact is not None and self._n_fitted > _N_EXACT:
@@ -225,26 +226,14 @@ class Thinner:
         return shown
 
     def _in_effects(self, pool: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
-        """Which candidates the plot of effects shows: the sample, the extremes, the best."""
+        """Which candidates the plot of effects shows: the sample, and the significant."""
         chosen = _hash(pool["index"]) <= self._sample_below
-        for name in self._extreme:
-            size = np.nan_to_num(np.abs(pool[name]))
-            if size.size > _N_EXTREMES:
-                self._extreme[name] = float(np.partition(size, -_N_EXTREMES)[-_N_EXTREMES])
-            chosen |= (size >= self._extreme[name]) & (size > 0.0)
         for test in self.tests:
-            y = pool[test.column]
-            n_best = min(1000, y.size)
-            best = np.argpartition(-np.nan_to_num(y, nan=-1.0), n_best - 1)[:n_best]
-            chosen[best[y[best] >= 4.0]] = True
+            y = np.nan_to_num(pool[test.column], nan=-1.0)
+            n_best = min(_N_BEST, y.size)
+            best = np.argpartition(-y, n_best - 1)[:n_best]
+            chosen[best[y[best] >= -np.log10(GENOME_WIDE)]] = True
         return chosen
-
-    def _is_extreme(self, name: str, values: _Floats) -> npt.NDArray[np.bool_]:
-        size = np.nan_to_num(np.abs(values))
-        floor = self._extreme[name]
-        if size.size > _N_EXTREMES:
-            floor = max(floor, float(np.partition(size, -_N_EXTREMES)[-_N_EXTREMES]))
-        return np.asarray(size >= floor)
 
     def _named(self, pool: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         if not pool:

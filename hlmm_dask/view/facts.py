@@ -1,0 +1,162 @@
+"""What is known about a run: its store, and the record of it where there is one."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hlmm_dask.errors import InputError
+from hlmm_dask.layout import read_manifest
+from hlmm_dask.store import ResultsStore
+from hlmm_dask.view.thinned import Thinned
+
+# λ_GC outside of these is worth a word.
+_LAMBDA = (0.95, 1.05)
+_MIN_FOR_LAMBDA = 1000
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about a run.
+
+    Attributes
+    ----------
+    attrs, fingerprint : mapping
+        Of the results store.
+    n_blocks, n_done : int
+        Blocks, and those with results.
+    counts : dict of str to int
+        Variants by status.
+    summary : mapping
+        Of the finished scan, empty before.
+    run : mapping
+        The last run in OUTPREFIX.run.json, empty without.
+    phenotype : mapping
+        Sample accounting and null model in it, empty without.
+    options : mapping
+        Of the command; empty where not known.
+    """
+
+    attrs: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
+    n_blocks: int
+    n_done: int
+    counts: Mapping[str, int]
+    summary: Mapping[str, Any]
+    run: Mapping[str, Any]
+    phenotype: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+    @property
+    def unit(self) -> str:
+        """Unit of the effects on the mean, per allele."""
+        return "phenotype units" if self.fingerprint.get("fit_covariates") else "SD"
+
+
+def gather(store: ResultsStore, outprefix: str, options: Mapping[str, Any] | None = None) -> Facts:
+    """Read what a run has left.
+
+    Parameters
+    ----------
+    store : ResultsStore
+        Its results.
+    outprefix : str
+        Where its record is looked for: OUTPREFIX.run.json, or, for one of several phenotypes,
+        that of the OUTPREFIX before its name.
+    options : mapping, optional
+        Of the command, where they are known better than from the record.
+    """
+    import zarr
+
+    attrs = dict(zarr.open_group(store.path, mode="r").attrs)
+    manifest = read_manifest(store.path) or {"fingerprint": {}}
+    counts: dict[str, int] = {}
+    n_done = 0
+    for marker in store.markers():
+        n_done += 1
+        for label, n in marker["counts"].items():
+            counts[label] = counts.get(label, 0) + n
+    runs = _read_record(outprefix)
+    run = runs[-1] if runs else {}
+    # A run that went on with finished blocks has fitted the null model all the same.
+    phenotypes = [p for p in run.get("phenotypes", []) if p.get("phenotype") == attrs["phenotype"]]
+    return Facts(
+        attrs=attrs,
+        fingerprint=manifest["fingerprint"],
+        n_blocks=store.n_blocks,
+        n_done=n_done,
+        counts=counts,
+        summary=store.summary() or {},
+        run=run,
+        phenotype=phenotypes[-1] if phenotypes else {},
+        options=options or run.get("options") or {},
+    )
+
+
+def _read_record(outprefix: str) -> list[dict[str, Any]]:
+    name = Path(outprefix).name
+    while name:
+        path = Path(outprefix).with_name(f"{name}.run.json")
+        try:
+            return list(json.loads(path.read_bytes())["runs"])
+        except FileNotFoundError:
+            name = name.rpartition(".")[0]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: not the record of a run ({error!r}); move it away, or restore it"
+            ) from error
+    return []
+
+
+def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
+    """Say what a reader of the results should know, one line each."""
+    lines: list[str] = []
+    missing = facts.n_blocks - facts.n_done
+    if missing:
+        lines.append(
+            f"The scan is not complete: {missing:,} of {facts.n_blocks:,} blocks have no results."
+        )
+    lines += [
+        f"Block {block['block']} failed: {block['error']}"
+        for block in facts.run.get("failed_blocks", [])[:20]
+    ]
+    for test in thinned.tests:
+        value = thinned.lambda_gc(test.name)
+        if thinned.n_tested(test.name) < _MIN_FOR_LAMBDA:
+            continue
+        if not _LAMBDA[0] <= value <= _LAMBDA[1]:
+            lines.append(
+                f"λ_GC of the test '{test.short}' is {value:.3f}: {_meaning(test.name, value)}"
+            )
+        for i, label in enumerate(thinned.classes.labels):
+            part = thinned.lambda_gc(test.name, i)
+            n = int(thinned.counts[thinned.tests.index(test), i].sum())
+            if n >= _MIN_FOR_LAMBDA and abs(part - value) > 0.1:
+                lines.append(
+                    f"λ_GC of the test '{test.short}' is {part:.3f} among the {n:,} variants with "
+                    f"a frequency of {label}, against {value:.3f} overall."
+                )
+    for label in ("not_converged", "unbounded"):
+        if n := facts.counts.get(label, 0):
+            lines.append(f"{n:,} variants have no estimates: {label.replace('_', ' ')}.")
+    total = sum(facts.counts.values())
+    left_out = total - facts.counts.get("ok", 0)
+    if total and left_out > 0.2 * total:
+        lines.append(f"{left_out:,} of {total:,} variants were left out; see their status below.")
+    if thinned.no_dispersion:
+        lines.append(f"No dispersion effects: {thinned.no_dispersion}.")
+    for what in ("warnings", "notes"):
+        lines += [str(each["text"]) for each in facts.run.get(what, [])]
+    return list(dict.fromkeys(lines))
+
+
+def _meaning(test: str, value: float) -> str:
+    if value < 1.0:
+        return "the test is conservative; many rare variants, or correlated samples?"
+    if test == "variance":
+        return (
+            "many effects on the variance are seen, which may follow from those on the mean (see "
+            "the line below), from the scale or the outliers of the phenotype, or from structure."
+        )
+    return "polygenic effects, or population structure and relatedness that the model leaves."

@@ -1,0 +1,142 @@
+"""Independent lead variants: by distance, or by linkage where the genotypes are at hand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.packed import to_dosage
+from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.scanning.null import NullModel, fit_null
+from hlmm_dask.tables import Table, read_table
+from hlmm_dask.view.facts import Facts
+from hlmm_dask.view.thinned import GENOME_WIDE, Thinned
+
+# Variants whose genotypes are compared, at most, for each test.
+_MAX_CANDIDATES = 2000
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """Genotypes and phenotype of a scan.
+
+    Attributes
+    ----------
+    genotypes : PlinkGenotypes
+    null : NullModel
+        Its phenotype is that which variants were fitted to, before random effects.
+    first : int
+        Index in the files of the scan's first variant.
+    count_a2 : bool
+        Whether the effect allele is allele 2.
+    """
+
+    genotypes: PlinkGenotypes
+    null: NullModel
+    first: int
+    count_a2: bool
+
+    def counts(self, index: int) -> NDArray[np.float64]:
+        """Return copies of the effect allele of one variant of the scan, NaN where missing."""
+        at = self.first + index
+        packed = self.genotypes.read_packed(at, at + 1)
+        counts = to_dosage(packed, self.genotypes.n_samples, np.float64)[0]
+        return np.asarray(2.0 - counts if self.count_a2 else counts)
+
+    def standardised(self, index: int) -> NDArray[np.float32]:
+        """Genotypes of the analysed samples with mean 0 and length 1, missing ones at the mean."""
+        g = self.counts(index)[self.null.sample_index]
+        g = np.nan_to_num(g - np.nanmean(g))
+        return np.asarray(g / max(float(np.linalg.norm(g)), 1e-300), dtype=np.float32)
+
+
+def at_hand(facts: Facts) -> AtHand | str:
+    """Open a scan's genotypes and phenotype; say why not, where they can't be had."""
+    options = facts.options
+    if not options:
+        return "the record of the run (.run.json), which names the files, is missing"
+    try:
+        genotypes = open_plink(options["genofile"])
+        if genotypes.identity() != facts.fingerprint.get("genotypes"):
+            return f"{genotypes.paths[0]} is not the file that was scanned"
+        null = fit_null(
+            genotypes,
+            read_table(options["phenofile"], missing=(options["missing_char"],)),
+            phenotype_column=facts.attrs["phenotype"],
+            mean_covariates=_covariates(options, "mean"),
+            variance_covariates=_covariates(options, "var"),
+            missing=(options["missing_char"],),
+        )
+    except (InputError, OSError) as error:
+        return str(error)
+    return AtHand(
+        genotypes, null, int(facts.attrs["first_variant"]), facts.attrs["effect_allele"] == "A2"
+    )
+
+
+def _covariates(options: Mapping[str, Any], part: str) -> Table | None:
+    path = options[f"{part}_covar"]
+    if path is None:
+        return None
+    return read_table(path, missing=(options["missing_char"],)).only(options[f"{part}_covar_cols"])
+
+
+def lead_rows(
+    thinned: Thinned,
+    test: str,
+    here: AtHand | None,
+    *,
+    n: int = 50,
+    window: int = 500_000,
+    r2: float = 0.1,
+) -> NDArray[np.intp]:
+    """Rows of the points that lead: the significant ones, or, if fewer, the ten best.
+
+    Parameters
+    ----------
+    thinned : Thinned
+    test : str
+        Its name.
+    here : AtHand or None
+        Genotypes: a variant then belongs to the locus of a better one within `window` only if
+        their squared correlation is above `r2`; without, in any case.
+    n : int
+        Most leads.
+    window : int
+        Base pairs.
+    r2 : float
+        Squared correlation.
+    """
+    least = -float(np.log10(GENOME_WIDE))
+    by_distance = thinned.loci(test, n, window=window, at_least=least)
+    if by_distance.size < 10:
+        by_distance = thinned.loci(test, 10, window=window)
+    if here is None:
+        return by_distance
+    points: Mapping[str, Any] = thinned.points
+    y = points[thinned.test(test).column]
+    candidates = np.flatnonzero(y >= least)
+    candidates = candidates[np.argsort(-y[candidates], kind="stable")][:_MAX_CANDIDATES]
+    leads: list[int] = []
+    genotypes: dict[int, NDArray[np.float32]] = {}
+    for row in candidates.tolist():
+        if len(leads) >= n:
+            break
+        near = [
+            lead
+            for lead in leads
+            if points["contig"][lead] == points["contig"][row]
+            and abs(points["position"][lead] - points["position"][row]) <= window
+        ]
+        g = here.standardised(int(points["index"][row])) if near else None
+        for lead in near:
+            if lead not in genotypes:
+                genotypes[lead] = here.standardised(int(points["index"][lead]))
+        if g is None or all(float(g @ genotypes[lead]) ** 2 <= r2 for lead in near):
+            leads.append(row)
+    # Below significance, what stands near a lead is not a further one.
+    rest = [row for row in by_distance.tolist() if row not in leads and y[row] < least]
+    return np.array([*leads, *rest][: max(n, 10)], dtype=np.intp)

@@ -1,0 +1,139 @@
+"""Parts of the report's page: tables, facts, small pictures."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from hlmm_dask.view.spread import GenotypeClass
+
+
+def p_value(neg_log10: float) -> str:
+    """Return a p-value in words, right far below the smallest double: 3.2e-410."""
+    if not np.isfinite(neg_log10):
+        return "–"
+    if neg_log10 < 3.0:
+        return f"{10.0**-neg_log10:.3g}"
+    exponent = int(np.ceil(neg_log10))
+    mantissa = f"{10.0 ** (exponent - neg_log10):.1f}"
+    return f"1.0e-{exponent - 1}" if mantissa == "10.0" else f"{mantissa}e-{exponent}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number with some digits, a dash for none."""
+    return f"{value:#.{digits}g}".rstrip(".").replace("-", "−") if np.isfinite(value) else "–"
+
+
+def definitions(facts: Mapping[str, str]) -> str:
+    """Return facts as a row of figures."""
+    items = "".join(
+        f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items()
+    )
+    return f'<dl class="facts">{items}</dl>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, plain: bool = False) -> str:
+    """Return a table of words; the first column stands left."""
+    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    kind = ' class="plain"' if plain else ""
+    header = f"<thead><tr>{top}</tr></thead>" if head else ""
+    return f'<div class="scroll"><table{kind}>{header}<tbody>{body}</tbody></table></div>'
+
+
+def lead_table(rows: Iterable[tuple[int, bool, Sequence[str]]], head: Sequence[str]) -> str:
+    """Return a table of leads, each tied to its point in the plots: point, significant, cells."""
+    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    body = ""
+    for point, significant, cells in rows:
+        kind = "" if significant else ' class="below"'
+        first = f'<td title="{escape(cells[0])}">{escape(cells[0])}</td>'
+        rest = "".join(f"<td>{escape(cell)}</td>" for cell in cells[1:])
+        body += (
+            f'<tr{kind} tabindex="0" aria-selected="false" data-point="{point}">{first}{rest}</tr>'
+        )
+    return (
+        f'<div class="scroll"><table class="leads"><thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def plot(kind: str, label: str, test: int = 0) -> str:
+    """Return the place where the page's script draws."""
+    return (
+        f'<div class="plot {kind}" data-kind="{kind}" data-test="{test}" '
+        f'data-label="{escape(label)}"></div>'
+    )
+
+
+def legend(entries: Iterable[tuple[str, str]]) -> str:
+    """Return a legend: colour variable, label."""
+    items = "".join(
+        f'<span><i style="background:var(--{colour})"></i>{escape(label)}</span>'
+        for colour, label in entries
+    )
+    return f'<p class="legend">{items}</p>'
+
+
+_W, _H, _LEFT, _TOP, _BOTTOM = 300.0, 240.0, 34.0, 8.0, 196.0
+
+
+def spread_picture(classes: Sequence[GenotypeClass], label: str) -> str:
+    """Return density, quartiles and mean ± SD of the phenotype by genotype, as SVG."""
+    low = min(float(np.quantile(each.values, 0.002)) for each in classes)
+    high = max(float(np.quantile(each.values, 0.998)) for each in classes)
+    pad = 0.05 * (high - low) or 1.0
+    low, high = low - pad, high + pad
+    grid = np.linspace(low, high, 80)
+
+    def y(value: float) -> float:
+        return _BOTTOM - (min(max(value, low), high) - low) / (high - low) * (_BOTTOM - _TOP)
+
+    step = 10.0 ** np.floor(np.log10((high - low) / 3.0))
+    step *= next(k for k in (1, 2, 5, 10) if (high - low) / (k * step) <= 6.0)
+    parts = []
+    for k in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1):
+        at = y(k * step)
+        parts.append(
+            f'<path class="g" d="M{_LEFT} {at:.1f}H{_W}"/><text x="{_LEFT - 5}" y="{at + 4:.1f}" '
+            f'text-anchor="end">{f"{k * step:g}".replace("-", "−")}</text>'
+        )
+    for each in classes:
+        x = _LEFT + (_W - _LEFT) * (each.copies + 0.5) / 3.0
+        density = each.density(grid)
+        half = 36.0 * density / max(float(density.max()), 1e-300)
+        right = [f"{x + h:.1f} {y(v):.1f}" for h, v in zip(half, grid, strict=True)]
+        left = [f"{x - h:.1f} {y(v):.1f}" for h, v in zip(half[::-1], grid[::-1], strict=True)]
+        _, first, median, third, _ = each.quantiles
+        colour = ("c2", "c3", "c0")[each.copies]
+        parts.append(
+            f'<path d="M{"L".join([*right, *left])}Z" fill="var(--{colour})" opacity=".4"/>'
+            f'<rect class="bar" x="{x - 3:.1f}" y="{y(third):.1f}" width="6" '
+            f'height="{max(y(first) - y(third), 0.5):.1f}"/>'
+            f'<path class="median" d="M{x - 9:.1f} {y(median):.1f}h18"/>'
+        )
+        if each.n > 1:
+            parts.append(
+                f'<path class="sd" d="M{x:.1f} {y(each.mean - each.sd):.1f}'
+                f'V{y(each.mean + each.sd):.1f}"/>'
+            )
+        parts.append(f'<circle class="mean" cx="{x:.1f}" cy="{y(each.mean):.1f}" r="3.5"/>')
+        for line, text in enumerate((str(each.copies), f"n {each.n:,}", f"SD {number(each.sd)}")):
+            parts.append(
+                f'<text x="{x:.1f}" y="{_BOTTOM + 14 + 13 * line:.0f}" text-anchor="middle">'
+                f"{text}</text>"
+            )
+    return (
+        f'<svg viewBox="0 0 {_W:g} {_H:g}" role="img" aria-label="{escape(label)}">'
+        f'{"".join(parts)}<path class="axis" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_W}"/></svg>'
+    )
+
+
+def flat(value: Any) -> str:
+    """Return an option's value in words."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "–" if value is None else f"{value:,}" if type(value) is int else str(value)

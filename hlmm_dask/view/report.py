@@ -1,0 +1,345 @@
+"""The report of a scan: one HTML file that needs nothing beside it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from hlmm_dask.durable import replacing
+from hlmm_dask.errors import StoreError
+from hlmm_dask.layout import array_of
+from hlmm_dask.schema import STATUS_DOC
+from hlmm_dask.store import ResultsStore
+from hlmm_dask.view.facts import Facts, gather, warnings_of
+from hlmm_dask.view.leads import AtHand, at_hand, lead_rows
+from hlmm_dask.view.page_data import page_json
+from hlmm_dask.view.page_parts import (
+    definitions,
+    flat,
+    lead_table,
+    legend,
+    number,
+    p_value,
+    plot,
+    spread_picture,
+    table,
+)
+from hlmm_dask.view.reading import thin
+from hlmm_dask.view.spread import of_null
+from hlmm_dask.view.terminal import duration
+from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
+
+# Points of the plots and variants kept for their p-value: the page stays below 10 MB.
+_BINS, _CAP = 800, 8000
+_MAX_SPREADS = 12
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the report of a scan says.
+
+    Attributes
+    ----------
+    facts : Facts
+        Of the run.
+    thinned : Thinned
+        Of the results.
+    here : AtHand or str
+        Genotypes and phenotype, or why they can't be had.
+    leads : dict of str to array
+        By test: rows of the points.
+    alleles : dict of int to (str, str)
+        Of the leads, by index: other allele, effect allele.
+    """
+
+    facts: Facts
+    thinned: Thinned
+    here: AtHand | str
+    leads: Mapping[str, NDArray[np.intp]]
+    alleles: Mapping[int, tuple[str, str]]
+
+
+def read_report(
+    outprefix: str, *, options: Mapping[str, Any] | None = None, window: int = 500_000
+) -> Report:
+    """Read a scan, finished or not, for its report.
+
+    Parameters
+    ----------
+    outprefix : str
+        Of the scan; OUTPREFIX.zarr is meant where that is given.
+    options : mapping, optional
+        Of the command; by default as in OUTPREFIX.run.json.
+    window : int
+        Base pairs within which a weaker variant is no lead of its own.
+
+    Raises
+    ------
+    StoreError
+        If there is no results store, or it has no results yet.
+    """
+    store = ResultsStore.open(f"{outprefix}.zarr")
+    facts = gather(store, outprefix, options)
+    thinned = thin(store, dispersion=True, n_bins=_BINS, cap=_CAP)
+    if not thinned.points:
+        raise StoreError(f"{store.path}: no variant has results yet; nothing to report")
+    here = at_hand(facts)
+    genotypes = here if isinstance(here, AtHand) else None
+    leads = {t.name: lead_rows(thinned, t.name, genotypes, window=window) for t in thinned.tests}
+    rows = sorted({row for each in leads.values() for row in each.tolist()})
+    alleles = _alleles(store, thinned.points["index"][rows].tolist())
+    return Report(facts, thinned, here, leads, alleles)
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the page, whole or not at all."""
+    with replacing(path) as file:
+        file.write(_page(report).encode())
+
+
+def _alleles(store: ResultsStore, indices: list[int]) -> dict[int, tuple[str, str]]:
+    array = array_of(zarr.open_group(store.path, mode="r"), "variant_allele")
+    rows, held, chunk = array.chunks[0], None, -1
+    found: dict[int, tuple[str, str]] = {}
+    for index in indices:
+        if index // rows != chunk:
+            chunk = index // rows
+            held = np.asarray(array[chunk * rows : (chunk + 1) * rows])
+        assert held is not None
+        other, effect = held[index % rows].tolist()
+        found[index] = (other, effect)
+    return found
+
+
+def _page(report: Report) -> str:
+    folder = Path(__file__).parent
+    style, script = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    attrs = report.facts.attrs
+    title = f"{attrs['phenotype']}: effects on mean and variance"
+    sections = [
+        _warnings(report),
+        *(_test_section(report, t, test) for t, test in enumerate(report.thinned.tests)),
+        _effects_section(report),
+        _spread_section(report),
+        _accounting_section(report.facts),
+        _run_section(report.facts),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{style}</style></head><body><main>"
+        f"<h1>{escape(title)}</h1>{_top(report)}{''.join(sections)}</main>"
+        '<div class="tip" role="status"></div>'
+        f'<script type="application/json" id="data">{page_json(report.thinned, report.facts.unit)}'
+        f"</script><script>{script}</script></body></html>\n"
+    )
+
+
+def _top(report: Report) -> str:
+    facts, thinned = report.facts, report.thinned
+    figures = {
+        "Model": str(facts.attrs["model"]),
+        "Samples": f"{facts.attrs['n_analysed_samples']:,}",
+        "Variants": f"{thinned.n_variants:,}",
+        "Fitted": f"{thinned.n_fitted:,}",
+    }
+    figures |= {f"λ, {t.short}": f"{thinned.lambda_gc(t.name):.3f}" for t in thinned.tests}
+    y = thinned.points
+    figures |= {
+        f"Loci, {t.short}": str(int((y[t.column][report.leads[t.name]] >= _least()).sum()))
+        for t in thinned.tests
+    }
+    if "seconds" in facts.summary:
+        figures["Time"] = duration(float(facts.summary["seconds"]))
+    return definitions(figures)
+
+
+def _least() -> float:
+    return -float(np.log10(GENOME_WIDE))
+
+
+def _warnings(report: Report) -> str:
+    lines = warnings_of(report.facts, report.thinned)
+    if not lines:
+        return ""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<section class="warn"><h2>To be kept in mind</h2><ul>{items}</ul></section>'
+
+
+def _test_section(report: Report, t: int, test: AssociationTest) -> str:
+    thinned = report.thinned
+    entries = [("text", f"all, λ {thinned.lambda_gc(test.name):.3f}")]
+    for i, label in enumerate(thinned.classes.labels):
+        if thinned.counts[t, i].any():
+            entries.append((f"c{i}", f"MAF {label}, λ {thinned.lambda_gc(test.name, i):.3f}"))
+    rows = report.leads[test.name]
+    y = thinned.points[test.column]
+    n = int((y[rows] >= _least()).sum())
+    how = (
+        "not within 500 kb of, or with r² ≤ 0.1 to, a better one"
+        if isinstance(report.here, AtHand)
+        else "none better within 500 kb"
+    )
+    what = f"{n} lead variants with p < 5e-8" if n != 1 else "1 lead variant with p < 5e-8"
+    return (
+        f"<section><h2>{escape(test.label)}</h2>"
+        f"{plot('manhattan', f'Manhattan plot, {test.label}', t)}"
+        f'<div class="pair"><div><h3>Quantiles by frequency</h3>'
+        f"{plot('qq', f'QQ plot, {test.label}', t)}{legend(entries)}</div>"
+        f"<div><h3>{what} ({how})</h3>"
+        f"{lead_table(_lead_cells(report, test), _lead_head(report, test))}</div></div></section>"
+    )
+
+
+def _lead_head(report: Report, test: AssociationTest) -> list[str]:
+    unit = report.facts.unit
+    extra = ["Dispersion (SE)"] if test.name == "dispersion" else []
+    return [
+        "Variant", "Chr", "Position", "Alleles", "MAF", f"Mean, {unit} (SE)", "Log variance (SE)",
+        *extra, "p",
+    ]  # fmt: skip
+
+
+def _lead_cells(report: Report, test: AssociationTest) -> list[tuple[int, bool, list[str]]]:
+    points = report.thinned.points
+    rows = []
+    for row in report.leads[test.name].tolist():
+        other, effect = report.alleles[int(points["index"][row])]
+        names = ("add", "var", *(["dispersion"] if test.name == "dispersion" else []))
+        effects = [
+            f"{number(points[name][row])} ({number(points[f'{name}_se'][row], 2)})"
+            for name in names
+        ]
+        y = float(points[test.column][row])
+        cells = [
+            str(points["id"][row]), str(points["contig"][row]), f"{points['position'][row]:,}",
+            f"{_short(effect)} / {_short(other)}",
+            f"{points['minor_allele_frequency'][row]:.3f}", *effects, p_value(y),
+        ]  # fmt: skip
+        rows.append((row, y >= _least(), cells))
+    return rows
+
+
+def _short(allele: str) -> str:
+    return allele if len(allele) <= 6 else f"{allele[:5]}…"
+
+
+def _effects_section(report: Report) -> str:
+    thinned = report.thinned
+    entries = [("even", "a sample of the variants"), ("accent", "p < 5e-8 in any test")]
+    if thinned.slope is None:
+        said = f"No line: {thinned.no_dispersion}."
+    else:
+        entries.append(("fit", f"fitted line, slope {number(thinned.slope)}"))
+        said = (
+            "The line is the effect on the log variance that goes with an effect on the mean, by "
+            "robust regression through the origin, corrected for the noise of the effects on the "
+            "mean. What is left of an effect on the variance is the dispersion effect."
+        )
+    return (
+        "<section><h2>Effect on the variance against effect on the mean</h2>"
+        f"<p>{escape(said)}</p>"
+        f"{plot('effects', 'Effect on the log variance against effect on the mean')}"
+        f"{legend(entries)}</section>"
+    )
+
+
+def _spread_section(report: Report) -> str:
+    head = "<section><h2>The phenotype by genotype of the leads</h2>"
+    if not isinstance(report.here, AtHand):
+        return f"{head}<p>Not drawn: {escape(report.here)}.</p></section>"
+    points = report.thinned.points
+    chosen: dict[int, list[str]] = {}
+    # The best of each test in turn.
+    for rank in range(_MAX_SPREADS):
+        for test in report.thinned.tests:
+            leads = report.leads[test.name]
+            if rank < leads.size and (leads[rank] in chosen or len(chosen) < _MAX_SPREADS):
+                y = points[test.column][leads[rank]]
+                if y >= _least() or rank == 0:
+                    chosen.setdefault(int(leads[rank]), []).append(f"{test.short} {p_value(y)}")
+    figures = ""
+    for row, tests in chosen.items():
+        index = int(points["index"][row])
+        classes = of_null(report.here.counts(index), report.here.null)
+        said = "; ".join(f"{c.copies} copies: mean {c.mean:.3f}, SD {c.sd:.3f}" for c in classes)
+        effect = report.alleles[index][1]
+        figures += (
+            f"<figure><figcaption>{escape(str(points['id'][row]))}</figcaption>"
+            f'<div class="muted small">copies of {escape(_short(effect))}; p: '
+            f"{escape(', '.join(tests))}</div>{spread_picture(classes, said)}</figure>"
+        )
+    return (
+        f"{head}<p>Adjusted for covariates, in standard deviations of the null model. Shape: "
+        "density; bar: quartiles; dot and line: mean ± SD.</p>"
+        f'<div class="spreads">{figures}</div></section>'
+    )
+
+
+def _accounting_section(facts: Facts) -> str:
+    docs = {status.label: doc for status, doc in STATUS_DOC.items()}
+    total = max(sum(facts.counts.values()), 1)
+    statuses = [
+        (label.replace("_", " "), f"{n:,}", f"{100 * n / total:.2f}%", docs.get(label, ""))
+        for label, n in sorted(facts.counts.items(), key=lambda item: -item[1])
+    ]
+    null = facts.phenotype
+    absent = "<p class='muted'>Not known: the record of the run (.run.json) does not have it.</p>"
+    samples = model = absent
+    if null:
+        samples = table(
+            ("Step", "Samples left"), [(s["step"], f"{s['n']:,}") for s in null["accounting"]]
+        )
+        rows = [
+            (e["name"], e["part"], number(_float(e["effect"])), number(_float(e["se"])))
+            for e in null["effects"]
+        ]
+        model = table(("Covariate", "Effect on", "Effect", "SE"), rows)
+        said = [f"log-likelihood {null['loglik']:,.2f}"]
+        if null.get("h2") is not None:
+            said.append(
+                f"variance of {null['n_random']:,} random effects {number(_float(null['h2']))} "
+                f"(SE {number(_float(null['h2_se']))})"
+            )
+        model += f"<p class='small muted'>{escape('; '.join(said))}</p>"
+    return (
+        '<section><div class="halves"><div><h2>Samples</h2>' + samples
+        + "<h2>Variants by status</h2>" + table(("Status", "Variants", "", ""), statuses)
+        + f"</div><div><h2>Null model</h2>{model}</div></div></section>"
+    )  # fmt: skip
+
+
+def _float(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _run_section(facts: Facts) -> str:
+    run = facts.run
+    rows = [
+        ("Package", f"hlmm_dask {facts.attrs.get('hlmm_dask', '')}"),
+        ("Effects", f"per copy of allele {str(facts.attrs['effect_allele'])[1:]}"),
+        ("Blocks", f"{facts.n_done:,} of {facts.n_blocks:,}"),
+    ]
+    rows += [
+        (name.capitalize(), str(run[name]))
+        for name in ("started", "ended", "outcome")
+        if run.get(name)
+    ]
+    for name in ("versions", "machine"):
+        if run.get(name):
+            pairs = ", ".join(f"{key} {flat(value)}" for key, value in run[name].items())
+            rows.append((name.capitalize(), pairs))
+    if run.get("seconds"):
+        phases = ", ".join(f"{key} {duration(value)}" for key, value in run["seconds"].items())
+        rows.append(("Time", phases))
+    command = f"<pre>{escape(' '.join(run['command']))}</pre>" if run.get("command") else ""
+    options = ""
+    if facts.options:
+        given = [(key, flat(value)) for key, value in facts.options.items()]
+        options = f"<details><summary>All options</summary>{table((), given, plain=True)}</details>"
+    return f"<section><h2>The run</h2>{command}{table((), rows, plain=True)}{options}</section>"
