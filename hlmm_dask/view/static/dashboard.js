@@ -194,7 +194,7 @@ function genome(axis) {
 }
 
 function drawManhattan(plot, theme, state, test) {
-  if (!plot.begin(theme, { left: 46, right: 10, top: 14, bottom: 36 })) return;
+  if (!plot.begin(theme, { left: 46, right: 96, top: 14, bottom: 36 })) return;
   const { chromosomes, end } = state.genome;
   const points = state.points.filter((p) => p.in & BITS[test]);
   const highest = points.reduce((top, p) => Math.max(top, p[test]), 0);
@@ -225,14 +225,16 @@ function drawManhattan(plot, theme, state, test) {
 function significance(plot, theme, qq) {
   const own = qq && qq.n ? Math.log10(qq.n / 0.05) : null;
   const lines = [[GENOME_WIDE, "5×10⁻⁸", []]];
-  if (own && Math.abs(own - GENOME_WIDE) > 0.05) lines.push([own, `0.05 / ${count(qq.n)}`, [4, 3]]);
-  else if (own) lines[0][1] = `5×10⁻⁸, 0.05 / ${count(qq.n)}`;
-  lines.sort((a, b) => b[0] - a[0]);
-  lines.forEach(([y, label, dash], i) => {
+  if (own && Math.abs(own - GENOME_WIDE) > 0.05) lines.push([own, `0.05/${count(qq.n)}`, [4, 3]]);
+  lines.sort((a, b) => a[0] - b[0]);
+  let free = plot.bottom;
+  for (const [y, label, dash] of lines) {
     plot.line(plot.left, plot.py(y), plot.right, plot.py(y), theme.muted, dash);
-    // The upper label stands above its line, the lower below: they never meet.
-    plot.text(label, plot.right - 2, plot.py(y) + (i ? 3 : -3), "right", i ? "top" : "bottom");
-  });
+    // Beside the plot, where no point is; one label gives way to the other.
+    const at = Math.min(plot.py(y), free);
+    plot.text(label, plot.right + 6, at, "left", "middle");
+    free = at - 13;
+  }
 }
 
 function drawQQ(plot, theme, state, test) {
@@ -338,9 +340,7 @@ function fillWorkers(section, workers) {
     const row = make("tr", "", body);
     make("td", "", row, w.name);
     if (live) {
-      const cell = make("td", "hlmm-memory", row);
-      if (w.limit) make("i", "", cell).style.width = `${Math.min(100, (100 * w.memory) / w.limit)}%`;
-      make("span", "", cell, MEMORY(w.memory) + (w.limit ? ` of ${MEMORY(w.limit)}` : ""));
+      make("td", "", row, MEMORY(w.memory) + (w.limit ? ` of ${MEMORY(w.limit)}` : ""));
       make("td", "", row, w.current.length ? w.current.join(", ") : "idle");
     }
     make("td", "", row, count(w.blocks));
@@ -371,7 +371,6 @@ function fillProgress(parts, p) {
   parts.state.dataset.state = state;
   parts.fill.style.width = `${100 * share}%`;
   parts.bar.setAttribute("aria-valuenow", Math.floor(100 * share));
-  parts.done.textContent = count(p.n_done_variants || 0);
   const figures = [
     ["variants", `${count(p.n_done_variants || 0)} of ${count(p.n_variants || 0)}`],
     ["done", `${(Math.floor(1000 * share) / 10).toFixed(1)}%`],
@@ -403,7 +402,6 @@ function build(el) {
   parts.bar = make("div", "hlmm-bar", root);
   parts.bar.setAttribute("role", "progressbar");
   parts.fill = make("div", "", parts.bar);
-  parts.done = make("span", "hlmm-done", root);
   parts.facts = make("div", "hlmm-facts", root);
   parts.note = make("div", "hlmm-note", root);
   parts.plots = [];
