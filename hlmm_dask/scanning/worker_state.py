@@ -28,35 +28,32 @@ class WorkerState:
 
 
 def workers_of_client(client: Client) -> list[WorkerState]:
-    """Ask a cluster for its workers."""
-    known = client.scheduler_info(n_workers=-1)["workers"]
-    keys = client.processing()
-    return [
-        WorkerState(
-            address,
-            int(worker["metrics"].get("memory", 0)),
-            int(worker["memory_limit"] or 0),
-            _blocks(keys.get(address, ()), worker["nthreads"]),
-        )
-        for address, worker in known.items()
-    ]
+    """Ask a cluster for its workers; nothing when it does not answer."""
+    if client.status != "running":
+        return []
+    try:
+        states: list[WorkerState] = client.run_on_scheduler(workers_of_scheduler)
+    except Exception:  # whatever the scheduler could not do; a view goes on without
+        return []
+    return states
 
 
-def workers_of_scheduler(scheduler: Scheduler) -> list[WorkerState]:
+def workers_of_scheduler(dask_scheduler: Scheduler) -> list[WorkerState]:
     """Tell of the workers from within the scheduler's process."""
     return [
         WorkerState(
             address,
             int(worker.metrics.get("memory", 0)),
             int(worker.memory_limit or 0),
-            _blocks((task.key for task in list(worker.processing)), worker.nthreads),
+            # What runs is known from the last sign of life, perhaps from before it was sent.
+            _blocks((task.key for task in worker.executing or worker.processing), worker.nthreads),
         )
-        for address, worker in list(scheduler.workers.items())
+        for address, worker in list(dask_scheduler.workers.items())
     ]
 
 
 def _blocks(keys: Iterable[Any], n_threads: int) -> tuple[int, ...]:
-    """Blocks that a worker computes: as many as it has threads, the first go first."""
+    """Return the blocks among the tasks, at most as many as there are threads."""
     blocks = [
         int(key[1])
         for key in keys

@@ -34,6 +34,13 @@ function pvalue(y) {
   return mantissa === "10.0" ? `1.0e-${exponent - 1}` : `${mantissa}e-${exponent}`;
 }
 
+// An estimate to the digits that its standard error has.
+function estimate(b, se) {
+  if (b == null || !se) return "–";
+  const decimals = Math.min(8, Math.max(0, 1 - Math.floor(Math.log10(se))));
+  return `${b.toFixed(decimals)} ± ${se.toFixed(decimals)}`.replace("-", "−");
+}
+
 function make(tag, name, parent, text) {
   const node = document.createElement(tag);
   if (name) node.className = name;
@@ -286,9 +293,9 @@ function mark(plot, state) {
 function describe(tip, p) {
   tip.replaceChildren();
   make("b", "", tip, p.id);
-  make("div", "", tip, `chromosome ${p.chrom}, position ${count(p.pos)}, MAF ${digits(p.af)}`);
+  make("div", "", tip, `chromosome ${p.chrom}, position ${count(p.pos)}, MAF ${p.af?.toFixed(3)}`);
   const effect = (name, b, se, y) =>
-    make("div", "", tip, `${name}: ${digits(b)} ± ${digits(se)}, p = ${pvalue(y)}`);
+    make("div", "", tip, `${name}: ${estimate(b, se)}, p = ${pvalue(y)}`);
   effect("effect on mean", p.add, p.add_se, p.mean);
   effect("on log variance", p.var, p.var_se, p.variance);
   make("div", "", tip, `both, 2 df: p = ${pvalue(p.joint)}`);
@@ -297,10 +304,10 @@ function describe(tip, p) {
 const LOCI = [
   ["Variant", (p) => p.id],
   ["Position", place],
-  ["MAF", (p) => digits(p.af, 2)],
-  ["Mean ± SE", (p) => `${digits(p.add)} ± ${digits(p.add_se, 2)}`],
+  ["MAF", (p) => p.af?.toFixed(3) ?? "–"],
+  ["Mean ± SE", (p) => estimate(p.add, p.add_se)],
   ["p", (p) => pvalue(p.mean)],
-  ["Log variance ± SE", (p) => `${digits(p.var)} ± ${digits(p.var_se, 2)}`],
+  ["Log variance ± SE", (p) => estimate(p.var, p.var_se)],
   ["p", (p) => pvalue(p.variance)],
   ["p, 2 df", (p) => pvalue(p.joint)],
 ];
