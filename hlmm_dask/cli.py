@@ -1,14 +1,17 @@
 """Command lines: arguments to calls, errors to one line and an exit code."""
 
 import argparse
+import glob
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hlmm_dask.errors import InputError, ScanError, StoreError
-from hlmm_dask.scanning.prestart import imports_done, prestart_workers
+from hlmm_dask.errors import ClusterLostError, InputError, ScanError, StoreError
+from hlmm_dask.scanning.prestart import choose_blas_kernels, imports_done, prestart_workers
 
 if TYPE_CHECKING:
     from hlmm_dask.scanning.job import ScanJob
@@ -19,7 +22,9 @@ EXIT_OK, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 75
 def scan_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-scan``: fit every variant of a genome. Returns the exit code."""
     if argv is None:
-        prestart_workers()
+        # A dry run has no workers, and they would take time from its probe.
+        dry = not {"--dry-run", "--dry_run"}.isdisjoint(sys.argv)
+        choose_blas_kernels() if dry else prestart_workers()
     return _run(_scan_parser(), argv, _scan)
 
 
@@ -48,24 +53,35 @@ def _run(
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Options may stand between the positional arguments, also after one of several GENOFILEs.
     options = parser.parse_intermixed_args(arguments)
+    options.command = [*_program(parser, argv is None), *arguments]
+    options.begun = False
     try:
         command(options)
     except (InputError, StoreError) as error:
         return _complain(parser.prog, error, EXIT_INPUT)
     except ScanError as error:
-        return _complain(parser.prog, error, EXIT_FAILED)
+        code = _complain(parser.prog, error, EXIT_FAILED)
+        if not (isinstance(error, ClusterLostError) and _resumable(options)):
+            return code
     except OSError as error:
-        return _complain(
-            parser.prog, error, EXIT_INTERRUPTED if _resumable(options) else EXIT_INPUT
-        )
+        # Before the work begins it is about input; after that about disks, which can be mended.
+        code = EXIT_FAILED if options.begun else EXIT_INPUT
+        if options.begun and hasattr(options, "resume"):
+            code = EXIT_INTERRUPTED
+        _complain(parser.prog, error, code)
+        if code != EXIT_INTERRUPTED:
+            return code
     except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
         print(f"\n{parser.prog}: interrupted", file=sys.stderr)
-        if _resumable(options):
-            again = [a for a in arguments if a not in ("--overwrite", "--resume")]
-            line = shlex.join([*_program(parser, argv is None), *again, "--resume"])
-            print(f"finished blocks are kept; go on with:\n  {line}", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return EXIT_OK
+        if not _resumable(options):
+            return EXIT_INTERRUPTED
+    else:
+        return EXIT_OK
+    again = [word for word in options.command if word not in ("--overwrite", "--resume")]
+    line = shlex.join([*again, "--resume"])
+    print(f"finished blocks are kept; go on with:\n  {line}", file=sys.stderr)
+    return code
 
 
 def _complain(program: str, error: Exception, code: int) -> int:
@@ -74,7 +90,11 @@ def _complain(program: str, error: Exception, code: int) -> int:
 
 
 def _resumable(options: argparse.Namespace) -> bool:
-    return hasattr(options, "resume") and Path(f"{options.outprefix}.zarr").exists()
+    # With several phenotypes each has its store.
+    return hasattr(options, "resume") and any(
+        glob.glob(f"{glob.escape(options.outprefix)}{suffix}/.run")
+        for suffix in (".zarr", ".*.zarr")
+    )
 
 
 def _program(parser: argparse.ArgumentParser, started: bool) -> list[str]:
@@ -159,6 +179,7 @@ def _add_run_options(parser: _Parser) -> None:
     option("workers", type=int, help="worker processes; all cores by default")
     option("threads-per-worker", type=int, default=1, help="threads of each")
     option("memory-limit", default="auto", help="memory of each worker, such as 4GiB")
+    _add_cluster_options(option)
     option("block-size", type=int, help="variants a block; chosen from the data by default")
     option("h2", choices=["refit", "null"], default="refit",
            help="estimate h2 for every variant, or keep the null model's")  # fmt: skip
@@ -167,10 +188,43 @@ def _add_run_options(parser: _Parser) -> None:
     option("tabix", action="store_true", help="index the table for tabix: OUTPREFIX.models.gz.tbi")
     option("resume", action="store_true", help="go on with OUTPREFIX.zarr")
     option("overwrite", action="store_true", help="replace existing output")
+    option("dry-run", action="store_true",
+           help="check everything and print the plan; nothing is written")  # fmt: skip
     option("method", choices=["auto", "exact", "linear"], default="auto",
            help="random effects: exact for all, or linear in their number where good")  # fmt: skip
     option("engine", choices=["numba", "numpy"], default="numba",
            help="compiled sums, or plain array operations (slow, same numbers)")  # fmt: skip
+
+
+_CLUSTER = (
+    "scheduler", "scheduler_file", "threads_per_worker", "memory_limit", "timeout",
+    "no_workers_timeout", "tls_ca", "tls_cert", "tls_key", "insecure", "jobqueue", "queue",
+    "account", "walltime", "local_directory", "cores",
+)  # fmt: skip
+
+
+def _add_cluster_options(option: Callable[..., None]) -> None:
+    option("connect-timeout", dest="timeout", type=float, metavar="SECONDS",
+           help="wait for a scheduler and a first worker: 60, a day with --jobqueue")  # fmt: skip
+    option("no-workers-timeout", type=float, metavar="SECONDS",
+           help="end when no worker is left for so long: 300, a day with --jobqueue")  # fmt: skip
+    option(
+        "tls-ca", metavar="FILE", help="authority that signed the tls:// scheduler's certificate"
+    )
+    option("tls-cert", metavar="FILE", help="certificate to show it")
+    option("tls-key", metavar="FILE", help="key of that certificate")
+    option("insecure", action="store_true",
+           help="allow unencrypted connections to other machines")  # fmt: skip
+    option("jobqueue", choices=["slurm", "lsf", "sge", "pbs"],
+           help="start --workers worker processes as jobs of a batch system")  # fmt: skip
+    option("queue", metavar="NAME", help="queue or partition of the jobs")
+    option("account", metavar="NAME", help="account or project that they are charged to")
+    option("walltime", metavar="HH:MM:SS",
+           help="of a job, replaced when it ends; by default Dask's: 30 minutes")  # fmt: skip
+    option("cores", type=int, help="cores of a job; by default those of one worker")
+    option("local-directory", metavar="DIR", help="the jobs' scratch folder on their node")
+    option("jobqueue-option", metavar="KEY=VALUE", action="append", default=[],
+           help="further keyword of dask-jobqueue's cluster, as interface=ib0")  # fmt: skip
 
 
 def _scan_parser() -> _Parser:
@@ -239,7 +293,8 @@ def _scan(options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.job import ScanJob
 
     start, stop = options.range or (0, None)
-    _watch(
+    command = _plan if options.dry_run else _watch
+    command(
         ScanJob(
             genofile=options.genofile if len(options.genofile) > 1 else options.genofile[0],
             phenofile=options.phenofile,
@@ -252,10 +307,8 @@ def _scan(options: argparse.Namespace) -> None:
             engine=options.engine,
             loco=options.loco,
             exclude_window=options.exclude_window,
-            scheduler=options.scheduler,
-            scheduler_file=options.scheduler_file,
-            threads_per_worker=options.threads_per_worker,
-            memory_limit=options.memory_limit,
+            **{name: getattr(options, name) for name in _CLUSTER},
+            jobqueue_option=tuple(options.jobqueue_option),
             block_size=options.block_size,
             dispersion=options.dispersion,
             parquet=options.parquet,
@@ -263,7 +316,8 @@ def _scan(options: argparse.Namespace) -> None:
             resume=options.resume,
             overwrite=options.overwrite,
             **_common(options),
-        )
+        ),
+        options,
     )
 
 
@@ -288,19 +342,47 @@ def _chr(options: argparse.Namespace) -> None:
             overwrite=True,
             keep_store=False,
             **_common(options),
-        )
+        ),
+        options,
     )
 
 
-def _watch(job: "ScanJob") -> None:
+def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
+    from hlmm_dask.scanning.events import Event, Observer, Planned
     from hlmm_dask.scanning.job import run_job
+    from hlmm_dask.scanning.log import RunLog
+    from hlmm_dask.scanning.logs import off_terminal
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
 
     imports_done()
-    with TerminalProgress() as progress:
-        summaries = run_job(job, (progress,))
+
+    def begin(event: Event) -> None:
+        options.begun = options.begun or isinstance(event, Planned)
+
+    with ExitStack() as stack:
+        stack.enter_context(off_terminal())
+        observers: list[Observer] = [begin, stack.enter_context(TerminalProgress())]
+        if job.keep_store:
+            # hlmm writes no log; its command line is kept as it is.
+            log = RunLog(
+                job.outprefix, command=options.command, options=asdict(job), replace=job.overwrite
+            )
+            observers.append(stack.enter_context(log))
+        summaries = run_job(job, tuple(observers))
     for title, summary in summaries.items():
         print_summary(summary, title=title)
+
+
+def _plan(job: "ScanJob", options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from hlmm_dask.scanning.dry_run import dry_run
+    from hlmm_dask.view.plan import plan_lines
+    from hlmm_dask.view.terminal import TerminalProgress, print_rows
+
+    with TerminalProgress() as progress:
+        lines = plan_lines(dry_run(job, (progress,)))
+    print_rows("Plan (nothing was written)", list(lines.items()), console=Console())
 
 
 def _common(options: argparse.Namespace) -> dict[str, Any]:

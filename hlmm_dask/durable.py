@@ -2,11 +2,46 @@
 
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
+
+from isal import isal_zlib
+
+from hlmm_dask.processes import is_abandoned, signature
+
+_SIGNED = re.compile(r"\..*\.([0-9a-f]{8}-\d+-\d+)\.[0-9a-f]{8}\.(partial|old)", re.DOTALL)
+
+
+def aside(path: Path, kind: str = "partial") -> Path:
+    """Name a hidden place beside ``path``, in which `leftovers` recognises its maker."""
+    return path.with_name(f".{_short(path.name)}.{signature()}.{uuid4().hex[:8]}.{kind}")
+
+
+def leftovers(folder: Path, start: str = "", kind: str = "partial") -> list[Path]:
+    """Find what processes that are dead left in `aside` places of files named ``start...``."""
+    found = []
+    for path in folder.iterdir():
+        signed = _SIGNED.fullmatch(path.name)
+        if signed and signed[2] == kind and path.name.startswith(f".{_short(start)}"):
+            with suppress(OSError):
+                if is_abandoned(signed[1], path):
+                    found.append(path)
+    return found
+
+
+def sweep(folder: Path, start: str = "") -> None:
+    """Remove what dead processes left unfinished of files and folders named ``start...``."""
+    for path in leftovers(folder, start):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
 
 
 @contextmanager
@@ -32,15 +67,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         If the folder can't be written or the disk is full.
     """
     target = Path(path)
-    aside = target.with_name(f".{target.name[:200]}.{uuid4().hex}.partial")
+    temporary = aside(target)
     try:
-        with aside.open("w+b") as file:
+        with temporary.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(target)
+        temporary.replace(target)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync(target.parent)
 
@@ -52,6 +87,43 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
         file.write(text.encode())
 
 
+def write_record(path: str | os.PathLike[str], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write ``content`` as JSON with a checksum; return it as it will be read."""
+    plain = as_json(content)
+    write_json(path, plain | {"crc32": _checksum(plain)})
+    return plain
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what `write_record` wrote.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    OSError
+        If it can't be read.
+    """
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict) or content.pop("crc32", None) != _checksum(content):
+        raise ValueError(f"{path}: damaged: its checksum differs")
+    return content
+
+
+def as_json(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``content`` as it is read back from JSON."""
+    return dict(json.loads(json.dumps(dict(content), default=_plain)))
+
+
+def checksum_of(path: Path) -> str:
+    """CRC-32 and size of a file."""
+    crc = size = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            crc, size = isal_zlib.crc32(piece, crc), size + len(piece)
+    return f"{crc:08x} {size}"
+
+
 def sync(path: str | os.PathLike[str]) -> None:
     """Force a file or a folder's entries to disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -59,6 +131,15 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _short(name: str) -> str:
+    """Leave room for the signature: a name may have 255 bytes."""
+    return name.encode()[:150].decode(errors="ignore")
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return f"{isal_zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,10 @@ class InputError(ValueError):
     """
 
 
+class ChangedInputError(InputError):
+    """An input file is no longer the one that was opened."""
+
+
 class StoreError(RuntimeError):
     """The results store can't be used: it exists, belongs to another run, or is damaged."""
 
@@ -19,3 +23,7 @@ class ScanError(RuntimeError):
 
 class ScanCancelled(ScanError):
     """The scan was ended by `Run.cancel`; finished blocks are kept."""
+
+
+class ClusterLostError(ScanError):
+    """Scheduler or workers are gone; the same command with --resume goes on elsewhere."""

@@ -227,6 +227,7 @@ def _header(name: str) -> str:
 
 def _ranges(store: ResultsStore, extra: Mapping[str, Values]) -> list[tuple[int, int]]:
     """Return first and last block + 1 of each batch; at least one, of a complete store."""
+    store.require_intact()
     store.require_complete()
     for name, column in extra.items():
         if len(column) != store.n_variants:

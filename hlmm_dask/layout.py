@@ -1,14 +1,10 @@
-"""How a results store lies on disk, and how an empty one is made: aside, then renamed."""
+"""How the arrays of a results store lie on disk."""
 
-import json
-import os
-import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +12,9 @@ import pandas as pd
 import zarr
 from zarr.codecs import ZstdCodec
 
-from hlmm_dask.durable import sync, write_json
-from hlmm_dask.errors import InputError, StoreError
-from hlmm_dask.lock import refuse_if_held
+from hlmm_dask.errors import StoreError
 
-FORMAT = "hlmm-dask results 1"
-RUN_FOLDER = ".run"
-LOCK_FILE = "lock.json"
+FORMAT = "hlmm-dask results 2"
 METADATA = ("variant_id", "variant_contig", "variant_position", "variant_allele")
 # Variants in one chunk of the metadata: few files, and memory that is bounded.
 _METADATA_ROWS = 65_536
@@ -47,89 +39,31 @@ class Layout:
     columns: tuple[str, ...]
 
 
-def make_store(
-    target: Path,
+def build(
+    path: Path,
     layout: Layout,
     *,
     variants: Iterable[pd.DataFrame],
-    fingerprint: Mapping[str, Any],
     attrs: Mapping[str, Any],
     count_a2: bool,
-    overwrite: bool,
 ) -> None:
-    """Make an empty store aside and move it to its place; see `ResultsStore.create`."""
-    if layout.n_variants < 1 or layout.block_size < 1:
-        raise StoreError(f"{target}: needs at least one variant and a block size of at least 1")
-    if len(set(layout.columns)) != len(layout.columns):
-        raise StoreError(f"{target}: column names are not unique")
-    check_place(target, overwrite=overwrite)
-    aside = target.with_name(f".{target.name}.{uuid4().hex}.partial")
-    try:
-        _lay_out(aside, layout, attrs=attrs, count_a2=count_a2)
-        _write_variants(aside, layout, variants, count_a2=count_a2)
-        with warnings.catch_warnings():
-            # Not yet in the specification of format 3, and without it xarray warns on opening.
-            warnings.simplefilter("ignore", category=UserWarning)
-            zarr.consolidate_metadata(aside)
-        (aside / RUN_FOLDER / "blocks").mkdir(parents=True)
-        manifest = {
-            "format": FORMAT,
-            "n_variants": layout.n_variants,
-            "block_size": layout.block_size,
-            "columns": list(layout.columns),
-            "fingerprint": dict(fingerprint),
-        }
-        write_json(aside / RUN_FOLDER / "manifest.json", manifest)
-        _move_in(aside, target, overwrite=overwrite)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+    """Make a store's files that never change, and no results.
 
-
-def check_place(target: Path, *, overwrite: bool) -> None:
-    """Refuse a place where no store can or may be made."""
-    parent = target.parent
-    if not parent.is_dir():
-        raise InputError(f"{parent}: folder does not exist; make it or give another OUTPREFIX")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"{parent}: folder can't be written; give another OUTPREFIX")
-    if not target.exists():
-        return
-    if read_manifest(target) is None:
-        raise StoreError(
-            f"{target}: exists and is not a results store; move it away or give another OUTPREFIX"
-        )
-    if not overwrite:
-        raise StoreError(f"{target}: exists; give --resume to go on with it or --overwrite")
-    refuse_if_held(target / RUN_FOLDER / LOCK_FILE)
-
-
-def read_manifest(target: Path) -> dict[str, Any] | None:
-    """Return the manifest of a results store, None if the folder is not recognisably one."""
-    try:
-        manifest = json.loads((target / RUN_FOLDER / "manifest.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    keys = {"format", "n_variants", "block_size", "columns", "fingerprint"}
-    if not isinstance(manifest, dict) or not keys <= manifest.keys():
-        return None
-    return manifest if str(manifest["format"]).startswith("hlmm-dask results") else None
-
-
-def _move_in(aside: Path, target: Path, *, overwrite: bool) -> None:
-    """Rename a whole store to its place, and remove the one that it replaces."""
-    check_place(target, overwrite=overwrite)
-    old = None
-    if target.exists():
-        old = target.with_name(f".{target.name}.{uuid4().hex}.old")
-        target.rename(old)
-    try:
-        aside.rename(target)
-    except OSError as error:
-        raise StoreError(f"{target}: exists; another run made it at the same time") from error
-    sync(target.parent)
-    if old is not None:
-        shutil.rmtree(old)
+    Parameters
+    ----------
+    path : Path
+        Folder to be made.
+    layout : Layout
+        Shape of the store.
+    variants, attrs, count_a2
+        See `ResultsStore.create`.
+    """
+    _lay_out(path, layout, attrs=attrs, count_a2=count_a2)
+    _write_variants(path, layout, variants, count_a2=count_a2)
+    with warnings.catch_warnings():
+        # Not yet in the specification of format 3, and without it xarray warns on opening.
+        warnings.simplefilter("ignore", category=UserWarning)
+        zarr.consolidate_metadata(path)
 
 
 def _lay_out(path: Path, layout: Layout, *, attrs: Mapping[str, Any], count_a2: bool) -> None:
@@ -143,7 +77,7 @@ def _lay_out(path: Path, layout: Layout, *, attrs: Mapping[str, Any], count_a2: 
         "block_size": layout.block_size,
         "source": FORMAT,
     }
-    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=dict(attrs) | about)
+    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=about | dict(attrs))
     group.create_array(
         "results",
         shape=(layout.n_variants, len(layout.columns)),

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from hlmm_dask.durable import write_json
 from hlmm_dask.errors import StoreError
+from hlmm_dask.processes import born, exists, place
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
@@ -68,7 +69,7 @@ def hold_lock(path: Path, owner: str) -> Iterator[Lock]:
     """
     token = uuid4().hex
     content = {"owner": owner, "token": token, "pid": os.getpid(), "since": time.time()}
-    content |= {"host": socket.gethostname(), "place": _place(), "born": _born(os.getpid())}
+    content |= {"host": socket.gethostname(), "place": place(), "born": born(os.getpid())}
     with _guard(path):
         refuse_if_held(path)
         write_json(path, content | {"heartbeat": time.time()})
@@ -104,12 +105,12 @@ def refuse_if_held(path: Path) -> None:
     try:
         silent = time.time() - float(holder["heartbeat"])
         owner, host, pid = str(holder["owner"]), str(holder["host"]), int(holder["pid"])
-        place, born = holder["place"], holder["born"]
+        where, since = holder["place"], holder["born"]
     except (KeyError, TypeError, ValueError):
         return
     # Where the process table is ours it decides; a heartbeat may stall in a busy process.
-    if place == _place():
-        held = _born(pid) == born if born is not None else _exists(pid)
+    if where == place():
+        held = born(pid) == since if since is not None else exists(pid)
     else:
         held = silent < STALE_SECONDS
     if held:
@@ -137,33 +138,3 @@ def _guard(path: Path) -> Iterator[None]:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _place() -> str:
-    """Name the process table that this process's id belongs to."""
-    parts = [socket.gethostname()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
-
-
-def _born(pid: int) -> str | None:
-    """Start time of a process in ticks since boot (Linux), None where it can't be known."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # The name, in brackets, may hold spaces; the start time is field 22, the state field 3.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -30,9 +30,10 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
     Raises
     ------
     StoreError
-        If there is no results store.
+        If there is no results store, or what it says of itself and the variants is damaged.
     """
     store = ResultsStore.open(path)
+    store.require_intact()
     dataset = xr.open_zarr(store.path, consolidated=True)
     about = {column.name: column for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS)}
     results = dataset["results"]

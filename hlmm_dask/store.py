@@ -5,11 +5,9 @@ numbers are still those that were written is what the marker's digest tells.
 """
 
 import hashlib
-import json
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,21 +18,21 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 
-from hlmm_dask.durable import sync, write_json
+from hlmm_dask.durable import as_json, read_record, sweep, sync, write_record
 from hlmm_dask.errors import StoreError
-from hlmm_dask.layout import (
-    FORMAT,
+from hlmm_dask.layout import METADATA, Block, Layout, array_of
+from hlmm_dask.lock import Lock, hold_lock
+from hlmm_dask.placement import (
     LOCK_FILE,
-    METADATA,
     RUN_FOLDER,
-    Block,
-    Layout,
-    array_of,
+    damaged_files,
     make_store,
+    mend_store,
     read_manifest,
 )
-from hlmm_dask.lock import STALE_SECONDS, Lock, hold_lock
 from hlmm_dask.schema import RESULT_NAMES, Status
+
+FINISHED_FILE = "finished.json"
 
 
 @dataclass(frozen=True)
@@ -122,18 +120,10 @@ class ResultsStore:
         Raises
         ------
         StoreError
-            If there is none, or it can't be understood.
+            If there is none, or it is damaged or of another version.
         """
         target = Path(os.path.realpath(path))
         manifest = read_manifest(target)
-        if manifest is None:
-            found = "is not a results store" if target.exists() else "does not exist"
-            raise StoreError(f"{target}: {found}; expected an OUTPREFIX.zarr written by a scan")
-        if manifest["format"] != FORMAT:
-            raise StoreError(
-                f"{target}: written as '{manifest['format']}', expected '{FORMAT}'; "
-                "use the version of the package that wrote it, or --overwrite"
-            )
         columns = tuple(manifest["columns"])
         return cls(target, int(manifest["n_variants"]), int(manifest["block_size"]), columns)
 
@@ -152,7 +142,7 @@ class ResultsStore:
     @cached_property
     def effect_allele_is_a2(self) -> bool:
         """Whether effects are per copy of allele2 instead of allele1."""
-        return bool(zarr.open_group(self.path, mode="r").attrs["effect_allele"] == "A2")
+        return bool(read_manifest(self.path)["count_a2"])
 
     def block(self, index: int) -> Block:
         """Return the range of one block."""
@@ -271,8 +261,7 @@ class ResultsStore:
             "digest": _digest(values),
             "counts": self._counts(values),
         }
-        write_json(self._marker(index), marker)
-        return marker
+        return write_record(self._marker(index), marker)
 
     def markers(self) -> Iterator[dict[str, Any]]:
         """Iterate over the markers of all finished blocks, in order; damaged ones are left out."""
@@ -288,11 +277,11 @@ class ResultsStore:
         """Return the marker of a block, None when it is missing, damaged or of another range."""
         block = self.block(index)
         try:
-            marker = json.loads(self._marker(index).read_bytes())
-            found = Block(marker["block"], marker["start"], marker["stop"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            marker = read_record(self._marker(index))
+        except (FileNotFoundError, ValueError):
             return None
-        return marker if found == block and isinstance(marker.get("digest"), str) else None
+        found = Block(marker["block"], marker["start"], marker["stop"])
+        return marker if found == block else None
 
     def done(self) -> set[int]:
         """Return the indices of the blocks with a good marker."""
@@ -328,6 +317,43 @@ class ResultsStore:
                 f"(first: {missing[0]}); finish the run with --resume"
             )
 
+    def require_intact(self) -> None:
+        """Raise a `StoreError` that names the file if what never changes is damaged."""
+        damaged = damaged_files(self.path, read_manifest(self.path))
+        if damaged:
+            raise StoreError(
+                f"{self.path / damaged[0]}: damaged or missing; run the scan again with --resume, "
+                "which mends it"
+            )
+
+    def mend(
+        self, variants: Iterable[pd.DataFrame], attrs: Mapping[str, Any], *, count_a2: bool
+    ) -> list[str]:
+        """Write damaged files again that never change; arguments as in `create`.
+
+        Returns
+        -------
+        list of str
+            The files that were damaged.
+
+        Raises
+        ------
+        StoreError
+            If they can't be made as they were.
+        """
+        damaged = damaged_files(self.path, read_manifest(self.path))
+        if damaged:
+            layout = Layout(self.n_variants, self.block_size, self.columns)
+            mend_store(
+                self.path, layout, damaged, variants=variants, attrs=attrs, count_a2=count_a2
+            )
+            if damaged_files(self.path, read_manifest(self.path)):
+                raise StoreError(
+                    f"{self.path / damaged[0]}: damaged, and can't be made as it was; "
+                    "start again with --overwrite"
+                )
+        return damaged
+
     # The run
 
     def check_fingerprint(self, fingerprint: Mapping[str, Any]) -> None:
@@ -338,9 +364,8 @@ class ResultsStore:
         StoreError
             If anything differs; says what, key by key.
         """
-        manifest = read_manifest(self.path)
-        kept = manifest["fingerprint"] if manifest is not None else {}
-        now = json.loads(json.dumps(dict(fingerprint)))  # as it would be read back
+        kept = read_manifest(self.path)["fingerprint"]
+        now = as_json(fingerprint)  # as it would be read back
         keys = [*kept, *(key for key in now if key not in kept)]
         differences = [
             f"{key}: store {kept.get(key, 'nothing')}, now {now.get(key, 'nothing')}"
@@ -366,24 +391,23 @@ class ResultsStore:
             If blocks are missing.
         """
         self.require_complete()
+        # No block is left to be written: whose writer lives, writes in vain.
         for folder in (self.path / "results", self.run_dir / "blocks"):
             for leftover in folder.glob("*.partial"):
-                # A younger one may be a straggler's, about to be renamed.
-                with suppress(FileNotFoundError):
-                    if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
-                        leftover.unlink()
-        write_json(self.run_dir / "finished.json", summary)
+                leftover.unlink(missing_ok=True)
+        sweep(self.run_dir)
+        write_record(self.run_dir / FINISHED_FILE, summary)
 
     @property
     def is_finished(self) -> bool:
-        """Whether the final mark is there."""
-        return (self.run_dir / "finished.json").is_file()
+        """Whether the final mark is there, and whole."""
+        return self.summary() is not None
 
     def summary(self) -> dict[str, Any] | None:
-        """Return the summary given to `finish`, None before."""
+        """Return the summary given to `finish`, None before (or when it is damaged)."""
         try:
-            return dict(json.loads((self.run_dir / "finished.json").read_bytes()))
-        except FileNotFoundError:
+            return read_record(self.run_dir / FINISHED_FILE)
+        except (FileNotFoundError, ValueError):
             return None
 
     def _results(self, mode: str) -> zarr.Array[Any]:

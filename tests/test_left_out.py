@@ -19,8 +19,9 @@ from hlmm_dask.kernels import left_out as kernel
 from hlmm_dask.kernels.block import BlockModel, block_model, fit_dosage, fit_packed
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.hlmm import RandomEffectModel
-from hlmm_dask.kernels.hlmm_linear import LinearModel, fit_linear
+from hlmm_dask.kernels.hlmm_linear import fit_linear
 from hlmm_dask.kernels.left_out import LeftOut
+from hlmm_dask.kernels.linear_model import LinearModel
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.table import Filters
 from hlmm_dask.models.random_design import RandomDesign
@@ -148,7 +149,7 @@ def test_nothing_left_is_an_hlm() -> None:
 @pytest.mark.parametrize("window", [None, 20.0])
 @pytest.mark.parametrize("method", ["linear", "auto"])
 def test_linear(window: float | None, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hlmm_dask.kernels.hlmm_linear.COSTLY_GRAM", 0.0)
+    monkeypatch.setattr("hlmm_dask.kernels.hlmm_choice.COSTLY_GRAM", 0.0)
     rng = np.random.default_rng(7)
     n, n_random = 3000, 40
     counts = rng.binomial(2, rng.uniform(0.2, 0.8, (n_random, 1)), (n_random, n)).astype(np.int8)

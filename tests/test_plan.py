@@ -35,6 +35,15 @@ def test_blocks_of_slow_models_are_small() -> None:
     assert choose_block_size(500_000, 100_000, n_random=500) < 200
 
 
+def test_blocks_of_the_linear_method_go_by_its_own_cost() -> None:
+    exact, linear = (
+        choose_block_size(500_000, 100_000, n_random=500, kernel=kernel)
+        for kernel in ("exact", "linear")
+    )
+    auto = choose_block_size(500_000, 100_000, n_random=500, kernel="auto")
+    assert exact < 200 < auto <= linear
+
+
 @pytest.mark.parametrize("n_variants", [1, 2, 63, 64, 65])
 def test_few_variants_make_one_block(n_variants: int) -> None:
     size = choose_block_size(n_variants, 100)

@@ -5,20 +5,17 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from runs import markers, start, wait_for_blocks, wait_for_end
 from studies import Study, make_study, write_values
 
 from hlmm_dask import read_models_table
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "scan.py"
 Run = Callable[..., int]
 
 
@@ -39,59 +36,9 @@ def arguments(study: Study, out: str) -> list[str]:
     ]  # fmt: skip
 
 
-def markers(store: Path) -> dict[str, tuple[int, bytes]]:
-    """Time and content of the markers of all finished blocks."""
-    folder = next(store.glob("*/blocks"), None)
-    if folder is None:
-        return {}
-    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.glob("*.json")}
-
-
 def assert_same(path: Path, expected: pd.DataFrame) -> None:
     """Compare tables of two runs, whose null models may differ in their last bits."""
     pd.testing.assert_frame_equal(read_models_table(path), expected, rtol=1e-10, atol=1e-10)
-
-
-def start(study: Study, out: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *arguments(study, out), "--workers", "2"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        cwd=study.folder,
-        # A shell starts background jobs with interrupts ignored, and that is inherited.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def wait_for_blocks(process: subprocess.Popen[str], store: Path, n: int) -> None:
-    until = time.monotonic() + 60
-    while len(markers(store)) < n:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
-def session_members(session: int) -> list[int]:
-    """Processes of a session that still live."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == session and fields[0] not in "ZX":
-                found.append(int(entry.name))
-    return found
-
-
-def wait_for_end(session: int) -> None:
-    until = time.monotonic() + 30
-    while session_members(session):
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -103,7 +50,7 @@ def expected(slow: Study, run_script: Run) -> pd.DataFrame:
 def test_killed_and_resumed(
     slow: Study, expected: pd.DataFrame, run_script: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    process = start(slow, "killed")
+    process = start(slow.folder, *arguments(slow, "killed"))
     store = slow.out("killed.zarr")
     wait_for_blocks(process, store, 12)
     os.killpg(process.pid, signal.SIGSTOP)
@@ -148,7 +95,7 @@ def test_killed_and_resumed(
 
 def test_interrupted_and_resumed_as_told(slow: Study, expected: pd.DataFrame) -> None:
     """Ctrl-C in a terminal reaches all processes."""
-    process = start(slow, "ctrl c")
+    process = start(slow.folder, *arguments(slow, "ctrl c"))
     store = slow.out("ctrl c.zarr")
     wait_for_blocks(process, store, 4)
     os.killpg(process.pid, signal.SIGINT)
@@ -158,6 +105,10 @@ def test_interrupted_and_resumed_as_told(slow: Study, expected: pd.DataFrame) ->
     wait_for_end(process.pid)
     before = markers(store)
     assert len(before) < 40
+    (run,) = json.loads(slow.out("ctrl c.run.json").read_text())["runs"]
+    assert (run["outcome"], run["exit_code"]) == ("interrupted", 75)
+    assert 1 <= run["blocks"]["n_done"] <= len(before)
+    assert "interrupted, exit code 75" in slow.out("ctrl c.log").read_text()
     command = err.strip().splitlines()[-1].strip()
     assert shlex.split(command)[-1] == "--resume"
     again = subprocess.run(
@@ -167,6 +118,10 @@ def test_interrupted_and_resumed_as_told(slow: Study, expected: pd.DataFrame) ->
     after = markers(store)
     assert {name: after[name] for name in before} == before
     assert_same(slow.out("ctrl c.models.gz"), expected)
+    first, second = json.loads(slow.out("ctrl c.run.json").read_text())["runs"]
+    assert first == run
+    assert second["outcome"] == "done"
+    assert second["blocks"]["n_done"] == second["scan"]["n_blocks"] - len(before)
 
 
 def test_damaged_blocks_are_computed_again(study: Study, run_script: Run) -> None:

@@ -115,6 +115,7 @@ def _read_dosage(
     dosage = np.empty((stop - start, plink.n_samples), dtype=np.float32)
     row = 0
     for file, low, high in plink.spans(start, stop):
+        file.require_unchanged()
         # The counts keep bed-reader from parsing the .fam and .bim by its own, other rules.
         with open_bed_file(
             file.bed,
@@ -124,6 +125,7 @@ def _read_dosage(
             num_threads=1,
         ) as bed:
             block = bed.read(np.s_[:, low:high], dtype="float32", order="F")
+        file.require_unchanged()
         dosage[row : row + high - low] = block.T
         row += high - low
     return dosage

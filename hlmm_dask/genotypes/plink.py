@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hlmm_dask.errors import InputError
+from hlmm_dask.errors import ChangedInputError, InputError
 from hlmm_dask.genotypes.packed import (
     HEADER,
     MISSING,
@@ -88,6 +88,22 @@ class PlinkFile:
         """Index after the file's last variant."""
         return self.first + self.n_variants
 
+    def require_unchanged(self) -> None:
+        """Raise a `ChangedInputError` if the .bed isn't the one that was opened."""
+        try:
+            status = os.stat(self.bed)
+        except FileNotFoundError:
+            raise ChangedInputError(f"{self.bed}: no such file any more") from None
+        if status.st_size != self.bed_size:
+            raise ChangedInputError(
+                f"{self.bed}: changed while it was scanned: {status.st_size} bytes, "
+                f"{self.bed_size} when it was opened"
+            )
+        if status.st_mtime_ns != self.bed_mtime_ns:
+            raise ChangedInputError(
+                f"{self.bed}: changed while it was scanned: modified since it was opened"
+            )
+
 
 @dataclass(frozen=True)
 class PlinkGenotypes:
@@ -152,8 +168,9 @@ class PlinkGenotypes:
 
         Raises
         ------
-        InputError
-            If a file is not the one that was opened: gone, other size, modified.
+        ChangedInputError
+            If a file is not the one that was opened, before and after reading: gone, other size,
+            modified.
         """
         self._check_range(start, stop)
         packed = np.empty((stop - start, self.n_bytes), dtype=np.uint8)
@@ -327,26 +344,18 @@ def _crc(path: Path) -> int:
 
 
 def _read_into(file: PlinkFile, out: NDArray[np.uint8], offset: int) -> None:
+    file.require_unchanged()
     with open_binary(file.bed, buffering=0) as stream:
-        status = os.fstat(stream.fileno())
-        if status.st_size != file.bed_size:
-            raise InputError(
-                f"{file.bed}: {status.st_size} bytes, {file.bed_size} when it was opened; "
-                "the file has changed, start again with --overwrite"
-            )
-        if status.st_mtime_ns != file.bed_mtime_ns:
-            raise InputError(
-                f"{file.bed}: modified since it was opened; if its content has changed, "
-                "start again with --overwrite"
-            )
         view = memoryview(out.data).cast("B")
         stream.seek(offset)
         done = 0
         while done < len(view):
             count = stream.readinto(view[done:])  # type: ignore[attr-defined]
             if not count:
-                raise InputError(
-                    f"{file.bed}: {done} bytes at {offset}, expected {len(view)}; "
-                    "the file has changed"
+                raise ChangedInputError(
+                    f"{file.bed}: changed while it was scanned: {done} bytes at {offset}, expected "
+                    f"{len(view)}"
                 )
             done += count
+    # What was written to in the meantime may have been read in part.
+    file.require_unchanged()

@@ -13,14 +13,10 @@ from hlmm_dask.kernels.dense import DenseModel, fit_dense
 from hlmm_dask.kernels.hlm import fit_class_sums
 from hlmm_dask.kernels.hlm_covariates import fit_with_covariates
 from hlmm_dask.kernels.hlmm import Codes, RandomEffectModel, fit_random_effects
-from hlmm_dask.kernels.hlmm_linear import (
-    LinearModel,
-    fit_linear,
-    linear_is_good,
-    needs_exact,
-    needs_polish,
-)
+from hlmm_dask.kernels.hlmm_choice import linear_is_good, needs_exact, needs_polish
+from hlmm_dask.kernels.hlmm_linear import fit_linear
 from hlmm_dask.kernels.left_out import FewKept, LeftOut, fit_without
+from hlmm_dask.kernels.linear_model import LinearModel
 from hlmm_dask.kernels.packed import (
     Engine,
     Packed,
@@ -42,9 +38,12 @@ from hlmm_dask.schema import INDEX, Status
 
 FloatArray = NDArray[np.float64]
 Method = Literal["auto", "exact", "linear"]
+Kernel = Literal["sums", "covariates", "exact", "linear", "auto", "dense"]
 
 # Doubles of unpacked genotypes that are alive at once.
 _UNPACKED_DOUBLES = 4_000_000
+# Vectors of the length of the random effects that a variant takes.
+_VECTORS = 40
 
 
 @dataclass(frozen=True)
@@ -115,6 +114,40 @@ class BlockModel:
             yield self.of_set(int(index)), rows[sets == index]
 
 
+def choose_kernel(
+    n_samples: int, n_random: int, *, intercepts: bool, method: Method = "exact"
+) -> Kernel:
+    """How variants are fitted.
+
+    Parameters
+    ----------
+    n_samples, n_random : int
+        Analysed samples and random effects.
+    intercepts : bool
+        Whether no covariate stays in every model.
+    method : {"auto", "exact", "linear"}
+        See :func:`block_model`.
+
+    Returns
+    -------
+    str
+        From class ``sums``; with ``covariates``; with random effects ``exact``, ``linear``, or
+        linear first (``auto``); ``dense`` where no faster kernel serves.
+    """
+    if not n_random:
+        return "sums" if intercepts else "covariates"
+    if not intercepts:
+        return "dense"
+    if method == "auto":
+        return "auto" if linear_is_good(n_samples, n_random) else "exact"
+    return method
+
+
+def unpacked_variants(n_variants: int, n_samples: int, n_random: int = 0) -> int:
+    """Variants of a block that are unpacked at once: their memory is bounded for any n and l."""
+    return min(n_variants, max(1, _UNPACKED_DOUBLES // max(n_samples, _VECTORS * n_random)))
+
+
 def block_model(
     dense: DenseModel,
     layout: PackedLayout,
@@ -139,12 +172,17 @@ def block_model(
     engine : {"numba", "numpy"}
         How class sums are computed.
     """
-    intercept_only = dense.X.shape[1] == dense.V.shape[1] == 1
-    covariates = random_effects = None
+    kernel = choose_kernel(
+        len(dense.y),
+        0 if dense.design is None else dense.design.n_random,
+        intercepts=dense.X.shape[1] == dense.V.shape[1] == 1,
+        method=method,
+    )
+    covariates = random_effects = linear = None
     if dense.design is None:
         # Also serves dosages that are not hard calls.
         covariates = CovariateModel.build(dense.y, dense.X, dense.V, dense.alpha, dense.beta)
-    elif intercept_only:
+    elif kernel != "dense":
         random_effects = RandomEffectModel.build(
             dense.y,
             dense.design,
@@ -154,13 +192,10 @@ def block_model(
             h2_min=dense.h2_min,
             fix_h2=dense.fix_h2,
         )
-    linear = None
-    if random_effects is not None and (
-        method == "linear" or (method == "auto" and linear_is_good(random_effects))
-    ):
+    if random_effects is not None and kernel != "exact":
         linear = LinearModel.build(random_effects)
         # What is refitted exactly needs the full model; with "linear" nothing is.
-        random_effects = random_effects if method == "auto" else None
+        random_effects = random_effects if kernel == "auto" else None
     # Class sums are for models with an intercept, to which a shift of y makes no difference;
     # centred, Σy² holds no digits of the mean.
     return BlockModel(
@@ -266,7 +301,8 @@ def fit_packed(model: BlockModel, packed: Packed, *, first: int = 0) -> FloatArr
 def _fit_unpacked(
     model: BlockModel, packed: Packed, rows: NDArray[np.int64], results: FloatArray
 ) -> None:
-    size = max(1, _UNPACKED_DOUBLES // model.layout.n_samples)
+    n_random = 0 if model.dense.design is None else model.dense.design.n_random
+    size = unpacked_variants(len(rows), model.layout.n_samples, n_random)
     for i in range(0, len(rows), size):
         part = rows[i : i + size]
         codes = unpack(packed[part], model.layout)

@@ -6,7 +6,7 @@ l x l matrices only and never touch the samples again.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -307,14 +307,32 @@ def fit_random_effects(
     """
     m = len(codes)
     size = max(1, min(64, _BATCH_DOUBLES // model.n_random**2))
-    parts = [_fit_batch(model, codes[i : i + size], tolerance) for i in range(0, m, size)]
+    parts = [
+        fit_batch(model, _Batch(model, codes[i : i + size]), tolerance)[0]
+        for i in range(0, m, size)
+    ]
     names = ("add", "add_se", "var", "var_se", "loglik", "status", "h2")
     return VariantFit(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
 
 
-def _fit_batch(model: RandomEffectModel, codes: Codes, tolerance: float) -> VariantFit:
-    batch = _Batch(model, codes)
-    start = np.zeros((len(codes), 4 if model.fix_h2 else 5))
+class ClassBatch(Protocol):
+    """A batch of variants with -2ℓ as a function of (α, β, h2); see `fit_batch`."""
+
+    counts: FloatArray
+    x: FloatArray
+    n: FloatArray
+
+    def evaluate(
+        self, theta: FloatArray, rows: NDArray[np.int64]
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Value less its constant, gradient and Hessian for some of the variants."""
+
+
+def fit_batch(
+    model: RandomEffectModel, batch: ClassBatch, tolerance: float
+) -> tuple[VariantFit, FloatArray]:
+    """Minimise the -2ℓ of a batch from the null model; also return the parameters (b, p)."""
+    start = np.zeros((len(batch.n), 4 if model.fix_h2 else 5))
     start[:, 0], start[:, 2] = model.alpha, model.beta
     if not model.fix_h2:
         start[:, 4] = max(model.h2, model.h2_min)
@@ -330,15 +348,16 @@ def _fit_batch(model: RandomEffectModel, codes: Codes, tolerance: float) -> Vari
     with np.errstate(all="ignore"):
         covariance = 2.0 * inverse_or_nan(result.hessian)
         se = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    return VariantFit(
+    fit = VariantFit(
         add=result.x[:, 1],
         add_se=se[:, 1],
         var=result.x[:, 3],
         var_se=se[:, 3],
         loglik=-0.5 * (result.value + batch.n * LOG_2PI),
         status=convergence_status(result.convergence, result.x[:, 3], span),
-        h2=np.full(len(codes), model.h2) if model.fix_h2 else result.x[:, 4],
+        h2=np.full(len(batch.n), model.h2) if model.fix_h2 else result.x[:, 4],
     )
+    return fit, result.x
 
 
 def _inverse_of_identity_plus(

@@ -23,155 +23,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
-from hlmm_dask.kernels.hlmm import Codes, RandomEffectModel, inverse_or_nan
+from hlmm_dask.kernels.hlmm import Codes, fit_batch
 from hlmm_dask.kernels.jet import Jet
-from hlmm_dask.kernels.table import VariantFit, convergence_status, within_class_squares
-from hlmm_dask.models.design import longest_length
-from hlmm_dask.models.hlm import LOG_2PI
-from hlmm_dask.models.inference import neg_log10_p_chi2_2df, neg_log10_p_normal
-from hlmm_dask.models.newton import minimise
-from hlmm_dask.schema import Status
+from hlmm_dask.kernels.linear_model import LinearModel
+from hlmm_dask.kernels.table import VariantFit, within_class_squares
 
 FloatArray = NDArray[np.float64]
 
-# Where ``auto`` takes the approximation at all, and which variants it then fits exactly.
-SAMPLES_PER_EFFECT = 50
-COSTLY_GRAM = 5e8  # n l²
-EXACT_NEG_LOG10_P = 3.0
-LINKED_SHARE = 0.05
-# Which it fits once more about their own BLUP.
-MANY_SAMPLES_PER_EFFECT = 150
-MANY_MISSING = 0.02
-
 _CHUNK_SAMPLES = 4096
-# Where :meth:`LinearModel.only` takes its short way: share of columns left out, and change of t
-# relative to it; what the expansion of a leverage in t lacks is the fourth power of that.
-_FEW_LEFT_OUT = 0.25
-_NEAR = 0.3
 _ORDERS = 4  # of the expansion of the quadratic form in t: value and three derivatives
-
-
-@dataclass(frozen=True)
-class LinearModel:
-    """What all variants share, in the basis of the eigenvectors of GᵀG.
-
-    Attributes
-    ----------
-    base : RandomEffectModel
-        Phenotype, design and null model.
-    eigenvalues : (l,) float64
-        S.
-    rotation : (l, l) float64
-        Scale of the columns times the eigenvectors: rotates products with their raw values.
-    blup : (l,) float64
-        û.
-    residual : (n,) float64
-        e = y - α̂ - Gû.
-    leverage : (n,) float64
-        G_iᵀ Λ⁻¹ G_i at the null model.
-    slopes : (3, n) float64
-        Its Taylor coefficients in t = h2 exp(-β) beyond the first.
-    Ge, G1 : (l,) float64
-        Gᵀe and Gᵀ1.
-    """
-
-    base: RandomEffectModel
-    eigenvalues: FloatArray
-    rotation: FloatArray
-    blup: FloatArray
-    residual: FloatArray
-    leverage: FloatArray
-    slopes: FloatArray
-    Ge: FloatArray
-    G1: FloatArray
-
-    @classmethod
-    def build(cls, base: RandomEffectModel) -> "LinearModel":
-        """Diagonalise GᵀG and compute the null model's BLUP, residual and leverages."""
-        eigenvalues, vectors, blup = _null_blup(base)
-        spread = 1.0 + base.h2 * np.exp(-base.beta) * eigenvalues
-        taylor = np.stack([(-eigenvalues) ** k / spread ** (k + 1) for k in range(4)], axis=1)
-        n = len(base.y)
-        residual, leverages = np.empty(n), np.empty((4, n))
-        for i in range(0, n, _CHUNK_SAMPLES):
-            part = slice(i, i + _CHUNK_SAMPLES)
-            rows = base.design.matrix(part) @ vectors
-            residual[part] = base.y[part] - base.alpha - rows @ blup
-            leverages[:, part] = ((rows * rows) @ taylor).T
-        return cls._of(base, eigenvalues, vectors, blup, residual, leverages[0], leverages[1:])
-
-    @classmethod
-    def _of(
-        cls,
-        base: RandomEffectModel,
-        eigenvalues: FloatArray,
-        vectors: FloatArray,
-        blup: FloatArray,
-        residual: FloatArray,
-        leverage: FloatArray,
-        slopes: FloatArray,
-    ) -> "LinearModel":
-        Gy, G1 = base.products @ vectors
-        return cls(
-            base=base,
-            eigenvalues=eigenvalues,
-            rotation=base.design.scale[:, None] * vectors,
-            blup=blup,
-            residual=residual,
-            leverage=leverage,
-            slopes=slopes,
-            Ge=Gy - base.alpha * G1 - eigenvalues * blup,
-            G1=G1,
-        )
-
-    def only(self, base: RandomEffectModel, columns: NDArray[np.int64]) -> "LinearModel":
-        """Keep these columns of G (k,), with the null model ``base`` of them.
-
-        The inverse of a part of Λ is the part of the inverse, less a term of the rank of what is
-        left out: with few columns left out leverages take n l operations for each of them instead
-        of the n l² of :meth:`build`.
-        """
-        l_, k = self.base.n_random, len(columns)
-        scale = l_ / k
-        t0 = self.base.h2 * np.exp(-self.base.beta)
-        t = scale * base.h2 * np.exp(-base.beta)
-        if l_ - k > _FEW_LEFT_OUT * l_ or abs(t - t0) > _NEAR * t0:
-            return LinearModel.build(base)
-        design, whole = base.design, self.base.design
-        eigenvalues, vectors, blup = _null_blup(base)
-
-        # Columns of Λ⁻¹ at t that are left out, and Q such that Λ⁻¹ - QᵀQ is that of the others.
-        axes = self.rotation / whole.scale[:, None]
-        removed = np.delete(np.arange(l_), columns)
-        inverse = axes @ (axes[removed] / (1.0 + t * self.eigenvalues)).T
-        chol = np.linalg.cholesky(inverse[removed])
-        Q = linalg.solve_triangular(chol, inverse.T, lower=True)
-        mean = vectors @ blup * design.scale
-        rotate = np.vstack([design.in_raw(mean[None]), whole.in_raw(Q * whole.scale)])
-        offset = np.append(mean @ design.centre, (Q * whole.scale) @ whole.centre)
-
-        n = len(base.y)
-        residual, leverage = np.empty(n), self.leverage.copy()
-        for order, slope in enumerate(self.slopes, 1):
-            leverage += (t - t0) ** order * slope
-        for i in range(0, n, _CHUNK_SAMPLES):
-            part = slice(i, i + _CHUNK_SAMPLES)
-            rows = whole.raw[part].astype(np.float64, copy=False) @ rotate.T - offset
-            residual[part] = base.y[part] - base.alpha - rows[:, 0]
-            leverage[part] -= np.einsum("ij,ij->i", rows[:, 1:], rows[:, 1:])
-        leverage *= scale
-        return self._of(base, eigenvalues, vectors, blup, residual, leverage, np.empty((0, n)))
-
-
-def _null_blup(base: RandomEffectModel) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Eigenvalues (l,) and eigenvectors (l, l) of GᵀG, and the null model's BLUP in their basis."""
-    eigenvalues, vectors = np.linalg.eigh(base.gram)
-    eigenvalues = np.maximum(eigenvalues, 0.0)
-    t = base.h2 * np.exp(-base.beta)
-    Gy, G1 = base.products @ vectors
-    return eigenvalues, vectors, t * (Gy - base.alpha * G1) / (1.0 + t * eigenvalues)
 
 
 @dataclass(frozen=True)
@@ -449,77 +310,8 @@ def fit_linear(
     LinearFit
         Estimates, and what tells which of them need more.
     """
-    base = model.base
     batch = _Batch(model, codes, polish)
-    m = len(codes)
-    start = np.zeros((m, 4 if base.fix_h2 else 5))
-    start[:, 0], start[:, 2] = base.alpha, base.beta
-    if not base.fix_h2:
-        start[:, 4] = max(base.h2, base.h2_min)
-    occupied = np.where(batch.counts > 0, batch.x, np.nan)
-    span = np.nanmax(occupied, axis=1) - np.nanmin(occupied, axis=1)
-    result = minimise(
-        batch.evaluate,
-        start,
-        first_length=lambda step, rows: longest_length(step[:, 3] * span[rows]),
-        lower_bound_of_last=None if base.fix_h2 else base.h2_min,
-        tolerance=tolerance,
-    )
+    fit, theta = fit_batch(model.base, batch, tolerance)
     with np.errstate(all="ignore"):
-        covariance = 2.0 * inverse_or_nan(result.hessian)
-        se = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-        change = batch.blup_change(result.x)
-    fit = VariantFit(
-        add=result.x[:, 1],
-        add_se=se[:, 1],
-        var=result.x[:, 3],
-        var_se=se[:, 3],
-        loglik=-0.5 * (result.value + batch.n * LOG_2PI),
-        status=convergence_status(result.convergence, result.x[:, 3], span),
-        h2=np.full(m, base.h2) if base.fix_h2 else result.x[:, 4],
-    )
+        change = batch.blup_change(theta)
     return LinearFit(fit, batch.share, batch.share_called, change)
-
-
-def linear_is_good(model: RandomEffectModel) -> bool:
-    """Whether the approximation is within 1e-3 standard errors of the exact fit, and worth it.
-
-    Its error falls with the samples per random effect. Where the exact fit takes a few
-    milliseconds, it is made for every variant.
-    """
-    n, n_random = len(model.y), model.n_random
-    return n >= SAMPLES_PER_EFFECT * n_random and n * n_random**2 >= COSTLY_GRAM
-
-
-def needs_exact(model: LinearModel, linear: LinearFit) -> NDArray[np.bool_]:
-    """Which variants to fit exactly, (m,).
-
-    Those near significance in any of the three tests (p below 1e-3), those which share more
-    with G than an unrelated variant does, and those that could not be fitted.
-    """
-    fit = linear.fit
-    with np.errstate(invalid="ignore", divide="ignore"):
-        add_t, var_t = fit.add / fit.add_se, fit.var / fit.var_se
-    largest = np.maximum(neg_log10_p_normal(add_t), neg_log10_p_normal(var_t))
-    largest = np.maximum(largest, neg_log10_p_chi2_2df(add_t**2 + var_t**2))
-    linked = linear.share > 2.0 * _unrelated_share(model) + LINKED_SHARE
-    # Not "below": NaN needs the exact fit as well.
-    return np.asarray(~(largest < EXACT_NEG_LOG10_P) | linked | (fit.status != Status.OK))
-
-
-def needs_polish(model: LinearModel, linear: LinearFit) -> NDArray[np.bool_]:
-    """Which variants to fit once more about their own BLUP, (m,).
-
-    Measured without that: errors up to 1e-3 standard errors with 50 to 100 samples per random
-    effect, 5e-5 with 200; 3e-4 and 8e-4 where 1% and 4% of the calls are missing.
-    """
-    few = len(model.base.y) < MANY_SAMPLES_PER_EFFECT * model.base.n_random
-    linked = linear.share > 1.5 * _unrelated_share(model) + 0.01
-    return np.asarray(few | linked | (linear.share_called < 1.0 - MANY_MISSING))
-
-
-def _unrelated_share(model: LinearModel) -> float:
-    """Share of its sum of squares that a variant without relation to G has in common with it."""
-    t = model.base.h2 * np.exp(-model.base.beta)
-    explained = t * model.eigenvalues / (1.0 + t * model.eigenvalues)
-    return float(np.sum(explained)) / len(model.base.y)

@@ -14,7 +14,7 @@ from hlmm_dask.errors import ScanCancelled
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
-from hlmm_dask.scanning.events import Event, Observer, ScanFinished
+from hlmm_dask.scanning.events import Event, Observer, ScanFinished, ScanStarted
 from hlmm_dask.scanning.null import Genotypes, NullModel
 from hlmm_dask.scanning.run import run_scans
 
@@ -130,7 +130,8 @@ class Run:
 
     def _observer(self, connection: Connection) -> Observer:
         def observe(event: Event, /) -> None:
-            self._client = connection.client()
+            if isinstance(event, ScanStarted):
+                self._client = connection.client()
             if self._stop.is_set() and not isinstance(event, ScanFinished):
                 raise ScanCancelled(
                     f"{self.store}: cancelled; finished blocks are kept, run again with --resume"

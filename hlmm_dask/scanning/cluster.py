@@ -1,17 +1,28 @@
-"""The Dask cluster that a scan runs on: one of its own on this machine, or one that is there."""
+"""The Dask cluster that a scan runs on: on this machine, jobs of a queue, or a running one."""
 
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import dask
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
+from distributed.versions import VersionMismatchWarning
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.scanning.jobqueue import SYSTEMS, queue_client, queue_settings
+from hlmm_dask.scanning.security import (
+    check_address,
+    client_security,
+    require_answer,
+    scheduler_address,
+)
+
+# Seconds to wait for workers. A job may stand in its queue for a day.
+_CONNECT, _NO_WORKERS, _QUEUE = 60.0, 300.0, 86400.0
 
 # Named, not imported: what watches stands above what computes.
 _PAGE = "hlmm_dask.view.preload"
@@ -24,7 +35,7 @@ class ClusterOptions:
     Attributes
     ----------
     scheduler : str, optional
-        Address of a running scheduler (``tcp://host:port``).
+        Address of a running scheduler (``tcp://host:port``, ``tls://host:port``).
     scheduler_file : str, optional
         File in which a running scheduler left its address.
     workers : int, optional
@@ -33,8 +44,24 @@ class ClusterOptions:
         Threads of each.
     memory_limit : str
         Memory of each, as Dask takes it (``"4GiB"``, ``"auto"``).
-    timeout : float
-        Seconds to wait for a scheduler and its first worker.
+    timeout : float, optional
+        Seconds to wait for a scheduler and its first worker: a minute, a day for a batch system.
+    no_workers_timeout : float, optional
+        Seconds without any worker after which a scan ends: five minutes, or a day.
+    tls_ca, tls_cert, tls_key : str, optional
+        Files of the authority, and of the client's certificate and key, for ``tls://``.
+    insecure : bool
+        Allow unencrypted connections beyond this machine.
+    jobqueue : str, optional
+        Start workers as jobs of this batch system: slurm, lsf, sge or pbs.
+    queue, account, walltime, local_directory : str, optional
+        Of these jobs. What is not given comes from Dask's configuration.
+    cores : int, optional
+        Cores of each job; by default those of one worker.
+    jobqueue_option : tuple of str
+        Further keywords of dask-jobqueue's cluster, ``"key=value"``.
+    shared_directory : str, optional
+        Folder that jobs see too, for temporary credentials.
     """
 
     scheduler: str | None = None
@@ -42,20 +69,67 @@ class ClusterOptions:
     workers: int | None = None
     threads_per_worker: int = 1
     memory_limit: str = "auto"
-    timeout: float = 60.0
+    timeout: float | None = None
+    no_workers_timeout: float | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    insecure: bool = False
+    jobqueue: str | None = None
+    queue: str | None = None
+    account: str | None = None
+    walltime: str | None = None
+    local_directory: str | None = None
+    cores: int | None = None
+    jobqueue_option: tuple[str, ...] = ()
+    shared_directory: str | None = None
+
+    @property
+    def address(self) -> str | None:
+        """Address of the running scheduler, None where a cluster is started."""
+        return scheduler_address(self.scheduler_file) if self.scheduler_file else self.scheduler
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a cluster is started on this machine."""
+        return not (self.scheduler or self.scheduler_file or self.jobqueue)
+
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds to wait for a scheduler and its first worker."""
+        return self.timeout or (_QUEUE if self.jobqueue else _CONNECT)
+
+    @property
+    def patience(self) -> float:
+        """Seconds without any worker after which a scan ends."""
+        return self.no_workers_timeout or (_QUEUE if self.jobqueue else _NO_WORKERS)
 
     def check(self) -> None:
         """Raise an `InputError` for options that contradict each other or can't be met."""
-        if self.scheduler and self.scheduler_file:
-            raise InputError("--scheduler and --scheduler-file exclude each other; give one")
-        if self.scheduler_file and not Path(self.scheduler_file).is_file():
-            raise InputError(f"{self.scheduler_file}: no such scheduler file")
+        chosen = [
+            f"--{name}"
+            for name, value in (
+                ("scheduler", self.scheduler),
+                ("scheduler-file", self.scheduler_file),
+                ("jobqueue", self.jobqueue),
+            )
+            if value
+        ]
+        if len(chosen) > 1:
+            raise InputError(f"{chosen[0]} and {chosen[1]} exclude each other; give one")
         for name, value in (
             ("workers", self.workers),
             ("threads-per-worker", self.threads_per_worker),
+            ("cores", self.cores),
         ):
             if value is not None and value < 1:
                 raise InputError(f"--{name} {value}: expected at least 1")
+        for name, seconds in (
+            ("connect-timeout", self.timeout),
+            ("no-workers-timeout", self.no_workers_timeout),
+        ):
+            if seconds is not None and not seconds > 0:
+                raise InputError(f"--{name} {seconds:g}: expected seconds above 0, or inf")
         if self.memory_limit not in ("auto", "0"):
             try:
                 dask.utils.parse_bytes(self.memory_limit)
@@ -63,56 +137,83 @@ class ClusterOptions:
                 raise InputError(
                     f"--memory-limit {self.memory_limit}: expected a size such as 4GiB, or auto"
                 ) from None
+        if self.jobqueue:
+            if self.jobqueue not in SYSTEMS:
+                raise InputError(f"--jobqueue {self.jobqueue}: expected {', '.join(SYSTEMS)}")
+            queue_settings(self)
+        address = self.address
+        if address is not None:
+            check_address(address, insecure=self.insecure)
+            client_security(address, ca=self.tls_ca, cert=self.tls_cert, key=self.tls_key)
+        elif self.tls_ca or self.tls_cert or self.tls_key:
+            raise InputError("--tls-ca, --tls-cert, --tls-key are for --scheduler tls://host:port")
 
 
 @contextmanager
 def connect(options: ClusterOptions) -> Iterator[Client]:
-    """Connect to the cluster that the options name, or start one on this machine.
+    """Connect to the cluster that the options name, or start one.
 
     Raises
     ------
     InputError
-        If there is no scheduler, or no worker, in the given time.
+        If there is no scheduler, or no worker, in the given time, or they can't be used.
     """
     options.check()
-    if options.scheduler or options.scheduler_file:
-        target = options.scheduler or options.scheduler_file
-        try:
-            client = Client(
-                options.scheduler,
-                scheduler_file=options.scheduler_file,
-                timeout=options.timeout,
-                set_as_default=False,
-            )
-        except (OSError, ValueError) as error:
-            raise InputError(f"{target}: no Dask scheduler answers ({error})") from error
-        with client:
-            try:
-                client.wait_for_workers(1, timeout=options.timeout)
-            except TimeoutError as error:
-                raise InputError(
-                    f"{target}: no worker within {options.timeout:g} s; start workers with "
-                    f"'dask worker {target}'"
-                ) from error
-            yield client
-        return
-    workers = options.workers or len(os.sched_getaffinity(0))
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set({"distributed.worker.daemon": True}))
         preloads = [*dask.config.get("distributed.scheduler.preload"), _PAGE]
         stack.enter_context(dask.config.set({"distributed.scheduler.preload": preloads}))
-        cluster = stack.enter_context(
-            LocalCluster(
-                n_workers=workers,
-                threads_per_worker=options.threads_per_worker,
-                memory_limit=options.memory_limit,
-                processes=True,
-                host="127.0.0.1",
-                # By default the dashboard listens on all interfaces.
-                dashboard_address="127.0.0.1:0",
+        if options.address is not None:
+            client = stack.enter_context(_running(options, options.address))
+        elif options.jobqueue:
+            client = stack.enter_context(queue_client(options))
+        else:
+            client = stack.enter_context(_started_here(options))
+        try:
+            client.wait_for_workers(1, timeout=options.connect_timeout)
+        except TimeoutError as error:
+            raise InputError(_no_worker(options)) from error
+        yield client
+
+
+def _running(options: ClusterOptions, address: str) -> Client:
+    security = client_security(
+        address, ca=options.tls_ca, cert=options.tls_cert, key=options.tls_key
+    )
+    require_answer(address, security, timeout=options.connect_timeout)
+    try:
+        with warnings.catch_warnings():
+            # Different versions are named by the probe of the workers, in one line.
+            warnings.simplefilter("ignore", VersionMismatchWarning)
+            client: Client = Client(
+                address, security=security, timeout=options.connect_timeout, set_as_default=False
             )
-        )
-        client = stack.enter_context(Client(cluster, set_as_default=False))
+            return client
+    except (OSError, ValueError) as error:
+        raise InputError(f"{address}: no Dask scheduler answers ({error})") from error
+
+
+def _no_worker(options: ClusterOptions) -> str:
+    waited = f"no worker within {options.connect_timeout:g} s"
+    if options.jobqueue:
+        return f"--jobqueue {options.jobqueue}: {waited}; are the jobs waiting, or did they fail?"
+    return f"{options.address}: {waited}; start workers with 'dask worker {options.address}'"
+
+
+@contextmanager
+def _started_here(options: ClusterOptions) -> Iterator[Client]:
+    with (
+        dask.config.set({"distributed.worker.daemon": True}),
+        LocalCluster(
+            n_workers=options.workers or len(os.sched_getaffinity(0)),
+            threads_per_worker=options.threads_per_worker,
+            memory_limit=options.memory_limit,
+            processes=True,
+            host="127.0.0.1",
+            # By default the dashboard listens on all interfaces.
+            dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         client.register_plugin(_LeaveInterrupts())
         yield client
 

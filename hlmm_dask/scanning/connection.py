@@ -29,10 +29,26 @@ class Connection:
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="connect")
         self._starting: Future[Client] | None = None
 
+    @property
+    def options(self) -> ClusterOptions:
+        """How to connect or what to start."""
+        return self._options
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a cluster is named, or is being started already."""
+        named = self._options.scheduler or self._options.scheduler_file
+        return self._given is not None or self._starting is not None or bool(named)
+
     def begin(self) -> None:
-        """Start or connect without waiting for it: most of the time nothing is computed."""
-        if self._given is None and self._starting is None:
-            self._starting = self._starter.submit(self._stack.enter_context, connect(self._options))
+        """Start a cluster on this machine without waiting for it: most of the time nothing is done.
+
+        Another one is waited for: that can take long, and must be possible to interrupt.
+        """
+        if not self.options.is_local:
+            self.client()
+        elif self._given is None and self._starting is None:
+            self._starting = self._starter.submit(self._stack.enter_context, connect(self.options))
 
     def client(self) -> Client:
         """Wait for the connection, and give its client.
@@ -44,8 +60,9 @@ class Connection:
         """
         if self._given is not None:
             return self._given
-        self.begin()
-        assert self._starting is not None
+        if self._starting is None:
+            self._given = self._stack.enter_context(connect(self.options))
+            return self._given
         return self._starting.result()
 
     def __enter__(self) -> Self:

@@ -1,16 +1,18 @@
 """The blocks of a scan on a cluster: models published, tasks sent, records collected."""
 
 import time
+from asyncio import CancelledError
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from distributed import Client, Future, as_completed
+from distributed import Client, Future, KilledWorker, as_completed
 
-from hlmm_dask.genotypes.plink import PlinkGenotypes
+from hlmm_dask.errors import ChangedInputError, ClusterLostError, InputError, ScanError, StoreError
 from hlmm_dask.kernels.block import BlockModel, block_model
 from hlmm_dask.kernels.packed import PackedLayout
+from hlmm_dask.layout import Block
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.events import (
     BlockDone,
@@ -24,15 +26,16 @@ from hlmm_dask.scanning.events import (
 from hlmm_dask.scanning.graph import (
     BlockTask,
     delayed_records,
-    lazy_dosage,
-    lazy_packed,
+    lazy_genotypes,
     lazy_records,
     publish_model,
     published_model,
 )
 from hlmm_dask.scanning.left_out import left_out_sets, with_nulls, write_set_nulls
 from hlmm_dask.scanning.null import NullModel
+from hlmm_dask.scanning.probe import Needs, gate
 from hlmm_dask.scanning.source import Source
+from hlmm_dask.scanning.watch import WorkerWatch
 from hlmm_dask.store import ResultsStore
 
 # Attempts at a block after the first, each on whichever worker is free.
@@ -54,16 +57,26 @@ def run_blocks(
     config: ScanConfig,
     client: Client,
     observers: Sequence[Observer],
+    *,
+    passed: frozenset[str] = frozenset(),
+    no_workers_timeout: float = 300.0,
 ) -> list[BlockFailed]:
-    """Fit the pending blocks of all phenotypes on a cluster; return those that failed."""
+    """Fit the pending blocks of all phenotypes on a cluster; return those that failed.
+
+    Workers that are not in ``passed`` are probed when they join.
+
+    Raises
+    ------
+    ClusterLostError
+        If the scheduler is gone, or all workers for longer than ``no_workers_timeout`` seconds.
+    InputError, StoreError
+        If a block found that input or store can't be used; the same would happen anywhere.
+    """
     began = time.perf_counter()
     tasks = tuple(_publish(scan, config, source, observers) for scan in scans)
     store = scans[0].store
     pending = sorted(set().union(*(scan.pending for scan in scans)))
-    if isinstance(source.genotypes, PlinkGenotypes):
-        blocks = lazy_packed(source.genotypes, source.start, source.stop, store.block_size)
-    else:
-        blocks = lazy_dosage(source.genotypes, source.start, source.stop, store.block_size)
+    blocks = lazy_genotypes(source, store.block_size)
     todo = sum(store.block(i).stop - store.block(i).start for i in pending)
     n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
     started = ScanStarted(
@@ -77,54 +90,86 @@ def run_blocks(
     )
     tell(observers, started)
     numbers, delayed = zip(*delayed_records(lazy_records(blocks, tasks), pending), strict=True)
-    futures: Sequence[Future[Any]] = client.compute(list(delayed), retries=_RETRIES)
-    block_of = {future.key: index for future, index in zip(futures, numbers, strict=True)}
-    failed: list[BlockFailed] = []
-    n_variants = n_fitted = 0
-    try:
-        completed = as_completed(futures, loop=client.loop, with_results=True, raise_errors=False)
-        for future, result in chain.from_iterable(completed.batches()):
-            block = store.block(block_of[future.key])
-            if future.status == "finished":
-                record = result[0, 0]
-                n_variants += record["n_variants"]
-                n_fitted += record["n_fitted"]
-                done = BlockDone(
-                    block=block.index,
-                    n_variants=record["n_variants"],
-                    n_fitted=record["n_fitted"],
-                    seconds=record["seconds"],
-                    worker=record["worker"],
+    needs = Needs(source.files, tuple(str(scan.store.run_dir) for scan in scans))
+    lost = f"the scheduler {client.scheduler_info(n_workers=0)['address']} is gone"
+    with gate(client, needs, passed, observers) as report:
+        futures: Sequence[Future[Any]] = client.compute(list(delayed), retries=_RETRIES)
+        block_of = {future.key: index for future, index in zip(futures, numbers, strict=True)}
+        try:
+            with WorkerWatch(client, futures, no_workers_timeout) as watch:
+                completed = as_completed(
+                    futures, loop=client.loop, with_results=True, raise_errors=False
                 )
-                tell(observers, done)
-            else:
-                failed.append(BlockFailed(block.index, _reason(future), block.stop - block.start))
-                tell(observers, failed[-1])
-            # What is released is not computed again when its worker dies.
-            future.release()
-    except BaseException:
-        client.cancel(list(futures))
-        raise
+                outcomes = []
+                for future, result in chain.from_iterable(completed.batches()):
+                    report()
+                    block = store.block(block_of[future.key])
+                    outcomes.append(_outcome(block, future, result, store))
+                    tell(observers, outcomes[-1])
+                    # What is released is not computed again when its worker dies.
+                    future.release()
+        except CancelledError:
+            gone = f"no worker for {no_workers_timeout:g} s" if watch.gave_up else lost
+            raise ClusterLostError(
+                f"{store.path}: {gone}; finished blocks are kept, run again with --resume"
+            ) from None
+        except BaseException:
+            client.cancel(list(futures))
+            raise
+    done = [outcome for outcome in outcomes if isinstance(outcome, BlockDone)]
+    failed = [outcome for outcome in outcomes if isinstance(outcome, BlockFailed)]
     tell(
         observers,
         ScanFinished(
             seconds=time.perf_counter() - began,
-            n_variants=n_variants,
-            n_fitted=n_fitted,
+            n_variants=sum(block.n_variants for block in done),
+            n_fitted=sum(block.n_fitted for block in done),
             n_failed_blocks=len(failed),
         ),
     )
     return failed
 
 
+def _outcome(
+    block: Block, future: "Future[Any]", result: Any, store: ResultsStore
+) -> BlockDone | BlockFailed:
+    """Say what became of a block; raise what would become of every other too."""
+    if future.status == "error":
+        error = future.exception()
+        if isinstance(error, InputError | StoreError):
+            raise _stopped(error, block, store)
+        return BlockFailed(block.index, _reason(error), block.stop - block.start)
+    if future.status != "finished":
+        raise CancelledError
+    record = result[0, 0]
+    if "error" in record:
+        raise _stopped(record["error"], block, store)
+    return BlockDone(
+        block=block.index,
+        n_variants=record["n_variants"],
+        n_fitted=record["n_fitted"],
+        seconds=record["seconds"],
+        worker=record["worker"],
+    )
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KilledWorker):
+        return (
+            f"workers died {error.allowed_failures + 1} times while computing it, mostly for lack "
+            "of memory; raise --memory-limit, or start again with a lower --block-size"
+        )
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
 def _publish(
     scan: PhenotypeScan, config: ScanConfig, source: Source, observers: Sequence[Observer]
 ) -> BlockTask:
     # A resumed run goes on with the model of its first part, to the last bit.
-    task = published_model(scan.store) if len(scan.pending) < scan.store.n_blocks else None
-    if task is not None:
+    if (task := published_model(scan.store)) is not None:
         return task
-    model = _block_model(scan.null, config, source)
+    model = scan_model(scan.null, config, source)
     if config.loco and model.left_out is not None:
         write_set_nulls(scan.store, model.left_out)
         if untouched := model.left_out.n_untouched(scan.store.n_variants):
@@ -133,7 +178,8 @@ def _publish(
     return publish_model(scan.store, model)
 
 
-def _block_model(null: NullModel, config: ScanConfig, source: Source) -> BlockModel:
+def scan_model(null: NullModel, config: ScanConfig, source: Source) -> BlockModel:
+    """Lay out all that fitting a block needs."""
     model = replace(null.model, fix_h2=config.h2 == "null")
     layout = PackedLayout(null.n_file_samples, null.sample_index)
     whole = block_model(model, layout, config.filters, method=config.method, engine=config.engine)
@@ -143,9 +189,13 @@ def _block_model(null: NullModel, config: ScanConfig, source: Source) -> BlockMo
     return with_nulls(whole) if config.loco else whole
 
 
-def _reason(future: "Future[Any]") -> str:
-    if future.status == "error":
-        error = future.exception()
-        lines = str(error).strip().splitlines()
-        return f"{type(error).__name__}: {lines[0] if lines else ''}"
-    return f"the task was {future.status}: the scheduler is gone or was restarted"
+def _stopped(error: Exception, block: Block, store: ResultsStore) -> Exception:
+    """Say what an error means after which the other blocks would fail too."""
+    if isinstance(error, OSError):
+        return OSError(error.errno, error.strerror, str(store.path))
+    if isinstance(error, ChangedInputError):
+        return ScanError(
+            f"{error}; finished blocks of {store.path} are kept: restore the file and give "
+            "--resume, or start again with --overwrite"
+        )
+    return type(error)(f"block {block.index}: {error}")

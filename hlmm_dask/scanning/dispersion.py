@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.durable import replacing
+from hlmm_dask.durable import replacing, sweep
 from hlmm_dask.errors import InputError
 from hlmm_dask.export import read_models_table
 from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersion_effects
@@ -46,6 +46,7 @@ def add_dispersion(table: str, out: str, *, overwrite: bool = False) -> str:
     headers = {column.name: column.header for column in DISPERSION_COLUMNS}
     for name, values in dispersion_columns(result).items():
         frame[headers[name]] = values
+    sweep(target.absolute().parent, target.name)
     with replacing(target) as file:
         frame.to_csv(file, sep="\t", index=False, na_rep="NaN", compression="gzip")
     return f"{result.n_used:,} variants, slope of var on add {result.r_av:.6g}"

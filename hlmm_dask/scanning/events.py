@@ -2,7 +2,80 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The next part of the work begins: ``input``, ``null model``, ``cluster``, ``tables``."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class NullFitted:
+    """A null model is there.
+
+    Attributes
+    ----------
+    phenotype, model : str
+        Their names.
+    accounting : tuple of (str, int)
+        Steps of the selection of samples, and how many are left after each.
+    effects : tuple of (str, str, float, float)
+        ``mean`` or ``variance``, name of the covariate, effect, standard error.
+    loglik : float
+        Log-likelihood without random effects.
+    n_random : int
+        Random effects.
+    h2, h2_se : float or None
+        Their variance and its standard error.
+    """
+
+    phenotype: str
+    model: str
+    accounting: tuple[tuple[str, int], ...]
+    effects: tuple[tuple[str, str, float, float], ...]
+    loglik: float
+    n_random: int = 0
+    h2: float | None = None
+    h2_se: float | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """All is checked, and what is to be written can be.
+
+    Attributes
+    ----------
+    block_size, n_blocks : int
+        Variants a block, and blocks.
+    worker_bytes : int
+        What a worker needs at the most.
+    memory_limit : int or None
+        What it may take.
+    """
+
+    block_size: int
+    n_blocks: int
+    worker_bytes: int
+    memory_limit: int | None
+
+
+@dataclass(frozen=True)
+class TablesWritten:
+    """The table of a phenotype and what belongs to it are written.
+
+    Attributes
+    ----------
+    path : str
+        The table.
+    summary : dict
+        As of :func:`hlmm_dask.scanning.summary.summarise`.
+    """
+
+    path: str
+    summary: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -104,7 +177,10 @@ class Note:
     text: str
 
 
-Event: TypeAlias = ScanStarted | BlockDone | BlockFailed | ScanFinished | Note
+Event: TypeAlias = (
+    Phase | NullFitted | Planned | ScanStarted | BlockDone | BlockFailed | ScanFinished
+    | TablesWritten | Note
+)  # fmt: skip
 
 
 class Observer(Protocol):

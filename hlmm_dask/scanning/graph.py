@@ -4,14 +4,15 @@ A task reads its block, fits it and writes it; what comes back is a small record
 model lies in the store's run folder, from where each process loads it once.
 """
 
+import errno
 import hashlib
 import pickle
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import dask.array as da
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from hlmm_dask.durable import replacing
-from hlmm_dask.errors import InputError, StoreError
+from hlmm_dask.errors import ChangedInputError, InputError, StoreError
 from hlmm_dask.genotypes.packed import MISSING, encode
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import BlockModel, fit_dosage, fit_packed
@@ -30,6 +31,8 @@ from hlmm_dask.store import ResultsStore
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from hlmm_dask.scanning.source import Source
 
 MODEL_FILE = "null_model.pkl"
 
@@ -48,7 +51,7 @@ class BlockTask:
     store : ResultsStore
         Where results go.
     model_digest : str
-        SHA-256 of the null model's file in the store's run folder.
+        SHA-256 of the null model in the store's run folder.
     """
 
     store: ResultsStore
@@ -58,18 +61,51 @@ class BlockTask:
 def publish_model(store: ResultsStore, model: BlockModel) -> BlockTask:
     """Put the null model where every worker finds it."""
     content = pickle.dumps(model, protocol=5)
+    digest = hashlib.sha256(content)
     with replacing(store.run_dir / MODEL_FILE) as file:
+        file.write(digest.digest())
         file.write(content)
-    return BlockTask(store, hashlib.sha256(content).hexdigest())
+    return BlockTask(store, digest.hexdigest())
 
 
 def published_model(store: ResultsStore) -> BlockTask | None:
-    """Take the null model that an earlier part of the run has put there, None without one."""
+    """Take the null model that an earlier part of the run has put there, None without a whole one.
+
+    A file starts with the digest of what follows.
+    """
     try:
-        content = (store.run_dir / MODEL_FILE).read_bytes()
-    except FileNotFoundError:
+        with _whole_model(store) as (digest, _):
+            return BlockTask(store, digest)
+    except (FileNotFoundError, StoreError):
         return None
-    return BlockTask(store, hashlib.sha256(content).hexdigest())
+
+
+def load_model(store: ResultsStore) -> BlockModel:
+    """Load the null model of a run."""
+    with _whole_model(store) as (_, file):
+        model: BlockModel = pickle.load(file)
+    return model
+
+
+@contextmanager
+def _whole_model(store: ResultsStore) -> Iterator[tuple[str, BinaryIO]]:
+    """Open the null model behind its digest, which is compared with it first."""
+    path = store.run_dir / MODEL_FILE
+    # Read twice rather than held twice: it may be most of a worker's memory.
+    with path.open("rb") as file:
+        digest = file.read(32)
+        if hashlib.file_digest(file, "sha256").digest() != digest:
+            raise StoreError(f"{path}: damaged; run the scan again with --resume")
+        file.seek(32)
+        yield digest.hex(), file
+
+
+def lazy_genotypes(source: "Source", block_size: int) -> da.Array:
+    """Genotypes of a scan as a Dask array chunked by variant: packed, or dosages."""
+    genotypes = source.genotypes
+    if isinstance(genotypes, PlinkGenotypes):
+        return lazy_packed(genotypes, source.start, source.stop, block_size)
+    return lazy_dosage(genotypes, source.start, source.stop, block_size)
 
 
 def lazy_packed(genotypes: PlinkGenotypes, start: int, stop: int, block_size: int) -> da.Array:
@@ -113,7 +149,8 @@ def lazy_records(blocks: da.Array, tasks: tuple[BlockTask, ...]) -> da.Array:
     Returns
     -------
     dask.array.Array
-        (n_blocks, 1) object: dicts with ``n_variants``, ``n_fitted``, ``seconds``, ``worker``.
+        (n_blocks, 1) object: dicts with ``n_variants``, ``n_fitted``, ``seconds``, ``worker``; or
+        ``error``, after which no other block needs to be tried: bad input, disk full.
     """
     n_blocks = blocks.numblocks[0]
     array: da.Array = da.map_blocks(
@@ -146,28 +183,48 @@ def _read_packed(
     block_size: int,
     *,
     block_id: tuple[int, ...],
-) -> NDArray[np.uint8]:
+) -> NDArray[Any]:
     first = start + block_id[0] * block_size
-    return genotypes.read_packed(first, min(first + block_size, stop))
+    try:
+        return genotypes.read_packed(first, min(first + block_size, stop))
+    except ChangedInputError as error:
+        return boxed({"error": error})
 
 
 def _fit_and_store(
     block: NDArray[Any], tasks: tuple[BlockTask, ...], *, block_id: tuple[int, ...]
 ) -> NDArray[np.object_]:
+    if block.dtype == object:
+        return block
     index = block_id[0]
     began = time.perf_counter()
     n_fitted = 0
     for task in tasks:
-        marker = task.store.marker(index) or _fit_one(block, task, tasks, index)
+        marker = task.store.marker(index)
+        if marker is None or marker["null_model"] != task.model_digest:
+            try:
+                marker = _fit_one(block, task, tasks, index)
+            except (InputError, StoreError) as error:
+                return boxed({"error": error})
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    return boxed({"error": error})
+                raise
         n_fitted += marker["n_fitted"]
-    out = np.empty((1, 1), dtype=object)
-    out[0, 0] = {
+    record = {
         "n_variants": len(block),
         "n_fitted": n_fitted,
         "seconds": time.perf_counter() - began,
         "worker": _worker_name(),
     }
-    return out
+    return boxed(record)
+
+
+def boxed(value: object) -> NDArray[np.object_]:
+    """Put a task's result in an array; an error in there isn't tried again, nor logged."""
+    box = np.empty((1, 1), dtype=object)
+    box[0, 0] = value
+    return box
 
 
 def _fit_one(
@@ -182,12 +239,18 @@ def _fit_one(
         index,
         results,
         record={
-            "genotypes_crc32": f"{isal_zlib.crc32(np.ascontiguousarray(block).data):08x}",
+            "genotypes_crc32": genotypes_checksum(block),
+            "null_model": task.model_digest,
             "n_fitted": int(np.sum(results[:, INDEX["status"]] == Status.OK)),
             "seconds": time.perf_counter() - began,
             "worker": _worker_name(),
         },
     )
+
+
+def genotypes_checksum(block: NDArray[Any]) -> str:
+    """CRC-32 of a block of genotypes, packed or dosages."""
+    return f"{isal_zlib.crc32(np.ascontiguousarray(block).data):08x}"
 
 
 def _fit(model: BlockModel, block: NDArray[Any], first: int) -> NDArray[np.float64]:
@@ -208,11 +271,13 @@ def _load_model(task: BlockTask, tasks: tuple[BlockTask, ...]) -> BlockModel:
     with _loading:
         model = _loaded.get(task.model_digest)
         if model is None:
-            path = Path(task.store.run_dir) / MODEL_FILE
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != task.model_digest:
-                raise StoreError(f"{path}: not the null model of this run; start it again")
-            model = pickle.loads(content)
+            with _whole_model(task.store) as (digest, file):
+                if digest != task.model_digest:
+                    raise StoreError(
+                        f"{task.store.run_dir / MODEL_FILE}: not the null model of this run; "
+                        "start it again"
+                    )
+                model = pickle.load(file)
             # A process serves one run at a time; the models of the last may be large.
             for digest in set(_loaded) - {other.model_digest for other in tasks}:
                 del _loaded[digest]

@@ -1,41 +1,30 @@
 """A whole job: from files to the finished table and the null model's files."""
 
-import re
 import shutil
-import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.errors import InputError, StoreError
-from hlmm_dask.export import check_header, write_parquet, write_tsv
-from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.durable import aside
+from hlmm_dask.export import write_parquet, write_tsv
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.models.dispersion import NotEstimable
+from hlmm_dask.scanning.checks import check_job
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispersion import dispersion_columns, estimate_dispersion
-from hlmm_dask.scanning.events import Note, Observer, tell
-from hlmm_dask.scanning.fit_model import require_random_file
-from hlmm_dask.scanning.left_out import read_set_nulls, require_positions, set_null_table
-from hlmm_dask.scanning.null import NullModel, check_h2_init, fit_null
-from hlmm_dask.scanning.outputs import (
-    check_outprefix,
-    write_effects,
-    write_estimate,
-    write_text,
-)
+from hlmm_dask.scanning.events import Note, Observer, Phase, TablesWritten, tell
+from hlmm_dask.scanning.left_out import read_set_nulls, set_null_table
+from hlmm_dask.scanning.outputs import remove_old, write_null, write_text
 from hlmm_dask.scanning.run import run_scans
-from hlmm_dask.schema import TSV_HEADERS
 from hlmm_dask.store import ResultsStore
-from hlmm_dask.tabix import require_pysam, write_index
-from hlmm_dask.tables import Table, read_table
+from hlmm_dask.tabix import write_index
 
 
 @dataclass(frozen=True)
@@ -72,6 +61,19 @@ class ScanJob:
     workers: int | None = None
     threads_per_worker: int = 1
     memory_limit: str = "auto"
+    timeout: float | None = None
+    no_workers_timeout: float | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    insecure: bool = False
+    jobqueue: str | None = None
+    queue: str | None = None
+    account: str | None = None
+    walltime: str | None = None
+    local_directory: str | None = None
+    cores: int | None = None
+    jobqueue_option: tuple[str, ...] = ()
     block_size: int | None = None
     dispersion: bool = False
     parquet: bool = False
@@ -93,14 +95,22 @@ class ScanJob:
     @property
     def cluster(self) -> ClusterOptions:
         """Where it runs."""
-        return ClusterOptions(
-            self.scheduler, self.scheduler_file, self.workers, self.threads_per_worker,
-            self.memory_limit,
-        )  # fmt: skip
+        own = {
+            f.name: getattr(self, f.name) for f in fields(ClusterOptions) if hasattr(self, f.name)
+        }
+        # Jobs must see the output folder anyway.
+        return ClusterOptions(**own, shared_directory=str(Path(self.outprefix).absolute().parent))
 
     def output(self, suffix: str) -> Path:
         """Path of an output file."""
         return Path(f"{self.outprefix}{suffix}")
+
+    @property
+    def inputs(self) -> list[str]:
+        """Files that are read; a .bed may be a pattern, or lack its suffix."""
+        genofiles = [self.genofile] if isinstance(self.genofile, str) else self.genofile
+        others = (self.phenofile, self.mean_covar, self.var_covar, self.random_gts)
+        return [*genofiles, *(name for name in others if name is not None)]
 
 
 def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dict[str, Any]]:
@@ -119,62 +129,46 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
     ScanError
         If blocks failed.
     """
-    job.config.check()
-    job.cluster.check()
-    check_h2_init(job.h2_init)
-    require_random_file(job.random_gts, job.random_gts_txt)
-    require_positions(
-        job.config,
-        random=job.random_gts is not None,
-        positions=not job.random_gts_txt,
-        fit_covariates=job.fit_covariates and bool(job.mean_covar or job.var_covar),
-    )
-    traits = read_table(job.phenofile, missing=(job.missing_char,))
-    jobs = _jobs(job, traits)
-    for one in jobs:
-        _check_output(one)
-    if job.tabix:
-        require_pysam()
-    genotypes = open_plink(job.genofile)
-    for note in genotypes.notes:
-        tell(observers, Note(note))
-    if job.clip_stop and job.stop is not None and job.stop > genotypes.n_variants:
-        tell(observers, Note(f"END {job.stop}: there are {genotypes.n_variants} variants"))
-        job = replace(job, stop=genotypes.n_variants)
+    tell(observers, Phase("input"))
+    checked = check_job(job, observers)
+    jobs, genotypes = checked.jobs, checked.source.genotypes
     with ExitStack() as stack:
+        connection = stack.enter_context(Connection(job.cluster))
+        checked.plan(connection)
+        # Workers start while the null model is fitted.
+        connection.begin()
+        tell(observers, Phase("null model"))
+        nulls = checked.fit_nulls(observers)
+        tell(observers, Phase("cluster"))
         paths = [one.output(".zarr") for one in jobs]
         if not job.keep_store:
-            parent = paths[0].resolve().parent
-            folder = tempfile.mkdtemp(prefix=f".{paths[0].name}.", dir=parent)
+            folder = aside(paths[0].resolve())
+            folder.mkdir()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            paths = [Path(folder) / path.name for path in paths]
-        with Connection(job.cluster) as connection:
-            if not job.resume:
-                # Workers start while the null model is fitted.
-                connection.begin()
-            nulls = [_fit_null(one, genotypes, traits) for one in jobs]
-            notes = [text for null in nulls for text in (_accounting(null), *null.notes)]
-            for text in dict.fromkeys(notes):
-                tell(observers, Note(text))
-            stores = run_scans(
-                genotypes,
-                list(zip(nulls, paths, strict=True)),
-                job.config,
-                connection=connection,
-                block_size=job.block_size,
-                resume=job.resume,
-                overwrite=job.overwrite and job.keep_store,
-                observers=observers,
-            )
+            paths = [folder / path.name for path in paths]
+            paths = [folder / path.name for path in paths]
+        stores = run_scans(
+            genotypes,
+            list(zip(nulls, paths, strict=True)),
+            checked.config,
+            connection=connection,
+            block_size=job.block_size,
+            resume=job.resume,
+            overwrite=job.overwrite and job.keep_store,
+            observers=observers,
+        )
+        tell(observers, Phase("tables"))
         for one in jobs:
             if one.overwrite:
-                _remove_old(one)
+                remove_old(one)
         summaries = {
             str(one.output(".models.gz")): _write_tables(one, store, observers)
             for one, store in zip(jobs, stores, strict=True)
         }
     for one, null in zip(jobs, nulls, strict=True):
-        _write_null(one, null)
+        write_null(one, null)
+    for path, summary in summaries.items():
+        tell(observers, TablesWritten(path, summary))
     return summaries
 
 
@@ -200,82 +194,3 @@ def _write_tables(
     if job.loco and not job.no_h2_estimate:
         write_text(job.output(".null_h2_loco.tsv"), set_null_table(read_set_nulls(store)))
     return summary
-
-
-def _jobs(job: ScanJob, traits: Table) -> list[ScanJob]:
-    """One job for each chosen phenotype; the output of several is named by phenotype."""
-    chosen = traits.select(job.phen_index)
-    if len(chosen) == 1:
-        return [replace(job, phen_index=chosen[0])]
-    labels = [re.sub(r"[^\w.-]+", "_", name) for name in chosen]
-    if len(set(labels)) < len(labels):
-        labels = [f"{label}_{i}" for i, label in enumerate(labels, 1)]
-    return [
-        replace(job, phen_index=name, outprefix=f"{job.outprefix}.{label}")
-        for name, label in zip(chosen, labels, strict=True)
-    ]
-
-
-def _check_output(job: ScanJob) -> None:
-    check_outprefix(job.outprefix)
-    table = job.output(".models.gz")
-    if job.append and job.tabix:
-        raise InputError("append and tabix: a table that grows can't be indexed; give one of them")
-    if job.append and table.exists():
-        check_header(table, list(TSV_HEADERS))
-    if job.overwrite or (job.resume and job.output(".zarr").exists()):
-        return
-    for suffix in (".zarr", ".models.gz", ".parquet"):
-        if job.output(suffix).exists():
-            raise StoreError(
-                f"{job.output(suffix)}: exists; give --overwrite"
-                if job.resume
-                else f"{job.output(suffix)}: exists; give --resume to go on with "
-                f"{job.output('.zarr')}, or --overwrite"
-            )
-
-
-def _fit_null(job: ScanJob, genotypes: PlinkGenotypes, traits: Table) -> NullModel:
-    return fit_null(
-        genotypes,
-        traits,
-        phenotype_column=job.phen_index,
-        mean_covariates=_covariates(job, job.mean_covar, job.mean_covar_cols),
-        variance_covariates=_covariates(job, job.var_covar, job.var_covar_cols),
-        random_genotypes=None if job.random_gts_txt else job.random_gts,
-        random_table=job.random_gts if job.random_gts_txt else None,
-        fit_covariates=job.fit_covariates,
-        h2_init=job.h2_init,
-        missing=(job.missing_char,),
-    )
-
-
-def _covariates(job: ScanJob, path: str | None, columns: str) -> Table | None:
-    if path is None:
-        return None
-    return read_table(path, missing=(job.missing_char,)).only(columns)
-
-
-def _accounting(null: NullModel) -> str:
-    steps = ", ".join(f"{n:,} {step}" for step, n in null.accounting)
-    return f"samples of phenotype '{null.phenotype_name}': {steps}"
-
-
-def _remove_old(job: ScanJob) -> None:
-    """Remove what a replaced run wrote and this one may not write."""
-    for suffix in (
-        ".null_mean_effects.txt",
-        ".null_variance_effects.txt",
-        ".null_h2.txt",
-        ".null_h2_loco.tsv",
-        *([] if job.parquet else [".parquet"]),
-    ):
-        job.output(suffix).unlink(missing_ok=True)
-
-
-def _write_null(job: ScanJob, null: NullModel) -> None:
-    if not job.no_covariate_estimates:
-        write_effects(job.output(".null_mean_effects.txt"), null.mean_effects)
-        write_effects(job.output(".null_variance_effects.txt"), null.variance_effects)
-    if null.h2 is not None and not job.no_h2_estimate:
-        write_estimate(job.output(".null_h2.txt"), null.h2, null.h2_se)

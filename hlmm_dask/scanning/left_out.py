@@ -1,7 +1,6 @@
 """Which columns of G are left out for which variants, decided from chromosome and position."""
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -10,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hlmm_dask.durable import write_json
-from hlmm_dask.errors import InputError
+from hlmm_dask.durable import read_record, write_record
+from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.kernels.block import BlockModel
 from hlmm_dask.kernels.left_out import LeftOut, SetNull, fit_without
 from hlmm_dask.scanning.config import ScanConfig
@@ -174,12 +173,18 @@ def write_set_nulls(store: ResultsStore, left_out: LeftOut) -> None:
         )
         if range_[1] > range_[0]
     ]
-    write_json(store.run_dir / SET_NULLS_FILE, {"sets": rows})
+    write_record(store.run_dir / SET_NULLS_FILE, {"sets": rows})
 
 
 def read_set_nulls(store: ResultsStore) -> list[dict[str, Any]]:
-    """Return what :func:`write_set_nulls` kept."""
-    return list(json.loads((store.run_dir / SET_NULLS_FILE).read_bytes())["sets"])
+    """Return what :func:`write_set_nulls` kept; a `StoreError` if it is damaged."""
+    path = store.run_dir / SET_NULLS_FILE
+    try:
+        return list(read_record(path)["sets"])
+    except (FileNotFoundError, ValueError):
+        raise StoreError(
+            f"{path}: damaged or missing; run the scan again with --resume, which mends it"
+        ) from None
 
 
 def set_null_table(rows: list[dict[str, Any]]) -> str:

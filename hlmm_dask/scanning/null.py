@@ -175,6 +175,88 @@ def fit_null(
     InputError
         If input can't be used, or the null model does not converge.
     """
+    return read_null_input(
+        genotypes, phenotype, phenotype_column=phenotype_column,
+        mean_covariates=mean_covariates, variance_covariates=variance_covariates,
+        random_genotypes=random_genotypes, random_table=random_table,
+        fit_covariates=fit_covariates, h2_init=h2_init, missing=missing,
+    ).fit()  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NullInput:
+    """What a null model is fitted to: all of it read and checked but the columns of G.
+
+    Attributes
+    ----------
+    aligned : AlignedSamples
+        The analysed samples with their values.
+    random : PlinkGenotypes, Table or None
+        Where the random effects' columns come from.
+    fit_covariates : bool
+        Whether the covariates stay in every model.
+    h2_init : float
+        Start of h2, as a share of the phenotype's variance.
+    n_file_samples, file_samples_sha256, notes
+        As in ``NullModel``.
+    """
+
+    aligned: AlignedSamples
+    random: PlinkGenotypes | Table | None
+    fit_covariates: bool
+    h2_init: float
+    n_file_samples: int
+    file_samples_sha256: str
+    notes: tuple[str, ...]
+
+    @property
+    def n_columns(self) -> int:
+        """Columns in the file of the random effects; those that are constant will be left out."""
+        if self.random is None:
+            return 0
+        return len(self.random.names) if isinstance(self.random, Table) else self.random.n_variants
+
+    def fit(self) -> NullModel:
+        """Read the random effects and fit; see :func:`fit_null`."""
+        notes, design, contig, position = self.notes, None, None, None
+        if self.random is not None:
+            columns = random_effects(self.aligned.ids, self.random)
+            design = RandomDesign(columns.raw, columns.centre, columns.scale)
+            contig, position = columns.contig, columns.position
+            notes = (*notes, *columns.notes)
+        fitted = fit_null_arrays(
+            self.aligned, design, fit_covariates=self.fit_covariates, h2_init=self.h2_init
+        )
+        return replace(
+            fitted,
+            n_file_samples=self.n_file_samples,
+            notes=notes,
+            file_samples_sha256=self.file_samples_sha256,
+            random_contig=contig,
+            random_position=position,
+        )
+
+
+def read_null_input(
+    genotypes: Genotypes,
+    phenotype: TableSource,
+    *,
+    phenotype_column: str | int = 1,
+    mean_covariates: TableSource | None = None,
+    variance_covariates: TableSource | None = None,
+    random_genotypes: Paths | PlinkGenotypes | None = None,
+    random_table: TableSource | None = None,
+    fit_covariates: bool = False,
+    h2_init: float = H2_INIT,
+    missing: Sequence[str] = ("NA",),
+) -> NullInput:
+    """Read and match what the null model is fitted to; arguments as in :func:`fit_null`.
+
+    Raises
+    ------
+    InputError
+        If input can't be used.
+    """
     samples, source = genotyped_samples(genotypes)
     check_h2_init(h2_init)
     if random_genotypes is not None and random_table is not None:
@@ -194,23 +276,19 @@ def fit_null(
         genotypes_name=source,
     )
     notes = table_notes(tables) + aligned.notes
-    design = contig = position = None
-    if random_genotypes is not None or random_table is not None:
-        random = (
-            _table(random_table, missing) if random_table is not None else _plink(random_genotypes)
-        )
-        columns = random_effects(aligned.ids, random)
-        design = RandomDesign(columns.raw, columns.centre, columns.scale)
-        contig, position = columns.contig, columns.position
-        notes = (*notes, *random.notes, *columns.notes)
-    fitted = fit_null_arrays(aligned, design, fit_covariates=fit_covariates, h2_init=h2_init)
-    return replace(
-        fitted,
+    random: PlinkGenotypes | Table | None = None
+    if random_table is not None:
+        random = _table(random_table, missing)
+    elif random_genotypes is not None:
+        random = _plink(random_genotypes)
+    return NullInput(
+        aligned=aligned,
+        random=random,
+        fit_covariates=fit_covariates,
+        h2_init=h2_init,
         n_file_samples=len(samples),
-        notes=notes,
         file_samples_sha256=samples_digest(samples),
-        random_contig=contig,
-        random_position=position,
+        notes=notes if random is None else (*notes, *random.notes),
     )
 
 

@@ -1,13 +1,35 @@
 """What a job writes beside its table, and whether it may."""
 
 import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hlmm_dask.durable import replacing
-from hlmm_dask.errors import InputError
-from hlmm_dask.scanning.null import Effects
+from hlmm_dask.durable import replacing, sweep
+from hlmm_dask.errors import InputError, StoreError
+from hlmm_dask.export import check_header
+from hlmm_dask.lock import refuse_if_held
+from hlmm_dask.placement import LOCK_FILE, check_place, clean_up
+from hlmm_dask.scanning.null import Effects, NullModel
+from hlmm_dask.schema import TSV_HEADERS
+from hlmm_dask.store import ResultsStore
+
+if TYPE_CHECKING:
+    from hlmm_dask.scanning.job import ScanJob
+
+
+_OUTPUTS = (
+    ".models.gz", ".models.gz.tbi", ".parquet", ".null_mean_effects.txt",
+    ".null_variance_effects.txt", ".null_h2.txt", ".null_h2_loco.tsv", ".log", ".run.json",
+)  # fmt: skip
+# Bytes of a fitted variant, compressed: in the store, the table, the Parquet file.
+_BYTES = {".zarr": 120, ".models.gz": 150, ".parquet": 130}
+
+# Metadata, markers, the null model of a small study.
+_RUN_BYTES = 1_000_000
 
 
 def check_outprefix(outprefix: str) -> None:
@@ -19,6 +41,54 @@ def check_outprefix(outprefix: str) -> None:
         raise InputError(f"{folder}: no such folder for the output; create it")
     if not os.access(folder, os.W_OK):
         raise InputError(f"{folder}: not writable; choose another OUTPREFIX")
+
+
+def tidy_up(outprefix: str) -> None:
+    """Clean up what killed runs left half done at OUTPREFIX."""
+    start = Path(f"{outprefix}x").absolute()
+    clean_up(Path(os.path.realpath(f"{outprefix}.zarr")))
+    sweep(start.parent, start.name.removesuffix("x"))
+
+
+def needed_bytes(n_variants: int, n_columns: int, *, parquet: bool = False) -> int:
+    """Bytes that the results store and the tables of one phenotype take on disk at the most.
+
+    Parameters
+    ----------
+    n_variants, n_columns : int
+        Rows and columns of the table.
+    parquet : bool
+        Whether the table is written as Parquet too.
+    """
+    # Doubles hardly compress, neither as numbers nor, eight or nine bytes each, as packed text.
+    return n_variants * n_columns * 8 * (3 if parquet else 2) + _RUN_BYTES
+
+
+def require_space(stores: Sequence[Path], needed: int) -> None:
+    """Raise an `InputError` if the disk has no room for these stores and their tables.
+
+    Parameters
+    ----------
+    stores : sequence of Path
+        Results stores, in one folder. What an existing one takes is there for the new one, or
+        need not be written again.
+    needed : int
+        Bytes that each takes with its tables.
+    """
+    folder = stores[0].resolve().parent
+    there = sum(
+        file.stat().st_size for path in stores for file in path.rglob("*") if file.is_file()
+    )
+    needed, free = needed * len(stores) - there, shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder}: the output needs about {_megabytes(needed)}, {_megabytes(free)} are free; "
+            "make room or choose another OUTPREFIX"
+        )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def write_effects(path: Path, effects: Effects) -> None:
@@ -37,3 +107,82 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
+    """Raise an error unless all that a job of one phenotype writes may be written.
+
+    Parameters
+    ----------
+    job : ScanJob
+        Of one phenotype.
+    tidy : bool
+        First clean up what killed runs left.
+    """
+    check_outprefix(job.outprefix)
+    if tidy:
+        tidy_up(job.outprefix)
+    table = job.output(".models.gz")
+    inputs = [path for name in job.inputs if (path := Path(name)).is_file()]
+    for suffix in _OUTPUTS:
+        path = job.output(suffix)
+        if path.exists() and any(path.samefile(given) for given in inputs):
+            raise InputError(f"{path}: is an input file; choose another OUTPREFIX")
+    if job.append and job.tabix:
+        raise InputError("append and tabix: a table that grows can't be indexed; give one of them")
+    if job.append and table.exists():
+        check_header(table, list(TSV_HEADERS))
+    path = job.output(".zarr")
+    if job.resume and path.exists():
+        refuse_if_held(ResultsStore.open(path).run_dir / LOCK_FILE)
+        return
+    if job.overwrite:
+        if job.keep_store:
+            check_place(Path(os.path.realpath(path)), overwrite=True)
+        return
+    for suffix in (".zarr", ".models.gz", ".parquet"):
+        if job.output(suffix).exists():
+            raise StoreError(
+                f"{job.output(suffix)}: exists; give --overwrite"
+                if job.resume
+                else f"{job.output(suffix)}: exists; give --resume to go on with "
+                f"{path}, or --overwrite"
+            )
+
+
+def expected_sizes(job: "ScanJob", n_variants: int, fitted: float = 1.0) -> dict[str, int]:
+    """Bytes of the results store and of the tables of one phenotype, about.
+
+    Parameters
+    ----------
+    job : ScanJob
+        Says which are written.
+    n_variants : int
+        Variants of the scan.
+    fitted : float
+        Share of them that has estimates; the rows of the others are short.
+    """
+    share = 0.1 + 0.9 * fitted
+    written = {".zarr": job.keep_store, ".models.gz": True, ".parquet": job.parquet}
+    return {s: round(n_variants * share * size) for s, size in _BYTES.items() if written[s]}
+
+
+def remove_old(job: "ScanJob") -> None:
+    """Remove what a replaced run wrote and this one may not write."""
+    for suffix in (
+        ".null_mean_effects.txt",
+        ".null_variance_effects.txt",
+        ".null_h2.txt",
+        ".null_h2_loco.tsv",
+        *([] if job.parquet else [".parquet"]),
+    ):
+        job.output(suffix).unlink(missing_ok=True)
+
+
+def write_null(job: "ScanJob", null: NullModel) -> None:
+    """Write the estimates of the null model."""
+    if not job.no_covariate_estimates:
+        write_effects(job.output(".null_mean_effects.txt"), null.mean_effects)
+        write_effects(job.output(".null_variance_effects.txt"), null.variance_effects)
+    if null.h2 is not None and not job.no_h2_estimate:
+        write_estimate(job.output(".null_h2.txt"), null.h2, null.h2_se)

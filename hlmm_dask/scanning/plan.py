@@ -1,4 +1,21 @@
-"""Plain arithmetic: how the variants are cut into blocks."""
+"""How the variants are cut into blocks: by the time a block takes, and by a worker's memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.plink import PlinkGenotypes
+from hlmm_dask.kernels.block import Kernel, choose_kernel
+from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.memory import (
+    Footprint,
+    largest_block,
+    largest_n,
+    usable_bytes,
+    worker_bytes,
+)
+from hlmm_dask.scanning.null import NullInput, NullModel
+from hlmm_dask.scanning.resources import Resources
 
 # Variants a block at the most; a block is one task, one chunk and one marker.
 _LARGEST = 4096
@@ -12,12 +29,20 @@ _SECONDS_PER_VARIANT = 4e-6
 _SECONDS_PER_SAMPLE_HLM = 3e-10
 _SECONDS_PER_SAMPLE_COVARIATES = 3e-8
 _RANDOM_EFFECT_RATE = 1.5e11
+# Products with G of the linear method, and the share of variants that are then fitted exactly.
+_LINEAR_RATE = 5e9
+_SHARE_EXACT = 0.02
 
 
 def choose_block_size(
-    n_variants: int, n_samples: int, *, n_random: int = 0, n_covariates: int = 0
+    n_variants: int,
+    n_samples: int,
+    *,
+    n_random: int = 0,
+    n_covariates: int = 0,
+    kernel: Kernel = "exact",
 ) -> int:
-    """Variants a block, from the data alone, so that a resumed run gets the same.
+    """Variants a block, from the data alone.
 
     Parameters
     ----------
@@ -29,6 +54,8 @@ def choose_block_size(
         Random effects.
     n_covariates : int
         Covariates that stay in every model.
+    kernel : str
+        How random effects are fitted, see :func:`hlmm_dask.kernels.block.choose_kernel`.
 
     Returns
     -------
@@ -39,7 +66,14 @@ def choose_block_size(
     if n_covariates:
         per_variant += _SECONDS_PER_SAMPLE_COVARIATES * n_samples
     # Gram matrices of the carriers, then a few factorisations.
-    per_variant += (n_samples * n_random**2 + 60.0 * n_random**3) / _RANDOM_EFFECT_RATE
+    exact = (n_samples * n_random**2 + 60.0 * n_random**3) / _RANDOM_EFFECT_RATE
+    linear = n_samples * n_random / _LINEAR_RATE
+    if kernel == "linear":
+        per_variant += linear
+    elif kernel == "auto":
+        per_variant += linear + _SHARE_EXACT * exact
+    else:
+        per_variant += exact
     size = min(
         _LARGEST,
         max(int(_SHORTEST / per_variant), -(-n_variants // _BLOCKS)),
@@ -47,3 +81,155 @@ def choose_block_size(
         max(1, _PACKED_BYTES // ((n_samples + 3) // 4)),
     )
     return max(1, min(size, n_variants))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Blocks of a scan, and the memory that they take.
+
+    Attributes
+    ----------
+    n_variants, block_size : int
+        Variants of the scan and of a block.
+    resources : Resources
+        Workers, their threads and memory.
+    needed_bytes : int
+        What a worker needs at the most.
+    largest_n : int or None
+        Most samples with which the scan would keep to the limit, blocks of one variant allowed;
+        None without a limit.
+    """
+
+    n_variants: int
+    block_size: int
+    resources: Resources
+    needed_bytes: int
+    largest_n: int | None
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks."""
+        return -(-self.n_variants // self.block_size)
+
+
+def plan_blocks(
+    phenotypes: Sequence[Footprint],
+    n_variants: int,
+    resources: Resources,
+    *,
+    given: int | None = None,
+    kept: int | None = None,
+) -> Plan:
+    """Choose the block size, or check the one that is given.
+
+    Parameters
+    ----------
+    phenotypes : sequence of Footprint
+        What each phenotype takes.
+    n_variants : int
+        Variants of the scan.
+    resources : Resources
+        The workers.
+    given, kept : int, optional
+        Block size that the user asks for, or that of the store of a resumed run.
+
+    Raises
+    ------
+    InputError
+        If a worker's memory does not suffice for such a block, or for any.
+    """
+    limit, threads = resources.memory_limit, resources.threads
+    size = kept or given or min(_preferred(at, n_variants) for at in phenotypes)
+    size = min(size, n_variants)
+    most = largest_block(phenotypes, limit, at_most=size, threads=threads)
+    if most < size and (kept or given or not most):
+        needed = worker_bytes(phenotypes, size if most else 1, threads)
+        raise InputError(_refusal(phenotypes, resources, needed, size, most, resumed=bool(kept)))
+    size = min(size, most)
+    return Plan(
+        n_variants,
+        size,
+        resources,
+        worker_bytes(phenotypes, size, threads),
+        None if limit is None else largest_n(phenotypes, limit, 1, threads),
+    )
+
+
+def footprint(null: NullModel, config: ScanConfig, *, dosages: bool = False) -> Footprint:
+    """Sizes of a null model and of what its kernel makes."""
+    model = null.model
+    c, v = model.X.shape[1], model.V.shape[1]
+    return Footprint(
+        n_file_samples=null.n_file_samples,
+        n_samples=null.n_samples,
+        kernel=choose_kernel(
+            null.n_samples, null.n_random, intercepts=c == v == 1, method=config.method
+        ),
+        n_random=null.n_random,
+        raw_bytes=8 if model.design is None else model.design.raw.itemsize,
+        n_mean=c,
+        n_variance=v,
+        engine=config.engine,
+        leaves_out=config.leaves_out,
+        dosages=dosages,
+    )
+
+
+def expected_footprint(null: NullInput, config: ScanConfig) -> Footprint:
+    """Sizes before the null model is fitted, the least that they can be if all columns vary."""
+    aligned = null.aligned
+    c, v = (1, 1)
+    if null.fit_covariates:
+        c, v = 1 + len(aligned.mean_names), 1 + len(aligned.variance_names)
+    return Footprint(
+        n_file_samples=null.n_file_samples,
+        n_samples=aligned.n_samples,
+        kernel=choose_kernel(
+            aligned.n_samples, null.n_columns, intercepts=c == v == 1, method=config.method
+        ),
+        n_random=null.n_columns,
+        raw_bytes=4 if isinstance(null.random, PlinkGenotypes) else 8,
+        n_mean=c,
+        n_variance=v,
+        engine=config.engine,
+        leaves_out=config.leaves_out,
+    )
+
+
+def _preferred(at: Footprint, n_variants: int) -> int:
+    return choose_block_size(
+        n_variants,
+        at.n_file_samples,
+        n_random=at.n_random,
+        n_covariates=at.n_mean + at.n_variance - 2,
+        kernel=at.kernel,
+    )
+
+
+def _refusal(
+    phenotypes: Sequence[Footprint],
+    resources: Resources,
+    needed: int,
+    size: int,
+    most: int,
+    *,
+    resumed: bool,
+) -> str:
+    at = max(phenotypes, key=lambda each: each.n_random)
+    usable = usable_bytes(resources.memory_limit)
+    what = f"blocks of {size:,} variants" if most else "even blocks of one variant"
+    remedies = ["more memory for each worker (--memory-limit, fewer --workers)"]
+    if resources.threads > 1:
+        remedies.append("fewer --threads-per-worker")
+    if most:
+        remedies.append("--overwrite" if resumed else f"--block-size {most}")
+    elif len(phenotypes) > 1:
+        remedies.append("fewer phenotypes at a time")
+    elif at.n_random:
+        remedies.append("fewer random effects")
+    random = f" and {at.n_random:,} random effects" if at.n_random else ""
+    return (
+        f"memory: {what} of {at.n_file_samples:,} samples{random} need {needed:,} bytes a worker, "
+        f"{usable:,} of its limit of {resources.memory_limit:,} can be used; "
+        f"give {', or '.join(remedies)}"
+    )

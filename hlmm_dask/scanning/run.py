@@ -14,19 +14,30 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 from distributed import Client
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
+from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
+from hlmm_dask.placement import clean_up
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
-from hlmm_dask.scanning.events import BlockFailed, Observer
+from hlmm_dask.scanning.events import BlockFailed, Note, Observer, Planned, tell
 from hlmm_dask.scanning.failures import FailureLog
-from hlmm_dask.scanning.left_out import check_left_out, columns_digest
+from hlmm_dask.scanning.graph import MODEL_FILE, load_model, published_model
+from hlmm_dask.scanning.left_out import (
+    check_left_out,
+    columns_digest,
+    read_set_nulls,
+    write_set_nulls,
+)
 from hlmm_dask.scanning.null import Genotypes, NullModel
-from hlmm_dask.scanning.plan import choose_block_size
+from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
+from hlmm_dask.scanning.probe import probe_workers
+from hlmm_dask.scanning.resources import resources_of
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
+from hlmm_dask.scanning.verify import check_genotypes
 from hlmm_dask.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -242,31 +253,49 @@ def run_scans(
         check_left_out(config, null)
     paths = [Path(out) for _, out in traits]
     for path in paths:
+        clean_up(Path(os.path.realpath(path)))
         if path.exists() and not (resume or overwrite):
             raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
-    size = block_size or _block_size(source, [null for null, _ in traits], paths, resume=resume)
     with ExitStack() as stack:
+        parents = [path.parent for path in paths]
+        passed: frozenset[str] | None = None
         if connection is None:
             connection = stack.enter_context(Connection(cluster or ClusterOptions(), client))
         if not (resume and all(path.exists() for path in paths)):
             # Before a store is made: without a cluster nothing is written or replaced.
-            connection.client()
+            passed = probe_workers(connection.client(), source.files, parents)
+        plan = _plan(source, [null for null, _ in traits], config, connection, paths,
+                     block_size=block_size, resume=resume)  # fmt: skip
+        tell(observers, Planned(plan.block_size, plan.n_blocks, plan.needed_bytes,
+                                plan.resources.memory_limit))  # fmt: skip
         scans = []
         for (null, _), path in zip(traits, paths, strict=True):
             store = _open_store(
-                path, source, null, config, size, resume=resume, overwrite=overwrite
+                path, source, null, config, plan.block_size, resume=resume, overwrite=overwrite
             )
             stack.enter_context(store.lock(f"pid {os.getpid()} on {socket.gethostname()}"))
-            pending = [block.index for block in store.pending()]
-            for index in pending:
-                store.discard(index)
-            scans.append(PhenotypeScan(null, store, pending))
+            scans.append(PhenotypeScan(null, store, _pending(store, observers)))
+        stores = [scan.store for scan in scans]
+        finished = sorted(set().union(*(store.done() for store in stores)))
+        if finished:
+            check_genotypes(stores, source, finished, connection.client())
+        for scan in scans:
+            if config.loco:
+                _mend_set_nulls(scan.store)
+            for index in scan.pending:
+                scan.store.discard(index)
         failed: list[BlockFailed] = []
         if any(scan.pending for scan in scans):
-            log = FailureLog([scan.store.run_dir for scan in scans])
-            for scan in scans:
-                connection.client().set_metadata([RUNS_KEY, str(scan.store.path)], time.time())
-            failed = run_blocks(scans, source, config, connection.client(), (log, *observers))
+            at = connection.client()
+            if passed is None:
+                passed = probe_workers(at, source.files, parents)
+            for store in stores:
+                at.set_metadata([RUNS_KEY, str(store.path)], time.time())
+            log = FailureLog([store.run_dir for store in stores])
+            failed = run_blocks(
+                scans, source, config, at, (log, *observers), passed=passed,
+                no_workers_timeout=connection.options.patience,
+            )  # fmt: skip
         if failed:
             raise ScanError(
                 f"{paths[0]}: {len(failed)} of {scans[0].store.n_blocks} blocks failed "
@@ -280,7 +309,10 @@ def run_scans(
     return [scan.store for scan in scans]
 
 
-def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[str, Any]:
+def run_fingerprint(
+    source: Source, null: NullModel, config: ScanConfig, block_size: int
+) -> dict[str, Any]:
+    """All that decides the numbers of a store, and its blocks."""
     options = config.fingerprint() | {"start": source.start, "stop": source.stop}
     if config.leaves_out:
         options["random_columns_sha256"] = columns_digest(null)
@@ -294,28 +326,55 @@ def _fingerprint(source: Source, null: NullModel, config: ScanConfig) -> dict[st
         "n_random": null.n_random,
         "phenotype_and_covariates_sha256": null.input_sha256,
         "hlmm_dask": version("hlmm-dask"),
+        "block_size": block_size,
     }
 
 
-def _block_size(
-    source: Source, nulls: Sequence[NullModel], paths: Sequence[Path], *, resume: bool
-) -> int:
-    if resume:
-        for path in paths:
-            if path.exists():
-                return ResultsStore.open(path).block_size
-    sizes = []
-    for null in nulls:
-        columns = null.model.X.shape[1] + null.model.V.shape[1] - 2
-        sizes.append(
-            choose_block_size(
-                source.n_variants,
-                source.n_samples,
-                n_random=null.n_random,
-                n_covariates=columns if null.fit_covariates else 0,
-            )
-        )
-    return min(sizes)
+def _plan(
+    source: Source,
+    nulls: Sequence[NullModel],
+    config: ScanConfig,
+    connection: Connection,
+    paths: Sequence[Path],
+    *,
+    block_size: int | None,
+    resume: bool,
+) -> Plan:
+    kept = None
+    if resume and block_size is None:
+        kept = next((ResultsStore.open(p).block_size for p in paths if p.exists()), None)
+    dosages = not isinstance(source.genotypes, PlinkGenotypes)
+    return plan_blocks(
+        [footprint(null, config, dosages=dosages) for null in nulls],
+        source.n_variants,
+        resources_of(connection),
+        given=block_size,
+        kept=kept,
+    )
+
+
+def _pending(store: ResultsStore, observers: Sequence[Observer]) -> list[int]:
+    """Blocks to fit: those not in the store as they were written, by the run's null model."""
+    todo = {block.index for block in store.pending()}
+    task = published_model(store)
+    digest = None if task is None else task.model_digest
+    others = {int(m["block"]) for m in store.markers() if m["null_model"] != digest} - todo
+    if others:
+        text = f"{store.run_dir / MODEL_FILE}: damaged; {len(others)} blocks are fitted again"
+        tell(observers, Note(text))
+    return sorted(todo | others)
+
+
+def _mend_set_nulls(store: ResultsStore) -> None:
+    """Write the null models' table of --loco again where it is damaged."""
+    if published_model(store) is None:
+        return
+    try:
+        read_set_nulls(store)
+    except StoreError:
+        left_out = load_model(store).left_out
+        assert left_out is not None
+        write_set_nulls(store, left_out)
 
 
 def _open_store(
@@ -328,25 +387,27 @@ def _open_store(
     resume: bool,
     overwrite: bool,
 ) -> ResultsStore:
-    size = min(block_size, source.n_variants)
-    fingerprint = _fingerprint(source, null, config) | {"block_size": size}
+    fingerprint = run_fingerprint(source, null, config, block_size)
+    attrs = {
+        "model": null.name,
+        "phenotype": null.phenotype_name,
+        "n_analysed_samples": null.n_samples,
+        "first_variant": source.start,
+        "effect_allele": source.effect_allele(config.count_a2),
+        "hlmm_dask": version("hlmm-dask"),
+    }
     if resume and path.exists():
         store = ResultsStore.open(path)
         store.check_fingerprint(fingerprint)
+        store.mend(source.variants(), attrs, count_a2=config.count_a2)
         return store
     return ResultsStore.create(
         path,
         n_variants=source.n_variants,
-        block_size=size,
+        block_size=block_size,
         variants=source.variants(),
         fingerprint=fingerprint,
-        attrs={
-            "model": null.name,
-            "phenotype": null.phenotype_name,
-            "n_analysed_samples": null.n_samples,
-            "first_variant": source.start,
-            "hlmm_dask": version("hlmm-dask"),
-        },
+        attrs=attrs,
         count_a2=config.count_a2,
         overwrite=overwrite,
     )

@@ -57,6 +57,13 @@ class Source:
             return self.genotypes.n_samples
         return int(self.genotypes.sizes["samples"])
 
+    @property
+    def files(self) -> tuple[tuple[str, int], ...]:
+        """Files that workers read, with their sizes in bytes; empty for a Dataset."""
+        if isinstance(self.genotypes, PlinkGenotypes):
+            return tuple((str(file.bed), file.bed_size) for file in self.genotypes.files)
+        return ()
+
     def variants(self) -> Iterator[pd.DataFrame]:
         """Give the variants in pieces; allele1 is the counted one."""
         if isinstance(self.genotypes, PlinkGenotypes):
@@ -79,6 +86,13 @@ class Source:
                     "allele2": alleles[:, 0],
                 }
             )
+
+    def effect_allele(self, count_a2: bool) -> str:
+        """Say which of PLINK's alleles, A1 or A2, the effects are per copy of."""
+        counts_a1 = True
+        if not isinstance(self.genotypes, PlinkGenotypes):
+            counts_a1 = bool(self.genotypes.attrs.get("count_a1", True))
+        return "A1" if counts_a1 != count_a2 else "A2"
 
     def identity(self) -> dict[str, Any]:
         """Say what decides the genotypes."""

@@ -35,8 +35,9 @@ def read_columns(store: ResultsStore, names: Iterable[str]) -> dict[str, np.ndar
     names = tuple(names)
     where = [INDEX[name] for name in names]
     out = np.empty((len(names), store.n_variants))
-    step = max(1, _ROWS // store.block_size) * store.block_size
-    for start in range(0, store.n_variants, step):
-        stop = min(start + step, store.n_variants)
-        out[:, start:stop] = store.read(start, stop)[:, where].T
+    step = max(1, _ROWS // store.block_size)
+    for first in range(0, store.n_blocks, step):
+        last = min(first + step, store.n_blocks)
+        start, stop = store.block(first).start, store.block(last - 1).stop
+        out[:, start:stop] = store.read_blocks(first, last)[:, where].T
     return dict(zip(names, out, strict=True))

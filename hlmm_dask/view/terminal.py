@@ -1,7 +1,7 @@
 """Progress and summary of a scan on a terminal, or as plain lines in a log."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -204,7 +204,6 @@ def print_summary(
     title : str
         First line.
     """
-    console = console or Console(stderr=True)
     rest = dict(summary)
     rows: list[tuple[str, str]] = []
     for key, label in (("n_variants", "variants read"), ("n_fitted", "fitted")):
@@ -226,6 +225,14 @@ def print_summary(
     if "variants_per_second" in rest:
         rows.append(("variants/s", f"{float(rest.pop('variants_per_second')):,.0f}"))
     rows += [(key.replace("_", " "), str(value)) for key, value in rest.items()]
+    print_rows(title, rows, console=console)
+
+
+def print_rows(
+    title: str, rows: Sequence[tuple[str, str]], *, console: Console | None = None
+) -> None:
+    """Print a title and (what, how much), one line each; to standard error by default."""
+    console = console or Console(stderr=True)
     width = max((len(label) for label, _ in rows), default=0)
     for line in (title, *(f"  {label:<{width}}  {value}" for label, value in rows)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -18,8 +18,9 @@ import numpy.typing as npt
 import zarr
 
 from hlmm_dask.errors import StoreError
-from hlmm_dask.layout import LOCK_FILE, array_of
+from hlmm_dask.layout import array_of
 from hlmm_dask.lock import read_lock, refuse_if_held
+from hlmm_dask.placement import LOCK_FILE
 from hlmm_dask.scanning.events import BlockFailed
 from hlmm_dask.scanning.failures import read_failures
 from hlmm_dask.store import ResultsStore
@@ -130,7 +131,7 @@ class Watcher:
         self._thinned: Thinned | None = None
         self._contigs = Contigs()
         self._runs: dict[int, list[tuple[int, str]]] = {}
-        self._n_surveyed = self._chunk_rows = 0
+        self._n_surveyed = self._chunk_rows = self._n_damaged = 0
 
     def poll(self, budget: float = 0.3) -> Progress:
         """Read for about ``budget`` seconds what came since the last time.
@@ -176,7 +177,7 @@ class Watcher:
 
     @property
     def _n_seen(self) -> int:
-        return len(self._done) - len(self._unseen)
+        return len(self._done) - len(self._unseen) - self._n_damaged
 
     def _open(self) -> bool:
         try:
@@ -248,14 +249,17 @@ class Watcher:
         first = True
         while self._unseen and (first or time.perf_counter() < end):
             first = False
-            block = self._done[self._unseen[-1]]
-            values = self._store.read(block.start, block.stop)
+            block = self._done[self._unseen.pop()]
+            try:
+                values = self._store.read(block.start, block.stop)
+            except (RuntimeError, ValueError, TypeError):  # the codec's complaints about damage
+                self._n_damaged += 1
+                continue
             self._thinner.add(
                 block.start,
                 self._variants(block.start, block.stop),
                 {name: np.ascontiguousarray(values[:, columns[name]]) for name in wanted},
             )
-            self._unseen.pop()
             self._thinned = None
 
     def _variants(self, start: int, stop: int) -> dict[str, npt.NDArray[Any]]:

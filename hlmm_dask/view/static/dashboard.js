@@ -397,7 +397,7 @@ function fillProgress(parts, p) {
   parts.note.textContent = [
     p.error,
     state === "stopped" && "no living process has this run; --resume goes on with it",
-    behind > 1 && `plots are ${count(behind)} blocks behind`,
+    behind > 1 && `plots lack ${count(behind)} finished blocks`,
   ].filter(Boolean).join("; ");
 }
 

@@ -1,0 +1,179 @@
+"""A store in its place: made aside and renamed, cleaned up after a kill, mended after damage."""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hlmm_dask.durable import (
+    aside,
+    checksum_of,
+    leftovers,
+    read_record,
+    sweep,
+    sync,
+    write_record,
+)
+from hlmm_dask.errors import InputError, StoreError
+from hlmm_dask.layout import FORMAT, Layout, build
+from hlmm_dask.lock import refuse_if_held
+
+RUN_FOLDER = ".run"
+MANIFEST_FILE = "manifest.json"
+LOCK_FILE = "lock.json"
+
+
+def make_store(
+    target: Path,
+    layout: Layout,
+    *,
+    variants: Iterable[pd.DataFrame],
+    fingerprint: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+    count_a2: bool,
+    overwrite: bool,
+) -> None:
+    """Make an empty store aside and move it to its place; see `ResultsStore.create`."""
+    if layout.n_variants < 1 or layout.block_size < 1:
+        raise StoreError(f"{target}: needs at least one variant and a block size of at least 1")
+    if len(set(layout.columns)) != len(layout.columns):
+        raise StoreError(f"{target}: column names are not unique")
+    check_place(target, overwrite=overwrite)
+    new = aside(target)
+    try:
+        build(new, layout, variants=variants, attrs=attrs, count_a2=count_a2)
+        manifest = {
+            "format": FORMAT,
+            "n_variants": layout.n_variants,
+            "block_size": layout.block_size,
+            "columns": list(layout.columns),
+            "count_a2": count_a2,
+            "fingerprint": dict(fingerprint),
+            "files": _checksums(new),
+        }
+        (new / RUN_FOLDER / "blocks").mkdir(parents=True)
+        write_record(new / RUN_FOLDER / MANIFEST_FILE, manifest)
+        _move_in(new, target, overwrite=overwrite)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def clean_up(target: Path) -> None:
+    """Undo what killed processes left half done beside a store: one of old and new is whole."""
+    for old in leftovers(target.parent, target.name, "old"):
+        with suppress(OSError):
+            if target.exists():
+                _remove(old, target)
+            else:
+                # Killed between the two renames of `_move_in`: the old one takes its name back.
+                old.rename(target)
+    sweep(target.parent, target.name)
+
+
+def damaged_files(target: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """List the files that never change, and have: metadata, and what is known of the variants."""
+    return [
+        name
+        for name, checksum in manifest["files"].items()
+        if not (target / name).is_file() or checksum_of(target / name) != checksum
+    ]
+
+
+def mend_store(
+    target: Path,
+    layout: Layout,
+    names: Iterable[str],
+    *,
+    variants: Iterable[pd.DataFrame],
+    attrs: Mapping[str, Any],
+    count_a2: bool,
+) -> None:
+    """Write damaged files that never change again, from what the store was made from."""
+    new = aside(target)
+    try:
+        build(new, layout, variants=variants, attrs=attrs, count_a2=count_a2)
+        _checksums(new)
+        for name in names:
+            (new / name).replace(target / name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def check_place(target: Path, *, overwrite: bool) -> None:
+    """Refuse a place where no store can or may be made."""
+    parent = target.parent
+    if not parent.is_dir():
+        raise InputError(f"{parent}: folder does not exist; make it or give another OUTPREFIX")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{parent}: folder can't be written; give another OUTPREFIX")
+    if not target.exists():
+        return
+    # Also with a damaged manifest it may be replaced.
+    run = target / RUN_FOLDER
+    if not ((run / MANIFEST_FILE).is_file() and (run / "blocks").is_dir()):
+        raise StoreError(
+            f"{target}: exists and is not a results store; move it away or give another OUTPREFIX"
+        )
+    if not overwrite:
+        raise StoreError(f"{target}: exists; give --resume to go on with it or --overwrite")
+    refuse_if_held(target / RUN_FOLDER / LOCK_FILE)
+
+
+def read_manifest(target: Path) -> dict[str, Any]:
+    """Return the manifest of a results store.
+
+    Raises
+    ------
+    StoreError
+        If there is none, it is damaged, or of another version.
+    """
+    path = target / RUN_FOLDER / MANIFEST_FILE
+    if not path.is_file():
+        found = "is not a results store" if target.exists() else "does not exist"
+        raise StoreError(f"{target}: {found}; expected an OUTPREFIX.zarr written by a scan")
+    try:
+        manifest = read_record(path)
+    except ValueError:
+        raise StoreError(
+            f"{path}: damaged, or of another version; restore it, or start again with --overwrite"
+        ) from None
+    if manifest["format"] != FORMAT:
+        raise StoreError(
+            f"{target}: written as '{manifest['format']}', expected '{FORMAT}'; "
+            "use the version of the package that wrote it, or --overwrite"
+        )
+    return manifest
+
+
+def _move_in(new: Path, target: Path, *, overwrite: bool) -> None:
+    """Rename a whole store to its place, and remove the one that it replaces."""
+    check_place(target, overwrite=overwrite)
+    old = None
+    if target.exists():
+        old = aside(target, "old")
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError as error:
+        raise StoreError(f"{target}: exists; another run made it at the same time") from error
+    sync(target.parent)
+    if old is not None:
+        _remove(old, target)
+
+
+def _remove(old: Path, target: Path) -> None:
+    """Remove a replaced store; what has its kind of name is whole, so that it can be put back."""
+    shutil.rmtree(old.rename(aside(target)), ignore_errors=True)
+
+
+def _checksums(path: Path) -> dict[str, str]:
+    """Checksums of all files in a folder, each on disk by then."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    for file in files:
+        sync(file)
+    return {str(file.relative_to(path)): checksum_of(file) for file in files}

@@ -1,0 +1,235 @@
+"""All that can be wrong with a job, found before any work and before anything is written."""
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.samples import AlignedSamples
+from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.connection import Connection
+from hlmm_dask.scanning.events import Note, NullFitted, Observer, tell
+from hlmm_dask.scanning.fit_model import require_random_file
+from hlmm_dask.scanning.left_out import require_positions
+from hlmm_dask.scanning.null import NullInput, NullModel, check_h2_init, read_null_input
+from hlmm_dask.scanning.outputs import check_output, needed_bytes, require_space
+from hlmm_dask.scanning.plan import Plan, expected_footprint, plan_blocks
+from hlmm_dask.scanning.resources import resources_of
+from hlmm_dask.scanning.source import Source, open_source
+from hlmm_dask.schema import DISPERSION_COLUMNS, TSV_HEADERS
+from hlmm_dask.store import ResultsStore
+from hlmm_dask.tabix import require_pysam
+from hlmm_dask.tables import Table, read_table
+
+if TYPE_CHECKING:
+    from hlmm_dask.scanning.job import ScanJob
+
+
+@dataclass(frozen=True)
+class CheckedJob:
+    """A job whose input and output can be used.
+
+    Attributes
+    ----------
+    job : ScanJob
+        The job as a whole.
+    jobs : list of ScanJob
+        One for each phenotype, with its name and its own OUTPREFIX.
+    source : Source
+        The variants.
+    inputs : list of NullInput
+        What each phenotype's null model will be fitted to.
+    """
+
+    job: "ScanJob"
+    jobs: "list[ScanJob]"
+    source: Source
+    inputs: list[NullInput]
+
+    @property
+    def config(self) -> ScanConfig:
+        """What decides the numbers."""
+        return (
+            replace(self.job.config, stop=self.source.stop)
+            if self.job.clip_stop
+            else (self.job.config)
+        )
+
+    def plan(self, connection: Connection) -> Plan:
+        """Plan the blocks before the null model is there, to refuse what can't fit.
+
+        Connects if a cluster is named; one of its own is not started for that.
+        """
+        return plan_blocks(
+            [expected_footprint(null, self.config) for null in self.inputs],
+            self.source.n_variants,
+            resources_of(connection),
+            given=self.job.block_size,
+            kept=self.kept_block_size,
+        )
+
+    @property
+    def kept_block_size(self) -> int | None:
+        """Block size of the store that a resumed run goes on with."""
+        if not self.job.resume or self.job.block_size is not None:
+            return None
+        paths = [one.output(".zarr") for one in self.jobs]
+        return next((ResultsStore.open(p).block_size for p in paths if p.exists()), None)
+
+    def fit_nulls(self, observers: tuple[Observer, ...]) -> list[NullModel]:
+        """Fit the null model of each phenotype, and tell about it."""
+        said = {note for null in self.inputs for note in null.notes}
+        fitted = []
+        for given in self.inputs:
+            null = given.fit()
+            for note in null.notes:
+                if note not in said:
+                    said.add(note)
+                    tell(observers, Note(note))
+            tell(observers, _summary(null))
+            fitted.append(null)
+        return fitted
+
+
+def check_job(
+    job: "ScanJob", observers: tuple[Observer, ...] = (), *, tidy: bool = True
+) -> CheckedJob:
+    """Check options, input and output of a job; read the tables.
+
+    Parameters
+    ----------
+    job : ScanJob
+        The job.
+    observers : tuple of Observer
+        Told about notes.
+    tidy : bool
+        Clean up what killed runs left at OUTPREFIX.
+
+    Raises
+    ------
+    InputError, StoreError
+        With one line that says what is wrong; nothing was written.
+    """
+    _check_options(job)
+    traits = read_table(job.phenofile, missing=(job.missing_char,))
+    jobs = _by_phenotype(job, traits)
+    for one in jobs:
+        check_output(one, tidy=tidy)
+    genotypes = open_plink(job.genofile)
+    for note in genotypes.notes:
+        tell(observers, Note(note))
+    config = job.config
+    if job.clip_stop and job.stop is not None and job.stop > genotypes.n_variants:
+        tell(observers, Note(f"END {job.stop}: there are {genotypes.n_variants} variants"))
+        config = replace(config, stop=genotypes.n_variants)
+    source = open_source(genotypes, config)
+    inputs = _read_inputs(job, jobs, genotypes, traits)
+    notes = [text for null in inputs for text in (_accounting(null.aligned), *null.notes)]
+    for text in dict.fromkeys(notes):
+        tell(observers, Note(text))
+    columns = len(TSV_HEADERS) + (len(DISPERSION_COLUMNS) if job.dispersion else 0)
+    require_space(
+        [one.output(".zarr") for one in jobs],
+        needed_bytes(source.n_variants, columns, parquet=job.parquet),
+    )
+    return CheckedJob(job, jobs, source, inputs)
+
+
+def _check_options(job: "ScanJob") -> None:
+    job.config.check()
+    job.cluster.check()
+    check_h2_init(job.h2_init)
+    require_random_file(job.random_gts, job.random_gts_txt)
+    require_positions(
+        job.config,
+        random=job.random_gts is not None,
+        positions=not job.random_gts_txt,
+        fit_covariates=job.fit_covariates and bool(job.mean_covar or job.var_covar),
+    )
+    if job.resume and job.overwrite:
+        raise InputError("--resume and --overwrite exclude each other; give one")
+    if job.block_size is not None and job.block_size < 1:
+        raise InputError(f"block size {job.block_size}: expected at least 1")
+    for name, file, columns in (
+        ("mean", job.mean_covar, job.mean_covar_cols),
+        ("var", job.var_covar, job.var_covar_cols),
+    ):
+        if file is None and columns != "all":
+            raise InputError(
+                f"--{name}_covar_cols {columns}: chooses columns of a file; give --{name}_covar"
+            )
+    if job.tabix:
+        require_pysam()
+
+
+def _by_phenotype(job: "ScanJob", traits: Table) -> "list[ScanJob]":
+    """One job for each chosen phenotype; the output of several is named by phenotype."""
+    chosen = traits.select(job.phen_index)
+    if len(chosen) == 1:
+        return [replace(job, phen_index=chosen[0])]
+    labels = [re.sub(r"[^\w.-]+", "_", name) for name in chosen]
+    if len(set(labels)) < len(labels):
+        labels = [f"{label}_{i}" for i, label in enumerate(labels, 1)]
+    return [
+        replace(job, phen_index=name, outprefix=f"{job.outprefix}.{label}")
+        for name, label in zip(chosen, labels, strict=True)
+    ]
+
+
+def _read_inputs(
+    job: "ScanJob", jobs: "list[ScanJob]", genotypes: PlinkGenotypes, traits: Table
+) -> list[NullInput]:
+    # Read once for all phenotypes.
+    mean = _covariates(job, job.mean_covar, job.mean_covar_cols)
+    variance = _covariates(job, job.var_covar, job.var_covar_cols)
+    table = None if job.random_gts is None or not job.random_gts_txt else _table(job)
+    plink = None if job.random_gts is None or job.random_gts_txt else open_plink(job.random_gts)
+    return [
+        read_null_input(
+            genotypes,
+            traits,
+            phenotype_column=one.phen_index,
+            mean_covariates=mean,
+            variance_covariates=variance,
+            random_genotypes=plink,
+            random_table=table,
+            fit_covariates=job.fit_covariates,
+            h2_init=job.h2_init,
+        )
+        for one in jobs
+    ]
+
+
+def _covariates(job: "ScanJob", path: str | None, columns: str) -> Table | None:
+    if path is None:
+        return None
+    return read_table(path, missing=(job.missing_char,)).only(columns)
+
+
+def _table(job: "ScanJob") -> Table:
+    assert job.random_gts is not None
+    return read_table(job.random_gts, missing=(job.missing_char,))
+
+
+def _accounting(aligned: AlignedSamples) -> str:
+    steps = ", ".join(f"{n:,} {step}" for step, n in aligned.accounting)
+    return f"samples of phenotype '{aligned.phenotype_name}': {steps}"
+
+
+def _summary(null: NullModel) -> NullFitted:
+    effects = tuple(
+        (kind, name, float(effect), float(se))
+        for kind, each in (("mean", null.mean_effects), ("variance", null.variance_effects))
+        for name, effect, se in zip(each.names, each.effects, each.standard_errors, strict=True)
+    )
+    return NullFitted(
+        phenotype=null.phenotype_name,
+        model=null.name,
+        accounting=null.accounting,
+        effects=effects,
+        loglik=null.loglik,
+        n_random=null.n_random,
+        h2=null.h2,
+        h2_se=null.h2_se,
+    )

@@ -1,0 +1,197 @@
+"""A scan checked and planned, a few of its variants fitted for the speed, nothing kept."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hlmm_dask.genotypes.plink import PlinkGenotypes
+from hlmm_dask.kernels.block import BlockModel, fit_packed
+from hlmm_dask.scanning.checks import CheckedJob, check_job
+from hlmm_dask.scanning.connection import Connection
+from hlmm_dask.scanning.dispatch import scan_model
+from hlmm_dask.scanning.events import Observer
+from hlmm_dask.scanning.null import NullModel
+from hlmm_dask.scanning.outputs import expected_sizes
+from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
+from hlmm_dask.scanning.run import run_fingerprint
+from hlmm_dask.scanning.source import Source
+from hlmm_dask.schema import INDEX, Status
+from hlmm_dask.store import ResultsStore
+
+if TYPE_CHECKING:
+    from hlmm_dask.scanning.job import ScanJob
+
+# Seconds of the probe, for all phenotypes together, and places of the genome that it visits.
+_PROBE_SECONDS, _PLACES = 2.0, 16
+# A part that takes less is made larger: what a block costs whatever its size would count too much.
+_LONG_ENOUGH = 0.1
+# Start of the workers, a block's way there and back, a row of the table.
+_START_SECONDS, _SECONDS_PER_BLOCK, _SECONDS_PER_ROW = 3.0, 0.005, 1.5e-6
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What fitting a few variants told.
+
+    Attributes
+    ----------
+    seconds : float
+        For a variant, on one core.
+    fitted : float
+        Share of the variants that got estimates.
+    n_variants : int
+        Variants that were fitted.
+    """
+
+    seconds: float
+    fitted: float
+    n_variants: int
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a scan would do.
+
+    Attributes
+    ----------
+    nulls : list of NullModel
+        Null model of each phenotype.
+    probes : list of Probe
+        Speed of each.
+    plan : Plan
+        Blocks, memory, workers.
+    kernels : tuple of str
+        How the variants of each phenotype are fitted.
+    n_done_blocks : int
+        Blocks that an earlier run has finished.
+    null_seconds, seconds : float
+        Time that the null models took, and that the scan will take, about.
+    sizes : dict of str to int
+        Bytes of the results stores and tables by suffix, about.
+    free_bytes : int
+        Space in the output folder.
+    """
+
+    nulls: list[NullModel]
+    probes: list[Probe]
+    plan: Plan
+    kernels: tuple[str, ...]
+    n_done_blocks: int
+    null_seconds: float
+    seconds: float
+    sizes: dict[str, int]
+    free_bytes: int
+
+
+def dry_run(job: "ScanJob", observers: tuple[Observer, ...] = ()) -> DryRun:
+    """Check a job and plan it, without writing anything.
+
+    Parameters
+    ----------
+    job : ScanJob
+        As for ``run_job``.
+    observers : tuple of Observer
+        Told about notes.
+
+    Raises
+    ------
+    InputError, StoreError
+        As ``run_job`` would before any work.
+    """
+    checked = check_job(job, observers, tidy=False)
+    with Connection(job.cluster) as connection:
+        resources = checked.plan(connection).resources
+    began = time.perf_counter()
+    nulls = checked.fit_nulls(observers)
+    null_seconds = time.perf_counter() - began
+    shapes = [footprint(null, checked.config) for null in nulls]
+    n_variants = checked.source.n_variants
+    plan = plan_blocks(
+        shapes, n_variants, resources, given=job.block_size, kept=checked.kept_block_size
+    )
+    done = _done_blocks(checked, nulls, plan)
+    seconds = _PROBE_SECONDS / len(nulls)
+    probes = [_probe(checked, null, plan.block_size, seconds) for null in nulls]
+    left = 1.0 - done / plan.n_blocks
+    one_core = sum(probe.seconds for probe in probes) * n_variants * left
+    n_cores = min(resources.n_workers * resources.threads, max(1, plan.n_blocks - done))
+    sizes: dict[str, int] = {}
+    for probe in probes:
+        for suffix, size in expected_sizes(job, n_variants, probe.fitted).items():
+            sizes[suffix] = sizes.get(suffix, 0) + size
+    return DryRun(
+        nulls=nulls,
+        probes=probes,
+        plan=plan,
+        kernels=tuple(shape.kernel for shape in shapes),
+        n_done_blocks=done,
+        null_seconds=null_seconds,
+        seconds=(
+            _START_SECONDS
+            + null_seconds
+            + one_core / n_cores
+            + (plan.n_blocks - done) * _SECONDS_PER_BLOCK
+            + n_variants * len(nulls) * _SECONDS_PER_ROW
+        ),
+        sizes=sizes,
+        free_bytes=shutil.disk_usage(Path(f"{job.outprefix}x").absolute().parent).free,
+    )
+
+
+def _done_blocks(checked: CheckedJob, nulls: list[NullModel], plan: Plan) -> int:
+    """Count the blocks that all stores of a resumed run have, if they are of the same run."""
+    done = []
+    for one, null in zip(checked.jobs, nulls, strict=True):
+        path = one.output(".zarr")
+        if not checked.job.resume or not path.exists():
+            return 0
+        store = ResultsStore.open(path)
+        store.check_fingerprint(
+            run_fingerprint(checked.source, null, checked.config, plan.block_size)
+        )
+        done.append(store.done())
+    return len(set.intersection(*done))
+
+
+def _probe(checked: CheckedJob, null: NullModel, block_size: int, seconds: float) -> Probe:
+    """Fit variants from places spread over the genome until the time is over."""
+    source, n = checked.source, checked.source.n_variants
+    model = scan_model(null, checked.config, source)
+    places = np.linspace(0, n, _PLACES, endpoint=False).astype(int).tolist()
+    ends = time.perf_counter() + seconds
+    # The first fit loads and compiles; it counts only where there is no time for another.
+    took, n_fitted = _fit_part(model, source, 0, 1)
+    total, n_probed, size = took, 1, 1
+    all_fitted, all_probed = n_fitted, 1
+    fresh = True
+    for place in places * 3:
+        if time.perf_counter() + took > ends:
+            break
+        start = min(place, n - size)
+        if checked.config.loco:
+            # The model of another chromosome is made once for all of its variants.
+            _fit_part(model, source, start, 1)
+        took, n_fitted = _fit_part(model, source, start, size)
+        if fresh:
+            total, n_probed, fresh = 0.0, 0, False
+        total, n_probed = total + took, n_probed + size
+        all_fitted, all_probed = all_fitted + n_fitted, all_probed + size
+        if took < _LONG_ENOUGH and size < min(block_size, n):
+            size, fresh = min(4 * size, block_size, n), True
+    return Probe(total / n_probed, all_fitted / all_probed, all_probed)
+
+
+def _fit_part(model: BlockModel, source: Source, start: int, size: int) -> tuple[float, int]:
+    """Seconds that reading and fitting variants takes, and how many of them got estimates."""
+    assert isinstance(source.genotypes, PlinkGenotypes)
+    began = time.perf_counter()
+    first = source.start + start
+    with threadpool_limits(limits=1):
+        results = fit_packed(model, source.genotypes.read_packed(first, first + size), first=start)
+    taken = time.perf_counter() - began
+    return taken, int(np.sum(results[:, INDEX["status"]] == Status.OK))

@@ -1,0 +1,169 @@
+"""Which scheduler a scan may talk to, and with which credentials."""
+
+import ipaddress
+import json
+import socket
+import ssl
+import time
+from pathlib import Path
+
+from distributed import Security
+from distributed.comm.addressing import get_address_host_port, parse_address
+
+from hlmm_dask.errors import InputError
+
+_ENCRYPTED = ("tls", "wss")
+# Seconds in which a scheduler that has been reached says something.
+_PATIENCE = 5.0
+
+
+def scheduler_address(scheduler_file: str) -> str:
+    """Read the address that a scheduler left in its file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or no address in it.
+    """
+    try:
+        return str(json.loads(Path(scheduler_file).read_text())["address"])
+    except FileNotFoundError:
+        raise InputError(f"{scheduler_file}: no such scheduler file") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{scheduler_file}: no address in it; expected what 'dask scheduler "
+            f"--scheduler-file {scheduler_file}' writes"
+        ) from None
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    scheme, location = parse_address(address)
+    if scheme in ("inproc", "unix"):
+        return True
+    host = location.rpartition(":")[0] or location
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_address(address: str, *, insecure: bool) -> None:
+    """Refuse an unencrypted connection to another machine, unless it is asked for.
+
+    Whoever reaches a Dask scheduler can run code on its workers.
+    """
+    try:
+        scheme, _ = parse_address(address)
+        local = is_loopback(address)
+    except ValueError as error:
+        raise InputError(
+            f"--scheduler {address}: {error}; expected such as tls://host:8786"
+        ) from None
+    if not (insecure or local or scheme in _ENCRYPTED):
+        raise InputError(
+            f"{address}: an unencrypted scheduler beyond this machine lets anyone on the network "
+            "run code as you; start it with TLS and give tls://, --tls-ca, --tls-cert and "
+            "--tls-key, or give --insecure"
+        )
+
+
+def client_security(
+    address: str, *, ca: str | None, cert: str | None, key: str | None
+) -> Security | None:
+    """Credentials for an encrypted address: the given files, else those of Dask's configuration.
+
+    Returns
+    -------
+    Security or None
+        None for an address without TLS.
+
+    Raises
+    ------
+    InputError
+        If there are none, or they can't be used.
+    """
+    encrypted = parse_address(address)[0] in _ENCRYPTED
+    if not encrypted:
+        if ca or cert or key:
+            raise InputError(f"{address}: --tls-ca, --tls-cert and --tls-key need a tls:// address")
+        return None
+    files = {"tls_ca_file": ca, "tls_client_cert": cert, "tls_client_key": key}
+    security = Security(require_encryption=True, **{k: v for k, v in files.items() if v})
+    held = security.get_tls_config_for_role("client")
+    if not (held["ca_file"] and held["cert"]):
+        raise InputError(
+            f"{address}: needs --tls-ca, --tls-cert and --tls-key: the authority that signed the "
+            "scheduler's certificate, and a certificate of yours with its key"
+        )
+    for option, path in (("ca", ca), ("cert", cert), ("key", key)):
+        if path and not Path(path).is_file():
+            raise InputError(f"--tls-{option} {path}: no such file")
+    try:
+        security.get_connection_args("client")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{cert or held['cert']}: can't be used as a TLS certificate with its key ({error})"
+        ) from None
+    return security
+
+
+def require_answer(address: str, security: Security | None, *, timeout: float) -> None:
+    """Wait until a scheduler answers, or say why it will not.
+
+    Dask tries again until its time is over, whatever the reason.
+
+    Raises
+    ------
+    InputError
+        If nothing answers in time, or the two sides don't accept each other.
+    """
+    if parse_address(address)[0] not in ("tcp", "tls"):
+        return
+    try:
+        host, port = get_address_host_port(address)
+    except ValueError as error:
+        raise InputError(f"{address}: {error}") from None
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=_PATIENCE) as plain:
+                _listen(address, plain, security)
+            return
+        except ssl.SSLCertVerificationError as error:
+            raise InputError(
+                f"{address}: the scheduler's certificate was not signed by --tls-ca "
+                f"({error.verify_message})"
+            ) from None
+        except ssl.SSLError as error:
+            raise InputError(
+                f"{address}: the scheduler refuses this certificate ({error.reason}); give one "
+                "that its authority has signed with --tls-cert and --tls-key"
+            ) from None
+        except OSError as error:
+            if time.monotonic() > until:
+                raise InputError(f"{address}: no Dask scheduler answers ({error})") from error
+        time.sleep(0.1)
+
+
+def _listen(address: str, plain: socket.socket, security: Security | None) -> None:
+    # Both sides begin with a greeting: the first bytes, or none, tell whether we are accepted.
+    if security is None:
+        try:
+            heard = plain.recv(1)
+        except TimeoutError:
+            heard = b""
+        if not heard:
+            raise InputError(
+                f"{address}: no Dask scheduler answers without TLS; if it uses TLS, give "
+                "tls://, --tls-ca, --tls-cert and --tls-key"
+            )
+        return
+    context = security.get_connection_args("client")["ssl_context"]
+    try:
+        with context.wrap_socket(plain) as encrypted:
+            heard = encrypted.recv(1)
+    except TimeoutError:
+        heard = b""
+    if not heard:
+        raise InputError(f"{address}: no Dask scheduler with TLS answers")

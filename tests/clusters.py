@@ -1,0 +1,179 @@
+"""Schedulers, workers and batch systems that tests start as processes of their own."""
+
+import datetime
+import ipaddress
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+ROOT = Path(__file__).resolve().parents[1]
+SCAN = ROOT / "scripts" / "scan.py"
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.02)
+
+
+def environment(more: Mapping[str, str] = {}) -> dict[str, str]:
+    path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
+    return os.environ | {"PYTHONPATH": path} | dict(more)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """A scheduler and workers; ended with the test.
+
+    ``within`` is the start of a command that runs another one somewhere else.
+    """
+
+    folder: Path
+    stack: ExitStack
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        within: Sequence[str] = (),
+        env: Mapping[str, str] = {},
+    ) -> "subprocess.Popen[str]":
+        log = self.stack.enter_context((self.folder / "processes.log").open("a"))
+        process = subprocess.Popen(
+            [*within, *command], stdout=log, stderr=log, text=True, start_new_session=True,
+            cwd=self.folder, env=environment(env),
+        )  # fmt: skip
+        self.stack.callback(end, process)
+        return process
+
+    def scheduler(
+        self, *options: str, host: str = "127.0.0.1", name: str = "scheduler",
+        within: Sequence[str] = (),
+    ) -> tuple["subprocess.Popen[str]", Path]:  # fmt: skip
+        file = self.folder / f"{name}.json"
+        process = self.start(
+            [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", host, "--port", "0",
+             "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(file), *options],
+            within=within,
+        )  # fmt: skip
+        wait_until(lambda: file.exists() and address_in(file))
+        return process, file
+
+    def worker(
+        self,
+        file: Path,
+        *options: str,
+        within: Sequence[str] = (),
+        env: Mapping[str, str] = {},
+    ) -> "subprocess.Popen[str]":
+        return self.start(
+            [sys.executable, "-m", "distributed.cli.dask_worker", address_in(file), "--no-nanny",
+             "--nthreads", "1", "--memory-limit", "0", "--no-dashboard", *options],
+            within=within, env=env,
+        )  # fmt: skip
+
+
+def address_in(file: Path) -> str:
+    try:
+        return str(json.loads(file.read_text())["address"])
+    except ValueError:
+        return ""
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    """Kill a process and those that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextmanager
+def processes(folder: Path) -> Iterator[Processes]:
+    with ExitStack() as stack:
+        yield Processes(folder, stack)
+
+
+def run_scan(
+    *arguments: object,
+    cwd: Path,
+    within: Sequence[str] = (),
+    env: Mapping[str, str] = {},
+) -> "subprocess.CompletedProcess[str]":
+    """Run scan.py as a process."""
+    return subprocess.run(
+        [*within, sys.executable, str(SCAN), *map(str, arguments)],
+        capture_output=True, text=True, cwd=cwd, check=False, timeout=120, env=environment(env),
+    )  # fmt: skip
+
+
+# Certificates
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority in a folder, and one certificate signed by it."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+    @property
+    def options(self) -> list[str]:
+        return ["--tls-ca", str(self.ca), "--tls-cert", str(self.cert), "--tls-key", str(self.key)]
+
+    @property
+    def dask_options(self) -> list[str]:
+        return [
+            "--tls-ca-file", str(self.ca), "--tls-cert", str(self.cert), "--tls-key", str(self.key),
+        ]  # fmt: skip
+
+
+def make_authority(folder: Path) -> Authority:
+    folder.mkdir()
+    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"authority {folder.name}")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name)])
+    now = datetime.datetime.now(datetime.UTC)
+
+    def certificate(subject: x509.Name, public: ec.EllipticCurvePublicKey, ca: bool) -> bytes:
+        signed = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(ca_name)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+                critical=False,
+            )
+            .sign(ca_key, hashes.SHA256())
+        )
+        return signed.public_bytes(serialization.Encoding.PEM)
+
+    made = Authority(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+    made.ca.write_bytes(certificate(ca_name, ca_key.public_key(), True))
+    made.cert.write_bytes(certificate(name, key.public_key(), False))
+    made.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return made
