@@ -1,8 +1,10 @@
 """A scan that runs while a notebook goes on, and the handle that it is held by."""
 
 import os
+import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -46,11 +48,11 @@ class Run:
         observers: Sequence[Observer],
         **options: Any,
     ) -> None:
-        # Lives as long as the handle does.
-        self._folder = None
+        self._temporary = out is None
         if out is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="hlmm_dask_")
-            out = Path(self._folder.name, "results.zarr")
+            folder = tempfile.mkdtemp(prefix="hlmm_dask_")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            out = Path(folder, "results.zarr")
         self.store = Path(out)
         self._client = client
         self._stop = threading.Event()
@@ -112,7 +114,7 @@ class Run:
 
         self._outcome.result(timeout)
         results = open_results(self.store)
-        return results if self._folder is None else results.load()
+        return results.load() if self._temporary else results
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end, and return what it ended with; None if all went well."""
