@@ -18,7 +18,7 @@ class WorkerState:
     memory, memory_limit : int
         Bytes; a limit of 0 is none.
     blocks : tuple of int
-        Being computed.
+        Being computed, or next.
     """
 
     address: str
@@ -28,35 +28,48 @@ class WorkerState:
 
 
 def workers_of_client(client: Client) -> list[WorkerState]:
-    """Ask a cluster for its workers; nothing when it does not answer."""
+    """Tell of a cluster's workers; nothing when it does not answer."""
     if client.status != "running":
         return []
+    scheduler = getattr(client.cluster, "scheduler", None)
+    if isinstance(scheduler, Scheduler):
+        return workers_of_scheduler(scheduler)
     try:
-        states: list[WorkerState] = client.run_on_scheduler(workers_of_scheduler)
-    except Exception:  # whatever the scheduler could not do; a view goes on without
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        keys = client.processing()
+    except (OSError, TimeoutError):
         return []
-    return states
+    # Which of its tasks a worker has begun, a scheduler does not tell.
+    return [
+        WorkerState(
+            address,
+            int(worker["metrics"].get("memory", 0)),
+            int(worker["memory_limit"] or 0),
+            _blocks(keys.get(address, ())),
+        )
+        for address, worker in known.items()
+    ]
 
 
-def workers_of_scheduler(dask_scheduler: Scheduler) -> list[WorkerState]:
-    """Tell of the workers from within the scheduler's process."""
+def workers_of_scheduler(scheduler: Scheduler) -> list[WorkerState]:
+    """Tell of the workers from within the scheduler's process, in any thread."""
     return [
         WorkerState(
             address,
             int(worker.metrics.get("memory", 0)),
             int(worker.memory_limit or 0),
             # What runs is known from the last sign of life, perhaps from before it was sent.
-            _blocks((task.key for task in worker.executing or worker.processing), worker.nthreads),
+            _blocks(task.key for task in list(worker.executing or worker.processing)),
         )
-        for address, worker in list(dask_scheduler.workers.items())
+        for address, worker in list(scheduler.workers.items())
     ]
 
 
-def _blocks(keys: Iterable[Any], n_threads: int) -> tuple[int, ...]:
-    """Return the blocks among the tasks, at most as many as there are threads."""
+def _blocks(keys: Iterable[Any]) -> tuple[int, ...]:
+    """Return the blocks among the tasks."""
     blocks = [
         int(key[1])
         for key in keys
         if isinstance(key, tuple) and str(key[0]).startswith("_fit_and_store")
     ]
-    return tuple(sorted(blocks)[:n_threads])
+    return tuple(sorted(blocks))

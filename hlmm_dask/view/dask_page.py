@@ -38,7 +38,7 @@ _templates = Environment(
 )
 # Reads stores aside: the scheduler's own thread has better to do.
 _reader = ThreadPoolExecutor(1, thread_name_prefix="hlmm-page")
-_feeds: dict[str, Feed] = {}
+_feeds: dict[tuple[str, str], Feed] = {}
 _MAX_FEEDS = 4
 
 
@@ -86,8 +86,9 @@ class Data(_Handler):
 
 
 def _read(scheduler: Any, run: str, since: int) -> bytes:
-    feed = _feeds.pop(run, None) or Feed(run, partial(workers_of_scheduler, scheduler))
-    _feeds[run] = feed
+    key = (scheduler.id, run)
+    feed = _feeds.pop(key, None) or Feed(run, partial(workers_of_scheduler, scheduler))
+    _feeds[key] = feed
     while len(_feeds) > _MAX_FEEDS:
         del _feeds[next(iter(_feeds))]
     wait = feed.poll()

@@ -23,6 +23,7 @@ from hlmm_dask.lock import read_lock, refuse_if_held
 from hlmm_dask.placement import LOCK_FILE
 from hlmm_dask.scanning.events import BlockFailed
 from hlmm_dask.scanning.failures import read_failures
+from hlmm_dask.schema import Status
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.thinned import Contig, Contigs, Thinned
 from hlmm_dask.view.thinning import CARRIED, TESTS, Thinner
@@ -99,7 +100,6 @@ class _Done:
 
     start: int
     stop: int
-    n_fitted: int
     worker: str
     time: float
     counts: Mapping[str, int]
@@ -131,7 +131,7 @@ class Watcher:
         self._thinned: Thinned | None = None
         self._contigs = Contigs()
         self._runs: dict[int, list[tuple[int, str]]] = {}
-        self._n_surveyed = self._chunk_rows = self._n_damaged = 0
+        self._n_surveyed = self._chunk_rows = self._n_new = self._n_damaged = 0
 
     def poll(self, budget: float = 0.3) -> Progress:
         """Read for about ``budget`` seconds what came since the last time.
@@ -157,7 +157,8 @@ class Watcher:
     @property
     def behind(self) -> bool:
         """Whether there was more to read than there was time."""
-        return bool(self._unseen) or self._n_surveyed < self._n_variants
+        more = self._n_new or self._unseen or self._n_surveyed < self._n_variants
+        return bool(more)
 
     @property
     def thinned(self) -> Thinned | None:
@@ -208,15 +209,16 @@ class Watcher:
             # Blocks were taken back, to be fitted again.
             self._forget()
             self._open()
-        for index in sorted(found.keys() - self._done.keys()):
+        new = sorted(found.keys() - self._done.keys())
+        for i, index in enumerate(new):
+            self._n_new = len(new) - i - 1
             marker = self._store.marker(index)
             if marker is None:
                 continue
             self._done[index] = _Done(
                 marker["start"],
                 marker["stop"],
-                int(marker["n_fitted"]),
-                str(marker["worker"]),
+                str(marker.get("worker", "")),
                 (folder / found[index]).stat().st_mtime,
                 marker["counts"],
             )
@@ -227,9 +229,11 @@ class Watcher:
 
     def _survey(self, end: float) -> None:
         """Learn the chromosomes and their lengths ahead of the results."""
-        while self._n_surveyed < self._n_variants and time.perf_counter() < end:
+        while self._n_surveyed < self._n_variants:
             self._runs_of(self._n_surveyed // self._chunk_rows)
             self._n_surveyed += self._chunk_rows
+            if time.perf_counter() > end:
+                break
 
     def _runs_of(self, chunk: int) -> list[tuple[int, str]]:
         """Where in a chunk of variants each chromosome begins; few numbers instead of names."""
@@ -246,9 +250,7 @@ class Watcher:
         assert self._thinner is not None
         columns = {name: i for i, name in enumerate(self._store.columns)}
         wanted = {*CARRIED, *(test.column for test in TESTS)} & columns.keys()
-        first = True
-        while self._unseen and (first or time.perf_counter() < end):
-            first = False
+        while self._unseen:
             block = self._done[self._unseen.pop()]
             try:
                 values = self._store.read(block.start, block.stop)
@@ -261,6 +263,8 @@ class Watcher:
                 {name: np.ascontiguousarray(values[:, columns[name]]) for name in wanted},
             )
             self._thinned = None
+            if time.perf_counter() > end:
+                break
 
     def _variants(self, start: int, stop: int) -> dict[str, npt.NDArray[Any]]:
         """Names and places of the variants of a block, which lies within one chunk of them."""
@@ -311,7 +315,7 @@ class Watcher:
             n_blocks=self._store.n_blocks,
             n_done_variants=n_done,
             n_done_blocks=len(self._done),
-            n_fitted=sum(done.n_fitted for done in self._done.values()),
+            n_fitted=counts[Status.OK.label],
             rate=rate,
             seconds_left=left,
             elapsed=elapsed,

@@ -473,7 +473,6 @@ function render({ model, el }) {
       fillLoci(parts.loci, state, choose);
     }
     stale.clear();
-    parts.root.dataset.paints = Number(parts.root.dataset.paints || 0) + 1;
   };
   const repaint = (what) => {
     stale.add(what);
