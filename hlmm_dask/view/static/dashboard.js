@@ -254,7 +254,8 @@ function drawQQ(plot, theme, state, test) {
   plot.line(plot.px(0), plot.py(0), plot.px(top), plot.py(top), theme.muted);
   qq.expected.forEach((x, i) => plot.dot(plot.px(x), plot.py(qq.observed[i]), 1.8, theme.odd));
   if (qq.lambda != null) {
-    plot.text(`λ_GC ${qq.lambda.toFixed(3)}`.replace("_GC", "\u2009GC"), plot.left + 6,
+    plot.canvas.dataset.lambda = qq.lambda;
+    plot.text(`λ GC ${qq.lambda.toFixed(3)}`, plot.left + 6,
       plot.top + 3, "left", "top", theme.text);
   }
 }
@@ -285,8 +286,8 @@ function mark(plot, state) {
     && p.pos === state.selected.pos);
   if (hit) plot.ring(hit.x, hit.y);
   // The highest point, for whoever can't see the picture.
-  const top = plot.hits.reduce((a, b) => (a && a.y < b.y ? a : b), null);
-  if (top) Object.assign(plot.canvas.dataset, { topId: top.p.id, topX: top.x, topY: top.y });
+  const top = plot.hits.reduce((a, b) => (a && a.y <= b.y ? a : b), null);
+  if (top) Object.assign(plot.canvas.dataset, { id: top.p.id, x: top.x, y: top.y });
   plot.canvas.dataset.points = plot.hits.length;
 }
 
