@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hlmm_dask import plot
+    from hlmm_dask import plot as plot  # not in __all__: it needs matplotlib
     from hlmm_dask.errors import InputError, ScanCancelled, ScanError, StoreError
     from hlmm_dask.export import read_models_table
     from hlmm_dask.genotypes.dataset import open_bed
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hlmm_dask.scanning.background import Run
     from hlmm_dask.scanning.null import NullModel, fit_null
     from hlmm_dask.scanning.run import scan
-    from hlmm_dask.view.widget import dashboard
+    from hlmm_dask.view.widget import dashboard as dashboard  # neither: it needs anywidget
 
 __all__ = [
     "HLM",
@@ -25,11 +25,9 @@ __all__ = [
     "ScanCancelled",
     "ScanError",
     "StoreError",
-    "dashboard",
     "fit_null",
     "open_bed",
     "open_results",
-    "plot",
     "read_models_table",
     "scan",
     "simulate",

@@ -45,6 +45,11 @@ def dispersion_main(argv: Sequence[str] | None = None) -> int:
     return _run(_dispersion_parser(), argv, _dispersion)
 
 
+def report_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-report``: write the report of a scan, finished or not. Returns the exit code."""
+    return _run(_report_parser(), argv, _report)
+
+
 def _run(
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None,
@@ -186,6 +191,8 @@ def _add_run_options(parser: _Parser) -> None:
     option("dispersion", action="store_true", help="estimate dispersion effects")
     option("parquet", action="store_true", help="write OUTPREFIX.parquet too")
     option("tabix", action="store_true", help="index the table for tabix: OUTPREFIX.models.gz.tbi")
+    option("report", action="store_true", help="write OUTPREFIX.report.html")
+    option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg")
     option("resume", action="store_true", help="go on with OUTPREFIX.zarr")
     option("overwrite", action="store_true", help="replace existing output")
     option("dry-run", action="store_true",
@@ -285,6 +292,17 @@ def _dispersion_parser() -> _Parser:
     return parser
 
 
+def _report_parser() -> _Parser:
+    parser = _parser(
+        "hlmm-report", "Write OUTPREFIX.report.html, one file to be looked at in a browser."
+    )
+    parser.add_argument("outprefix", help="OUTPREFIX of the scan")
+    parser.option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg too")
+    parser.option("window", type=float, default=500.0, metavar="KB",
+                  help="a weaker variant so near is no locus of its own")  # fmt: skip
+    return parser
+
+
 # -- commands ---------------------------------------------------------------------------------
 # Imported late: --help and mistyped options answer at once.
 
@@ -292,6 +310,10 @@ def _dispersion_parser() -> _Parser:
 def _scan(options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.job import ScanJob
 
+    if options.plots:
+        from hlmm_dask.view.pictures import require_matplotlib
+
+        require_matplotlib()
     start, stop = options.range or (0, None)
     command = _plan if options.dry_run else _watch
     command(
@@ -352,6 +374,7 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.job import run_job
     from hlmm_dask.scanning.log import RunLog
     from hlmm_dask.scanning.logs import off_terminal
+    from hlmm_dask.view.closing import make_report, show_loci
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
 
     imports_done()
@@ -371,6 +394,22 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
         summaries = run_job(job, tuple(observers))
     for title, summary in summaries.items():
         print_summary(summary, title=title)
+        if job.keep_store:
+            outprefix = title.removesuffix(".models.gz")
+            if options.report or options.plots:
+                make_report(outprefix, page=options.report, plots=options.plots)
+            else:
+                show_loci(outprefix, dispersion=job.dispersion)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from hlmm_dask.view.closing import make_report
+
+    make_report(
+        options.outprefix.removesuffix("/").removesuffix(".zarr"),
+        plots=options.plots,
+        kilobases=options.window,
+    )
 
 
 def _plan(job: "ScanJob", options: argparse.Namespace) -> None:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
+
+try:
+    from matplotlib.axes import Axes
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "hlmm_dask.plot draws with matplotlib; pip install 'hlmm-dask[plot]'"
+    ) from error
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.view.drawing import (
@@ -83,9 +89,7 @@ def miami(
     ax.set_ylim(-low, high)
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.set_ylabel("−log₁₀ p")
-    ax.set_title(
-        f"{upper.label} (above), {lower.label[0].lower() + lower.label[1:]} (below)", loc="left"
-    )
+    titled(ax, f"{upper.label} ↑, {lower.label[0].lower()}{lower.label[1:]} ↓", colours)
     genome_axis(ax, thinned.axis)
     return ax
 
@@ -144,7 +148,9 @@ def effects(
     slope : float, optional
         Of the line; by default that from which dispersion effects are measured, if any.
     """
-    thinned = data if isinstance(data, Thinned) else thin(data, dispersion=True)
+    if not isinstance(data, Thinned):
+        data = thin(data, dispersion=True)
+    thinned, _ = _thinned(data, "mean")
     colours = theme(style)
     ax = dressed(ax, colours, (5.6, 4.6))
     shown = thinned.in_effects
@@ -154,7 +160,7 @@ def effects(
     ax.axhline(0.0, color=colours.muted, lw=0.7, zorder=1)
     ax.axvline(0.0, color=colours.muted, lw=0.7, zorder=1)
     for rows, colour, label in (
-        (~hit, colours.chromosomes[1], "variants (a sample)"),
+        (~hit, colours.chromosomes[1], thinned.sample_label),
         (hit, colours.accent, "p < 5e-8 in any test"),
     ):
         if rows.any():
@@ -217,6 +223,8 @@ def _is_null_model(phenotype: object) -> "TypeIs[NullModel]":
 def _thinned(data: "Source | Thinned", *tests: str) -> tuple[Thinned, AssociationTest]:
     """Thin what is not yet, and look the first test up."""
     thinned = data if isinstance(data, Thinned) else thin(data, dispersion="dispersion" in tests)
+    if not thinned.points:
+        raise InputError("no variant has results yet; there is nothing to draw")
     names = [test.name for test in thinned.tests]
     for test in tests:
         if test not in names:

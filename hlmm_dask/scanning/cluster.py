@@ -21,6 +21,13 @@ from hlmm_dask.scanning.security import (
     scheduler_address,
 )
 
+# On this machine the scheduler and the workers' own housekeeping take time from the fits: by
+# default each process looks at itself 50 to 100 times a second.
+_HERE = {
+    "distributed.worker.daemon": True,
+    "distributed.worker.profile.interval": "100ms",
+    "distributed.admin.tick.interval": "500ms",
+}
 # Seconds to wait for workers. A job may stand in its queue for a day.
 _CONNECT, _NO_WORKERS, _QUEUE = 60.0, 300.0, 86400.0
 
@@ -202,7 +209,7 @@ def _no_worker(options: ClusterOptions) -> str:
 @contextmanager
 def _started_here(options: ClusterOptions) -> Iterator[Client]:
     with (
-        dask.config.set({"distributed.worker.daemon": True}),
+        dask.config.set(_HERE),
         LocalCluster(
             n_workers=options.workers or len(os.sched_getaffinity(0)),
             threads_per_worker=options.threads_per_worker,

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
+from hlmm_dask.view.genome import Axis
 from hlmm_dask.view.spread import GenotypeClass
 from hlmm_dask.view.style import Theme
-from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Axis, Thinned
+from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
 
 _Floats = npt.NDArray[np.float64]
 
@@ -90,8 +92,11 @@ def genome_axis(ax: Axes, axis: Axis) -> None:
     ax.set_xlim(-margin, length + margin)
     if len(axis.names) == 1:
         unit, scale = ("Mb", 1e6) if length >= 1e6 else ("kb", 1e3) if length >= 1e4 else ("bp", 1)
+        # Round positions, wherever the first variant is.
         offset = float(axis.offsets[0])
-        ax.xaxis.set_major_formatter(lambda x, _: f"{(x - offset) / scale:g}")
+        steps = np.asarray(MaxNLocator(8).tick_values(-offset, length - offset))
+        steps = steps[(steps >= -offset) & (steps <= length - offset)]
+        ax.set_xticks(steps + offset, [f"{x / scale:g}" for x in steps])
         ax.set_xlabel(f"Position on chromosome {axis.names[0]} ({unit})")
         return
     middles = 0.5 * (axis.starts + axis.stops)
@@ -143,4 +148,4 @@ def draw_spread(ax: Axes, classes: Sequence[GenotypeClass], colours: Theme) -> N
         [each.copies for each in classes],
         [f"{each.copies}\nn {each.n:,}\nSD {each.sd:.2f}" for each in classes],
     )
-    ax.set_xlabel("Copies of the effect allele (dot: mean ± SD; bar: quartiles)")
+    ax.set_xlabel("Copies of the effect allele; dot: mean ± SD")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.layout import read_manifest
+from hlmm_dask.placement import read_manifest
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.thinned import Thinned
 
@@ -54,7 +54,7 @@ class Facts:
         return "phenotype units" if self.fingerprint.get("fit_covariates") else "SD"
 
 
-def gather(store: ResultsStore, outprefix: str, options: Mapping[str, Any] | None = None) -> Facts:
+def gather(store: ResultsStore, outprefix: str) -> Facts:
     """Read what a run has left.
 
     Parameters
@@ -64,13 +64,10 @@ def gather(store: ResultsStore, outprefix: str, options: Mapping[str, Any] | Non
     outprefix : str
         Where its record is looked for: OUTPREFIX.run.json, or, for one of several phenotypes,
         that of the OUTPREFIX before its name.
-    options : mapping, optional
-        Of the command, where they are known better than from the record.
     """
     import zarr
 
     attrs = dict(zarr.open_group(store.path, mode="r").attrs)
-    manifest = read_manifest(store.path) or {"fingerprint": {}}
     counts: dict[str, int] = {}
     n_done = 0
     for marker in store.markers():
@@ -83,14 +80,14 @@ def gather(store: ResultsStore, outprefix: str, options: Mapping[str, Any] | Non
     phenotypes = [p for p in run.get("phenotypes", []) if p.get("phenotype") == attrs["phenotype"]]
     return Facts(
         attrs=attrs,
-        fingerprint=manifest["fingerprint"],
+        fingerprint=read_manifest(store.path)["fingerprint"],
         n_blocks=store.n_blocks,
         n_done=n_done,
         counts=counts,
         summary=store.summary() or {},
         run=run,
         phenotype=phenotypes[-1] if phenotypes else {},
-        options=options or run.get("options") or {},
+        options=run.get("options") or {},
     )
 
 
@@ -122,6 +119,8 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
         for block in facts.run.get("failed_blocks", [])[:20]
     ]
     for test in thinned.tests:
+        if test.df > 1:  # follows from the others
+            continue
         value = thinned.lambda_gc(test.name)
         if thinned.n_tested(test.name) < _MIN_FOR_LAMBDA:
             continue
@@ -146,17 +145,18 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
         lines.append(f"{left_out:,} of {total:,} variants were left out; see their status below.")
     if thinned.no_dispersion:
         lines.append(f"No dispersion effects: {thinned.no_dispersion}.")
-    for what in ("warnings", "notes"):
-        lines += [str(each["text"]) for each in facts.run.get(what, [])]
+    lines += [str(each["text"]) for each in facts.run.get("warnings", [])]
     return list(dict.fromkeys(lines))
 
 
 def _meaning(test: str, value: float) -> str:
     if value < 1.0:
-        return "the test is conservative; many rare variants, or correlated samples?"
+        return "the test is conservative; are there many rare variants, or related samples?"
+    if test == "mean":
+        return "many small effects, or structure and relatedness that the model does not hold."
     if test == "variance":
         return (
-            "many effects on the variance are seen, which may follow from those on the mean (see "
-            "the line below), from the scale or the outliers of the phenotype, or from structure."
+            "variance effects that follow from effects on the mean (see the line below), the scale "
+            "or the outliers of the phenotype, or structure."
         )
-    return "polygenic effects, or population structure and relatedness that the model leaves."
+    return "more than the effects on the mean explain: the scale of the phenotype, its outliers?"

@@ -89,7 +89,7 @@ def lead_rows(
     test: str,
     here: AtHand | None,
     *,
-    n: int = 50,
+    n: int = 200,
     window: int = 500_000,
     r2: float = 0.1,
 ) -> NDArray[np.intp]:

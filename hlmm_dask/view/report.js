@@ -68,8 +68,9 @@
         const k = this.nearest(e.offsetX, e.offsetY);
         if (k >= 0 && this.rows) select(this.rows[k]);
       });
-      new ResizeObserver(() => this.draw()).observe(box);
       plots.push(this);
+      this.draw();
+      new ResizeObserver(() => this.draw()).observe(box);
     }
 
     place() {
@@ -123,7 +124,7 @@
           free = at + half;
         }
       } else {
-        for (const v of ticks(this.range[0], this.range[1], Math.max(3, (right - left) / 90)))
+        for (const v of ticks(this.range[0], this.range[1], Math.max(4, (right - left) / 90)))
           write(plain(v), this.px(v), bottom + 12, "center");
       }
       line(left, bottom, right, bottom, "muted");
@@ -132,7 +133,8 @@
       c.save(); c.translate(11, (top + bottom) / 2); c.rotate(-Math.PI / 2);
       write(this.ylabel, 0, 0, "center", "text"); c.restore();
       c.save(); c.beginPath(); c.rect(left - 4, top - 6, right - left + 8, bottom - top + 10); c.clip();
-      if (this.under) this.under({ c, colour, line, left, right, top, bottom });
+      const pen = { c, colour, line, write, px: this.px, py: this.py, left, right, top, bottom };
+      if (this.under) this.under(pen);
       this.sx = new Float32Array(this.xs.length);
       this.sy = new Float32Array(this.xs.length);
       for (const group of this.groups) {
@@ -145,7 +147,7 @@
         }
         c.globalAlpha = 1;
       }
-      if (this.over) this.over({ c, colour, line, write, left, right, top, bottom });
+      if (this.over) this.over(pen);
       if (this.rows && selected >= 0) {
         const k = this.rows.indexOf(selected);
         if (k >= 0) {
@@ -197,12 +199,12 @@
       ? ticks(contigs[0].first, contigs[0].first + length || 1, 8).map((v) => ({ at: v + contigs[0].offset, label: plain(v / unit[1]) }))
       : contigs.map((each) => ({ at: each.middle, label: each.name }));
     const lines = thresholdLines(test.lines);
-    const plot = new Plot(box, {
+    new Plot(box, {
       rows, xs: rows.map((i) => x[i]), ys, axis, range: [-margin, length + margin, 0, top],
       xlabel: one ? `Position on chromosome ${contigs[0].name} (${unit[0]})` : "Chromosome", ylabel: "−log₁₀ p",
       groups: ["odd", "even", "accent"].map((colour, g) => ({ colour, members: members[g], radius: g === 2 ? 2.4 : 1.5, round: g === 2 || rows.length < 5000 })),
       about: (k) => describe(rows[k]),
-      over: (d) => lines({ ...d, py: plot.py }),
+      over: lines,
     });
   };
 
@@ -217,16 +219,16 @@
     }
     const right = 1.04 * xs.reduce((a, v) => Math.max(a, v), 0.5);
     const top = 1.06 * ys.reduce((a, v) => Math.max(a, v), right);
-    const plot = new Plot(box, {
+    new Plot(box, {
       xs, ys, groups, range: [0, right, 0, top], xlabel: "Expected −log₁₀ p", ylabel: "Observed −log₁₀ p",
       about: (k) => [names[k], `expected ${fixed(xs[k], 2)}, observed ${fixed(ys[k], 2)}`],
-      under: ({ c, colour, line }) => {
+      under: ({ c, colour, line, px, py }) => {
         const b = test.band;
         c.fillStyle = colour("muted"); c.globalAlpha = 0.2; c.beginPath();
-        b.expected.forEach((e, k) => c.lineTo(plot.px(e), plot.py(b.high[k])));
-        for (let k = b.expected.length - 1; k >= 0; k--) c.lineTo(plot.px(b.expected[k]), plot.py(b.low[k]));
+        b.expected.forEach((e, k) => c.lineTo(px(e), py(b.high[k])));
+        for (let k = b.expected.length - 1; k >= 0; k--) c.lineTo(px(b.expected[k]), py(b.low[k]));
         c.fill(); c.globalAlpha = 1;
-        line(plot.px(0), plot.py(0), plot.px(right), plot.py(right), "muted");
+        line(px(0), py(0), px(right), py(right), "muted");
       },
     });
   };
@@ -238,17 +240,17 @@
     rows.forEach((i, k) => members[best(i) >= hit ? 1 : 0].push(k));
     const reach = (values) => 1.08 * values.reduce((a, v) => Math.max(a, Math.abs(v)), 1e-9);
     const rx = reach(xs), ry = reach(ys);
-    const plot = new Plot(box, {
+    new Plot(box, {
       rows, xs, ys, alpha: 0.75, range: [-rx, rx, -ry, ry],
       xlabel: `Effect on the mean (${data.unit} per allele)`, ylabel: "Effect on the log variance (per allele)",
       groups: [{ colour: "even", members: members[0], radius: 2, round: true }, { colour: "accent", members: members[1], radius: 2.6, round: true }],
       about: (k) => describe(rows[k]),
-      under: ({ line, left, right, top, bottom }) => {
-        line(left, plot.py(0), right, plot.py(0), "muted"); line(plot.px(0), top, plot.px(0), bottom, "muted");
+      under: ({ line, px, py, left, right, top, bottom }) => {
+        line(left, py(0), right, py(0), "muted"); line(px(0), top, px(0), bottom, "muted");
       },
-      over: ({ line }) => {
+      over: ({ line, px, py }) => {
         if (data.slope !== null)
-          line(plot.px(-rx), plot.py(-rx * data.slope), plot.px(rx), plot.py(rx * data.slope), "fit", [], 2);
+          line(px(-rx), py(-rx * data.slope), px(rx), py(rx * data.slope), "fit", [], 2);
       },
     });
   };

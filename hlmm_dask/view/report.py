@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
@@ -13,29 +12,26 @@ from numpy.typing import NDArray
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import StoreError
 from hlmm_dask.layout import array_of
-from hlmm_dask.schema import STATUS_DOC
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.facts import Facts, gather, warnings_of
 from hlmm_dask.view.leads import AtHand, at_hand, lead_rows
 from hlmm_dask.view.page_data import page_json
 from hlmm_dask.view.page_parts import (
     definitions,
-    flat,
     lead_table,
     legend,
-    number,
-    p_value,
     plot,
     spread_picture,
-    table,
 )
 from hlmm_dask.view.reading import thin
+from hlmm_dask.view.run_sections import accounting_section, run_section
 from hlmm_dask.view.spread import of_null
 from hlmm_dask.view.terminal import duration
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
+from hlmm_dask.view.wording import number, p_value
 
 # Points of the plots and variants kept for their p-value: the page stays below 10 MB.
-_BINS, _CAP = 800, 8000
+_BINS, _CAP = 600, 5000
 _MAX_SPREADS = 12
 
 
@@ -53,6 +49,8 @@ class Report:
         Genotypes and phenotype, or why they can't be had.
     leads : dict of str to array
         By test: rows of the points.
+    window : int
+        Base pairs within which a weaker variant is no lead.
     alleles : dict of int to (str, str)
         Of the leads, by index: other allele, effect allele.
     """
@@ -61,20 +59,32 @@ class Report:
     thinned: Thinned
     here: AtHand | str
     leads: Mapping[str, NDArray[np.intp]]
+    window: int
     alleles: Mapping[int, tuple[str, str]]
 
+    @property
+    def drawn_leads(self) -> dict[int, list[str]]:
+        """Leads drawn by genotype, the best of each test in turn: row, and p by test."""
+        points = self.thinned.points
+        chosen: dict[int, list[str]] = {}
+        for rank in range(_MAX_SPREADS):
+            for test in self.thinned.tests:
+                for row in self.leads[test.name][rank : rank + 1].tolist():
+                    y = float(points[test.column][row])
+                    if (row in chosen or len(chosen) < _MAX_SPREADS) and (
+                        rank == 0 or y >= _least()
+                    ):
+                        chosen.setdefault(row, []).append(f"{test.short} {p_value(y)}")
+        return chosen
 
-def read_report(
-    outprefix: str, *, options: Mapping[str, Any] | None = None, window: int = 500_000
-) -> Report:
+
+def read_report(outprefix: str, *, window: int = 500_000) -> Report:
     """Read a scan, finished or not, for its report.
 
     Parameters
     ----------
     outprefix : str
         Of the scan; OUTPREFIX.zarr is meant where that is given.
-    options : mapping, optional
-        Of the command; by default as in OUTPREFIX.run.json.
     window : int
         Base pairs within which a weaker variant is no lead of its own.
 
@@ -84,7 +94,7 @@ def read_report(
         If there is no results store, or it has no results yet.
     """
     store = ResultsStore.open(f"{outprefix}.zarr")
-    facts = gather(store, outprefix, options)
+    facts = gather(store, outprefix)
     thinned = thin(store, dispersion=True, n_bins=_BINS, cap=_CAP)
     if not thinned.points:
         raise StoreError(f"{store.path}: no variant has results yet; nothing to report")
@@ -93,7 +103,7 @@ def read_report(
     leads = {t.name: lead_rows(thinned, t.name, genotypes, window=window) for t in thinned.tests}
     rows = sorted({row for each in leads.values() for row in each.tolist()})
     alleles = _alleles(store, thinned.points["index"][rows].tolist())
-    return Report(facts, thinned, here, leads, alleles)
+    return Report(facts, thinned, here, leads, window, alleles)
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -120,14 +130,14 @@ def _page(report: Report) -> str:
     folder = Path(__file__).parent
     style, script = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
     attrs = report.facts.attrs
-    title = f"{attrs['phenotype']}: effects on mean and variance"
+    title = f"Phenotype {attrs['phenotype']}: effects on mean and variance"
     sections = [
         _warnings(report),
         *(_test_section(report, t, test) for t, test in enumerate(report.thinned.tests)),
         _effects_section(report),
         _spread_section(report),
-        _accounting_section(report.facts),
-        _run_section(report.facts),
+        accounting_section(report.facts),
+        run_section(report.facts),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -148,15 +158,18 @@ def _top(report: Report) -> str:
         "Variants": f"{thinned.n_variants:,}",
         "Fitted": f"{thinned.n_fitted:,}",
     }
-    figures |= {f"λ, {t.short}": f"{thinned.lambda_gc(t.name):.3f}" for t in thinned.tests}
-    y = thinned.points
-    figures |= {
-        f"Loci, {t.short}": str(int((y[t.column][report.leads[t.name]] >= _least()).sum()))
-        for t in thinned.tests
-    }
+    for test in thinned.tests:
+        n = _n_significant(report, test)
+        loci = f"{n:,} locus" if n == 1 else f"{n:,} loci"
+        figures[test.short.capitalize()] = f"λ {thinned.lambda_gc(test.name):.3f} · {loci}"
     if "seconds" in facts.summary:
         figures["Time"] = duration(float(facts.summary["seconds"]))
     return definitions(figures)
+
+
+def _n_significant(report: Report, test: AssociationTest) -> int:
+    y = report.thinned.points[test.column]
+    return int((y[report.leads[test.name]] >= _least()).sum())
 
 
 def _least() -> float:
@@ -177,13 +190,12 @@ def _test_section(report: Report, t: int, test: AssociationTest) -> str:
     for i, label in enumerate(thinned.classes.labels):
         if thinned.counts[t, i].any():
             entries.append((f"c{i}", f"MAF {label}, λ {thinned.lambda_gc(test.name, i):.3f}"))
-    rows = report.leads[test.name]
-    y = thinned.points[test.column]
-    n = int((y[rows] >= _least()).sum())
+    n = _n_significant(report, test)
+    distance = f"{report.window / 1000:g} kb"
     how = (
-        "not within 500 kb of, or with r² ≤ 0.1 to, a better one"
+        f"none better within {distance}, or r² ≤ 0.1 with it"
         if isinstance(report.here, AtHand)
-        else "none better within 500 kb"
+        else f"none better within {distance}"
     )
     what = f"{n} lead variants with p < 5e-8" if n != 1 else "1 lead variant with p < 5e-8"
     return (
@@ -191,17 +203,16 @@ def _test_section(report: Report, t: int, test: AssociationTest) -> str:
         f"{plot('manhattan', f'Manhattan plot, {test.label}', t)}"
         f'<div class="pair"><div><h3>Quantiles by frequency</h3>'
         f"{plot('qq', f'QQ plot, {test.label}', t)}{legend(entries)}</div>"
-        f"<div><h3>{what} ({how})</h3>"
+        f"<div><h3>{escape(what)} ({how})</h3>"
         f"{lead_table(_lead_cells(report, test), _lead_head(report, test))}</div></div></section>"
     )
 
 
 def _lead_head(report: Report, test: AssociationTest) -> list[str]:
     unit = report.facts.unit
-    extra = ["Dispersion (SE)"] if test.name == "dispersion" else []
+    second = "Dispersion (SE)" if test.name == "dispersion" else "Log variance (SE)"
     return [
-        "Variant", "Chr", "Position", "Alleles", "MAF", f"Mean, {unit} (SE)", "Log variance (SE)",
-        *extra, "p",
+        "Variant", "Chr", "Position", "Alleles", "MAF", f"Mean, {unit} (SE)", second, "p",
     ]  # fmt: skip
 
 
@@ -210,7 +221,7 @@ def _lead_cells(report: Report, test: AssociationTest) -> list[tuple[int, bool, 
     rows = []
     for row in report.leads[test.name].tolist():
         other, effect = report.alleles[int(points["index"][row])]
-        names = ("add", "var", *(["dispersion"] if test.name == "dispersion" else []))
+        names = ("add", "dispersion" if test.name == "dispersion" else "var")
         effects = [
             f"{number(points[name][row])} ({number(points[f'{name}_se'][row], 2)})"
             for name in names
@@ -231,7 +242,8 @@ def _short(allele: str) -> str:
 
 def _effects_section(report: Report) -> str:
     thinned = report.thinned
-    entries = [("even", "a sample of the variants"), ("accent", "p < 5e-8 in any test")]
+    entries = [("even", thinned.sample_label), ("accent", "p < 5e-8 in any test")]
+    facts: dict[str, str] = {}
     if thinned.slope is None:
         said = f"No line: {thinned.no_dispersion}."
     else:
@@ -241,11 +253,15 @@ def _effects_section(report: Report) -> str:
             "robust regression through the origin, corrected for the noise of the effects on the "
             "mean. What is left of an effect on the variance is the dispersion effect."
         )
+        facts = {
+            f"Slope, log variance per {report.facts.unit}": number(thinned.slope),
+            "λ before, variance effects": f"{thinned.lambda_gc('variance'):.3f}",
+            "λ after, dispersion effects": f"{thinned.lambda_gc('dispersion'):.3f}",
+        }
     return (
-        "<section><h2>Effect on the variance against effect on the mean</h2>"
-        f"<p>{escape(said)}</p>"
-        f"{plot('effects', 'Effect on the log variance against effect on the mean')}"
-        f"{legend(entries)}</section>"
+        '<section><h2>Effect on the variance against effect on the mean</h2><div class="halves">'
+        f"<div>{plot('effects', 'Effect on the log variance against effect on the mean')}"
+        f"{legend(entries)}</div><div><p>{escape(said)}</p>{definitions(facts)}</div></div></section>"
     )
 
 
@@ -254,17 +270,8 @@ def _spread_section(report: Report) -> str:
     if not isinstance(report.here, AtHand):
         return f"{head}<p>Not drawn: {escape(report.here)}.</p></section>"
     points = report.thinned.points
-    chosen: dict[int, list[str]] = {}
-    # The best of each test in turn.
-    for rank in range(_MAX_SPREADS):
-        for test in report.thinned.tests:
-            leads = report.leads[test.name]
-            if rank < leads.size and (leads[rank] in chosen or len(chosen) < _MAX_SPREADS):
-                y = points[test.column][leads[rank]]
-                if y >= _least() or rank == 0:
-                    chosen.setdefault(int(leads[rank]), []).append(f"{test.short} {p_value(y)}")
     figures = ""
-    for row, tests in chosen.items():
+    for row, tests in report.drawn_leads.items():
         index = int(points["index"][row])
         classes = of_null(report.here.counts(index), report.here.null)
         said = "; ".join(f"{c.copies} copies: mean {c.mean:.3f}, SD {c.sd:.3f}" for c in classes)
@@ -279,67 +286,3 @@ def _spread_section(report: Report) -> str:
         "density; bar: quartiles; dot and line: mean ± SD.</p>"
         f'<div class="spreads">{figures}</div></section>'
     )
-
-
-def _accounting_section(facts: Facts) -> str:
-    docs = {status.label: doc for status, doc in STATUS_DOC.items()}
-    total = max(sum(facts.counts.values()), 1)
-    statuses = [
-        (label.replace("_", " "), f"{n:,}", f"{100 * n / total:.2f}%", docs.get(label, ""))
-        for label, n in sorted(facts.counts.items(), key=lambda item: -item[1])
-    ]
-    null = facts.phenotype
-    absent = "<p class='muted'>Not known: the record of the run (.run.json) does not have it.</p>"
-    samples = model = absent
-    if null:
-        samples = table(
-            ("Step", "Samples left"), [(s["step"], f"{s['n']:,}") for s in null["accounting"]]
-        )
-        rows = [
-            (e["name"], e["part"], number(_float(e["effect"])), number(_float(e["se"])))
-            for e in null["effects"]
-        ]
-        model = table(("Covariate", "Effect on", "Effect", "SE"), rows)
-        said = [f"log-likelihood {null['loglik']:,.2f}"]
-        if null.get("h2") is not None:
-            said.append(
-                f"variance of {null['n_random']:,} random effects {number(_float(null['h2']))} "
-                f"(SE {number(_float(null['h2_se']))})"
-            )
-        model += f"<p class='small muted'>{escape('; '.join(said))}</p>"
-    return (
-        '<section><div class="halves"><div><h2>Samples</h2>' + samples
-        + "<h2>Variants by status</h2>" + table(("Status", "Variants", "", ""), statuses)
-        + f"</div><div><h2>Null model</h2>{model}</div></div></section>"
-    )  # fmt: skip
-
-
-def _float(value: Any) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _run_section(facts: Facts) -> str:
-    run = facts.run
-    rows = [
-        ("Package", f"hlmm_dask {facts.attrs.get('hlmm_dask', '')}"),
-        ("Effects", f"per copy of allele {str(facts.attrs['effect_allele'])[1:]}"),
-        ("Blocks", f"{facts.n_done:,} of {facts.n_blocks:,}"),
-    ]
-    rows += [
-        (name.capitalize(), str(run[name]))
-        for name in ("started", "ended", "outcome")
-        if run.get(name)
-    ]
-    for name in ("versions", "machine"):
-        if run.get(name):
-            pairs = ", ".join(f"{key} {flat(value)}" for key, value in run[name].items())
-            rows.append((name.capitalize(), pairs))
-    if run.get("seconds"):
-        phases = ", ".join(f"{key} {duration(value)}" for key, value in run["seconds"].items())
-        rows.append(("Time", phases))
-    command = f"<pre>{escape(' '.join(run['command']))}</pre>" if run.get("command") else ""
-    options = ""
-    if facts.options:
-        given = [(key, flat(value)) for key, value in facts.options.items()]
-        options = f"<details><summary>All options</summary>{table((), given, plain=True)}</details>"
-    return f"<section><h2>The run</h2>{command}{table((), rows, plain=True)}{options}</section>"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hlmm_dask.view.genome import Contigs
 from hlmm_dask.view.thinned import (
     GENOME_WIDE,
     AssociationTest,
-    Contigs,
     FrequencyClasses,
     Thinned,
     histogram_bin,
@@ -94,9 +94,9 @@ class Thinner:
         self._counts = np.zeros(shape, dtype=np.int64)
         self._exact: list[_Pieces] | None = [_Pieces([], []) for _ in self.tests]
         self._contigs = Contigs()
-        self._sample_below = np.uint64(
-            min(n_sample / n_variants, 1.0) * float(np.iinfo(np.uint64).max) * 0.999
-        )
+        # Exact integers: as a float the largest would become 2^64.
+        share = (2**64 - 1) * min(n_sample, n_variants) // n_variants
+        self._sample_below = np.uint64(share)
         self._pool: list[dict[str, npt.NDArray[Any]]] = []
         self._n_pool, self._compact_at = 0, 200_000
 

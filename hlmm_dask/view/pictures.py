@@ -1,0 +1,90 @@
+"""Every picture of a scan as PNG and SVG files."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hlmm_dask.durable import replacing
+from hlmm_dask.errors import InputError
+from hlmm_dask.view.leads import AtHand
+from hlmm_dask.view.report import Report
+from hlmm_dask.view.style import theme
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_DPI = 200
+
+Draw = Callable[..., "Axes"]
+
+
+def require_matplotlib() -> None:
+    """Raise an `InputError` if plots can't be drawn."""
+    if find_spec("matplotlib") is None:
+        raise InputError(
+            "--plots: matplotlib is missing; install it: pip install 'hlmm-dask[plot]'"
+        )
+
+
+def write_pictures(report: Report, folder: Path) -> list[Path]:
+    """Draw all pictures to NAME.png and NAME.svg; return the paths.
+
+    Raises
+    ------
+    InputError
+        If matplotlib is missing.
+    """
+    require_matplotlib()
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    folder.mkdir(exist_ok=True)
+    # Of leads that may no longer be any.
+    for old in folder.glob("spread_*.*"):
+        old.unlink()
+    written: list[Path] = []
+    for name, (size, draw) in _pictures(report).items():
+        figure = Figure(figsize=size, layout="constrained", facecolor=theme("light").surface)
+        draw(ax=figure.subplots())
+        for suffix in ("png", "svg"):
+            path = folder / f"{name}.{suffix}"
+            # Text stays text, and the same input gives the same file.
+            with (
+                replacing(path) as file,
+                mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}),
+            ):
+                # A date would make each file another.
+                about = {"Date": None} if suffix == "svg" else {}
+                figure.savefig(file, format=suffix, dpi=_DPI, metadata=about)
+            written.append(path)
+    return written
+
+
+def _pictures(report: Report) -> dict[str, tuple[tuple[float, float], Draw]]:
+    from hlmm_dask import plot
+
+    data = report.thinned
+    pictures: dict[str, tuple[tuple[float, float], Draw]] = {}
+    for test in data.tests:
+        pictures[f"manhattan_{test.name}"] = (10.0, 3.8), partial(plot.manhattan, data, test.name)
+        pictures[f"qq_{test.name}"] = (4.8, 4.6), partial(plot.qq, data, test.name)
+    pictures["miami"] = (10.0, 5.6), partial(plot.miami, data)
+    pictures["effects"] = (5.6, 4.6), partial(plot.effects, data)
+    here = report.here
+    if isinstance(here, AtHand):
+        for row in report.drawn_leads:
+            index = int(data.points["index"][row])
+            name = re.sub(r"[^\w.-]+", "_", str(data.points["id"][row]))[:60]
+            pictures[f"spread_{index}_{name}"] = (4.6, 4.2), partial(_spread, here, index)
+    return pictures
+
+
+def _spread(here: AtHand, index: int, *, ax: "Axes") -> "Axes":
+    from hlmm_dask import plot
+
+    return plot.genotype_spread(
+        here.genotypes, here.null, here.first + index, count_a2=here.count_a2, ax=ax
+    )
