@@ -16,6 +16,7 @@ import pytest
 from scans import columns_of, make_store, names_of
 
 import hlmm_dask
+from hlmm_dask.cli import report_main
 from hlmm_dask.models.inference import genomic_control_lambda
 from hlmm_dask.scanning.cluster import ClusterOptions, connect
 from hlmm_dask.scanning.run import RUNS_KEY
@@ -237,3 +238,29 @@ def test_jupyterlab_runs_the_live_notebook(lab, tmp_path, open_page) -> None:
         ".filter(output => output.output_type === 'error').length"
     )
     assert errors == 0
+
+
+# The report
+
+
+def test_report(tmp_path, columns, open_page) -> None:
+    store = make_store(tmp_path / "s.zarr", columns, names_of(N))
+    assert report_main([str(store.path)]) == 0
+    page = open_page((tmp_path / "s.report.html").as_uri())
+    canvas = page.locator(".manhattan canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    tip = page.locator(".tip")
+    # The best variant is the highest point, and stands alone.
+    for y in range(4, 60, 6):
+        for x in range(50, int(box["width"]), 10):
+            page.mouse.move(box["x"] + x, box["y"] + y)
+            if tip.is_visible():
+                break
+        else:
+            continue
+        break
+    assert tip.inner_text().startswith("rs300\n")
+    page.mouse.down()
+    page.mouse.up()
+    assert page.locator("tr[aria-selected=true]").first.inner_text().startswith("rs300")

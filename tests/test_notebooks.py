@@ -23,11 +23,15 @@ def test_kept_with_outputs(name: str) -> None:
     outputs = [output for cell in code for output in cell["outputs"]]
     assert outputs
     assert all(output["output_type"] != "error" for output in outputs)
-    widgets = [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    widgets = [
+        o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})
+    ]
     # The state of a widget is kept too: it is shown without a kernel.
-    kept = notebook["metadata"].get("widgets", {}).get(
-        "application/vnd.jupyter.widget-state+json", {"state": {}}
-    )["state"]
+    kept = (
+        notebook["metadata"]
+        .get("widgets", {})
+        .get("application/vnd.jupyter.widget-state+json", {"state": {}})["state"]
+    )
     assert len(widgets) == (name != "read_results")
     for output in widgets:
         model = output["data"]["application/vnd.jupyter.widget-view+json"]["model_id"]
