@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hlmm_dask.scanning.worker_state import WorkerState
+from hlmm_dask.view.progress import Progress
 from hlmm_dask.view.terminal import duration
 from hlmm_dask.view.thinned import Thinned
-from hlmm_dask.view.watch import Progress, Watcher
+from hlmm_dask.view.watch import Watcher
 
 # The genome in so many tiles, each sent when a point in it is new.
 N_TILES = 24

@@ -24,8 +24,9 @@ from hlmm_dask.placement import LOCK_FILE
 from hlmm_dask.scanning.failures import read_failures
 from hlmm_dask.schema import Status
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.view.genome import Contig, Contigs
 from hlmm_dask.view.progress import Progress, State, WorkerShare
-from hlmm_dask.view.thinned import Contig, Contigs, Thinned
+from hlmm_dask.view.thinned import Thinned
 from hlmm_dask.view.thinning import CARRIED, TESTS, Thinner
 
 # Seconds over which the rate is taken: long enough for blocks of half a minute.
