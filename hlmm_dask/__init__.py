@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hlmm_dask import plot as plot  # not in __all__: it needs matplotlib
-    from hlmm_dask.errors import InputError, ScanError, StoreError
+    from hlmm_dask.errors import InputError, ScanCancelled, ScanError, StoreError
     from hlmm_dask.export import read_models_table
     from hlmm_dask.genotypes.dataset import open_bed
     from hlmm_dask.models.hlm import HLM
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from hlmm_dask.relationship.files import read_kinship
     from hlmm_dask.relationship.pedigree import read_pedigree
     from hlmm_dask.results import open_results
+    from hlmm_dask.scanning.background import Run
     from hlmm_dask.scanning.kinship import relationship_matrix
     from hlmm_dask.scanning.null import NullModel, fit_null
     from hlmm_dask.scanning.run import scan
+    from hlmm_dask.view.widget import dashboard as dashboard  # neither: it needs anywidget
 
 __all__ = [
     "HLM",
@@ -25,6 +27,8 @@ __all__ = [
     "InputError",
     "NullModel",
     "RandomEffect",
+    "Run",
+    "ScanCancelled",
     "ScanError",
     "StoreError",
     "VarianceComponents",
@@ -46,9 +50,12 @@ _HOME = {
     "InputError": "errors",
     "NullModel": "scanning.null",
     "RandomEffect": "models.vc_effects",
+    "VarianceComponents": "models.variance_components",
+    "Run": "scanning.background",
+    "ScanCancelled": "errors",
     "ScanError": "errors",
     "StoreError": "errors",
-    "VarianceComponents": "models.variance_components",
+    "dashboard": "view.widget",
     "fit_null": "scanning.null",
     "open_bed": "genotypes.dataset",
     "open_results": "results",

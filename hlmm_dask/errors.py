@@ -21,5 +21,9 @@ class ScanError(RuntimeError):
     """Blocks could not be computed; the others are kept and the run can be resumed."""
 
 
+class ScanCancelled(ScanError):
+    """The scan was ended by `Run.cancel`; finished blocks are kept."""
+
+
 class ClusterLostError(ScanError):
     """Scheduler or workers are gone; the same command with --resume goes on elsewhere."""

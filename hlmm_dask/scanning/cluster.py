@@ -31,6 +31,9 @@ _HERE = {
 # Seconds to wait for workers. A job may stand in its queue for a day.
 _CONNECT, _NO_WORKERS, _QUEUE = 60.0, 300.0, 86400.0
 
+# Named, not imported: what watches stands above what computes.
+_PAGE = "hlmm_dask.view.preload"
+
 
 @dataclass(frozen=True)
 class ClusterOptions:
@@ -164,6 +167,8 @@ def connect(options: ClusterOptions) -> Iterator[Client]:
     """
     options.check()
     with ExitStack() as stack:
+        preloads = [*dask.config.get("distributed.scheduler.preload"), _PAGE]
+        stack.enter_context(dask.config.set({"distributed.scheduler.preload": preloads}))
         if options.address is not None:
             client = stack.enter_context(_running(options, options.address))
         elif options.jobqueue:

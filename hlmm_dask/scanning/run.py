@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from distributed import Client
 
@@ -23,6 +23,7 @@ from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
 from hlmm_dask.scanning.events import BlockFailed, Note, Observer, Planned, tell
+from hlmm_dask.scanning.failures import FailureLog
 from hlmm_dask.scanning.graph import MODEL_FILE, load_model, published_model
 from hlmm_dask.scanning.left_out import (
     check_left_out,
@@ -41,6 +42,51 @@ from hlmm_dask.store import ResultsStore
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from hlmm_dask.scanning.background import Run
+
+# Where a scheduler keeps the stores that were filled on it, for the page in its dashboard.
+RUNS_KEY = "hlmm-dask-runs"
+
+
+class _Options(TypedDict, total=False):
+    client: Client | None
+    cluster: ClusterOptions | None
+    out: str | os.PathLike[str] | None
+    start: int
+    stop: int | None
+    min_maf: float
+    max_missing: float
+    count_a2: bool
+    h2: Literal["refit", "null"]
+    method: Method
+    engine: Engine
+    loco: bool
+    exclude_window: float | None
+    block_size: int | None
+    resume: bool
+    overwrite: bool
+    observers: Sequence[Observer]
+
+
+@overload
+def scan(
+    genotypes: Genotypes,
+    null: NullModel,
+    *,
+    background: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> "xr.Dataset": ...
+
+
+@overload
+def scan(
+    genotypes: Genotypes,
+    null: NullModel,
+    *,
+    background: Literal[True],
+    **options: Unpack[_Options],
+) -> "Run": ...
 
 
 def scan(
@@ -64,7 +110,8 @@ def scan(
     resume: bool = False,
     overwrite: bool = False,
     observers: Sequence[Observer] = (),
-) -> "xr.Dataset":
+    background: bool = False,
+) -> "xr.Dataset | Run":
     """Fit every variant and return the results.
 
     Parameters
@@ -90,11 +137,14 @@ def scan(
         Replace an existing store.
     observers : sequence of Observer
         Called with each event.
+    background : bool
+        Return at once, while a thread of this process goes on.
 
     Returns
     -------
-    Dataset
+    Dataset or Run
         One variable for each column, dimension ``variants``; lazy where ``out`` is given.
+        With ``background`` the handle of the scan, see `Run`.
 
     Raises
     ------
@@ -111,6 +161,13 @@ def scan(
     config = ScanConfig(
         start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
     )
+    if background:
+        from hlmm_dask.scanning.background import Run
+
+        return Run(
+            genotypes, null, config, client=client, cluster=cluster, out=out,
+            block_size=block_size, resume=resume, overwrite=overwrite, observers=observers,
+        )  # fmt: skip
     if out is not None:
         run_scan(
             genotypes, null, config, out, client=client, cluster=cluster, block_size=block_size,
@@ -232,8 +289,11 @@ def run_scans(
             at = connection.client()
             if passed is None:
                 passed = probe_workers(at, source.files, parents)
+            for store in stores:
+                at.set_metadata([RUNS_KEY, str(store.path)], time.time())
+            log = FailureLog([store.run_dir for store in stores])
             failed = run_blocks(
-                scans, source, config, at, observers, passed=passed,
+                scans, source, config, at, (log, *observers), passed=passed,
                 no_workers_timeout=connection.options.patience,
             )  # fmt: skip
         if failed:
