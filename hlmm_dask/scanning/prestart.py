@@ -6,7 +6,9 @@ Imports the standard library alone: everything heavy is imported meanwhile, in a
 import gc
 import os
 import signal
-from multiprocessing import forkserver, get_context
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver, get_context, resource_tracker
 from pathlib import Path
 
 # What a worker needs before its first task.
@@ -21,12 +23,22 @@ def prestart_workers() -> None:
     # Read by Dask when it is imported.
     os.environ.setdefault("DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD", "forkserver")
     get_context("forkserver").set_forkserver_preload(_PRELOAD)
-    # It inherits what is ignored: Ctrl-C, which a terminal sends to all, ends it by its parent.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    # What is ignored is inherited. The tracker of shared resources ignores all but the hangup
+    # by itself, and complains when it has missed something.
+    with _ignored(signal.SIGHUP):
+        resource_tracker.ensure_running()
+    # Ctrl-C, which a terminal sends to all, ends it by its parent.
+    with _ignored(signal.SIGINT):
         forkserver.ensure_running()
+
+
+@contextmanager
+def _ignored(number: signal.Signals) -> Iterator[None]:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
 
 
 def imports_done() -> None:
