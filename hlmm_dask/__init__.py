@@ -10,8 +10,13 @@ if TYPE_CHECKING:
     from hlmm_dask.genotypes.dataset import open_bed
     from hlmm_dask.models.hlm import HLM
     from hlmm_dask.models.hlmm import HLMM, simulate
+    from hlmm_dask.models.variance_components import VarianceComponents
+    from hlmm_dask.models.vc_effects import RandomEffect
+    from hlmm_dask.relationship.files import read_kinship
+    from hlmm_dask.relationship.pedigree import read_pedigree
     from hlmm_dask.results import open_results
     from hlmm_dask.scanning.background import Run
+    from hlmm_dask.scanning.kinship import relationship_matrix
     from hlmm_dask.scanning.null import NullModel, fit_null
     from hlmm_dask.scanning.run import scan
     from hlmm_dask.view.widget import dashboard as dashboard  # neither: it needs anywidget
@@ -21,14 +26,19 @@ __all__ = [
     "HLMM",
     "InputError",
     "NullModel",
+    "RandomEffect",
     "Run",
     "ScanCancelled",
     "ScanError",
     "StoreError",
+    "VarianceComponents",
     "fit_null",
     "open_bed",
     "open_results",
+    "read_kinship",
     "read_models_table",
+    "read_pedigree",
+    "relationship_matrix",
     "scan",
     "simulate",
 ]
@@ -39,6 +49,8 @@ _HOME = {
     "HLMM": "models.hlmm",
     "InputError": "errors",
     "NullModel": "scanning.null",
+    "RandomEffect": "models.vc_effects",
+    "VarianceComponents": "models.variance_components",
     "Run": "scanning.background",
     "ScanCancelled": "errors",
     "ScanError": "errors",
@@ -47,7 +59,10 @@ _HOME = {
     "fit_null": "scanning.null",
     "open_bed": "genotypes.dataset",
     "open_results": "results",
+    "read_kinship": "relationship.files",
     "read_models_table": "export",
+    "read_pedigree": "relationship.pedigree",
+    "relationship_matrix": "scanning.kinship",
     "scan": "scanning.run",
     "simulate": "models.hlmm",
 }

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from hlmm_dask.ending import end_as_interrupted, keep_ending, lasting
 from hlmm_dask.errors import ClusterLostError, InputError, ScanError, StoreError
 from hlmm_dask.scanning.prestart import choose_blas_kernels, imports_done, prestart_workers
 
@@ -45,6 +46,13 @@ def dispersion_main(argv: Sequence[str] | None = None) -> int:
     return _run(_dispersion_parser(), argv, _dispersion)
 
 
+def kinship_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-kinship``: the relationship matrix of genotypes. Returns the exit code."""
+    if argv is None:
+        choose_blas_kernels()
+    return _run(_kinship_parser(), argv, _kinship)
+
+
 def report_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-report``: write the report of a scan, finished or not. Returns the exit code."""
     return _run(_report_parser(), argv, _report)
@@ -56,6 +64,9 @@ def _run(
     command: Callable[[argparse.Namespace], None],
 ) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        end_as_interrupted()
+        sys.stderr = lasting(sys.stderr)
     # Options may stand between the positional arguments, also after one of several GENOFILEs.
     options = parser.parse_intermixed_args(arguments)
     options.command = [*_program(parser, argv is None), *arguments]
@@ -78,6 +89,8 @@ def _run(
             return code
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
+        if argv is None:
+            keep_ending()
         print(f"\n{parser.prog}: interrupted", file=sys.stderr)
         if not _resumable(options):
             return EXIT_INTERRUPTED
@@ -292,6 +305,32 @@ def _dispersion_parser() -> _Parser:
     return parser
 
 
+def _kinship_parser() -> _Parser:
+    parser = _parser("hlmm-kinship", "Compute the realised relationship matrix from genotypes.")
+    parser.add_argument(
+        "genofile", nargs="+",
+        help=".bed with .bim and .fam beside it, several, or a pattern with @ for the chromosome",
+    )  # fmt: skip
+    parser.add_argument("outprefix", help="start of the output files' names")
+    parser.option("kind", choices=["standardised", "centred", "scaled"], default="standardised",
+                  help="GCTA's; GEMMA's -gk 1; GEMMA's -gk 2")  # fmt: skip
+    parser.option("format", choices=["npz", "grm", "text"], default="npz",
+                  help="npz; GCTA's .grm.bin, .grm.id, .grm.N.bin; text with .id")  # fmt: skip
+    parser.option("loco", action="store_true",
+                  help="also one matrix without each chromosome: OUTPREFIX.loco_NAME")  # fmt: skip
+    parser.option("keep", metavar="FILE", help="only these samples: FID IID")
+    parser.option("extract", metavar="FILE", help="only these variants: one ID a line")
+    parser.option("min-maf", type=float, default=0.01, help="use variants with MAF above this")
+    parser.option("max-missing", type=float, default=5.0,
+                  help="use variants with a percentage of missing calls below this")  # fmt: skip
+    parser.option("scheduler", metavar="ADDRESS", help="running Dask scheduler, tcp://host:port")
+    parser.option("scheduler-file", metavar="FILE", help="file with its address")
+    parser.option("workers", type=int,
+                  help="start so many worker processes; else threads of this process")  # fmt: skip
+    parser.option("overwrite", action="store_true", help="replace existing output")
+    return parser
+
+
 def _report_parser() -> _Parser:
     parser = _parser(
         "hlmm-report", "Write OUTPREFIX.report.html, one file to be looked at in a browser."
@@ -438,6 +477,15 @@ def _dispersion(options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.dispersion import add_dispersion
 
     print(add_dispersion(options.table, options.out, overwrite=options.overwrite), file=sys.stderr)
+
+
+def _kinship(options: argparse.Namespace) -> None:
+    from hlmm_dask.scanning.kinship_job import KinshipJob, run_kinship
+
+    given = vars(options) | {"file_format": options.format}
+    job = KinshipJob(**{name: given[name] for name in KinshipJob.__dataclass_fields__})
+    for line in run_kinship(job):
+        print(line, file=sys.stderr)
 
 
 def _fit(options: argparse.Namespace) -> None:

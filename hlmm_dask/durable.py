@@ -14,7 +14,7 @@ from isal import isal_zlib
 
 from hlmm_dask.processes import is_abandoned, signature
 
-_SIGNED = re.compile(r"\..*\.([0-9a-f]{8}-\d+-\d+)\.[0-9a-f]{8}\.(partial|old)", re.DOTALL)
+_SIGNED = re.compile(r"\..*\.([0-9a-f]{8}-\d+-\d+)\.[0-9a-f]{8}\.(partial|old|keys)", re.DOTALL)
 
 
 def aside(path: Path, kind: str = "partial") -> Path:
@@ -22,14 +22,19 @@ def aside(path: Path, kind: str = "partial") -> Path:
     return path.with_name(f".{_short(path.name)}.{signature()}.{uuid4().hex[:8]}.{kind}")
 
 
-def leftovers(folder: Path, start: str = "", kind: str = "partial") -> list[Path]:
-    """Find what processes that are dead left in `aside` places of files named ``start...``."""
+def leftovers(
+    folder: Path, start: str = "", kind: str = "partial", *, elsewhere: bool = True
+) -> list[Path]:
+    """Find what processes that are dead left in `aside` places of files named ``start...``.
+
+    Without ``elsewhere`` only those of this machine: of others age alone would tell.
+    """
     found = []
     for path in folder.iterdir():
         signed = _SIGNED.fullmatch(path.name)
         if signed and signed[2] == kind and path.name.startswith(f".{_short(start)}"):
             with suppress(OSError):
-                if is_abandoned(signed[1], path):
+                if is_abandoned(signed[1], path, elsewhere=elsewhere):
                     found.append(path)
     return found
 

@@ -199,7 +199,7 @@ def read_models_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         )
     types = {name: pa.string() if name in _TEXT_HEADERS else pa.float64() for name in headers}
     try:
-        with pa.OSFile(os.fspath(path)) as raw:
+        with pa.OSFile(os.fsencode(path)) as raw:
             source = pa.CompressedInputStream(raw, "gzip") if _is_gzip(Path(path)) else raw
             table = pyarrow.csv.read_csv(
                 source,

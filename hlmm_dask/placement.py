@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from hlmm_dask.lock import refuse_if_held
 RUN_FOLDER = ".run"
 MANIFEST_FILE = "manifest.json"
 LOCK_FILE = "lock.json"
+_REMOVALS = 5
 
 
 def make_store(
@@ -59,7 +61,10 @@ def make_store(
         write_record(new / RUN_FOLDER / MANIFEST_FILE, manifest)
         _move_in(new, target, overwrite=overwrite)
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
+        # Zarr's thread may still be writing there when a signal has ended the waiting for it.
+        for _ in range(_REMOVALS):
+            shutil.rmtree(new, ignore_errors=True)
+            time.sleep(0.02)
         raise
 
 

@@ -48,10 +48,12 @@ def signature() -> str:
     return f"{crc32(place().encode()):08x}-{pid}-{born(pid) or 0}"
 
 
-def is_abandoned(signed: str, path: Path) -> bool:
+def is_abandoned(signed: str, path: Path, *, elsewhere: bool = True) -> bool:
     """Whether the process with this signature, which left the file or folder, is dead."""
     where, pid, start = signed.split("-")
     if where == f"{crc32(place().encode()):08x}":
         return born(int(pid)) != start if start != "0" else not exists(int(pid))
+    if not elsewhere:
+        return False
     times = [entry.lstat().st_mtime for entry in (path, *path.rglob("*"))]
     return time.time() - max(times) > ABANDONED_SECONDS

@@ -8,8 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.ids import shown_ids
 from hlmm_dask.tables import Table, minus_nine_note
-from hlmm_dask.text import shown, shown_ids
+from hlmm_dask.text import shown
 
 Id = tuple[str, str]
 
@@ -17,6 +18,8 @@ Id = tuple[str, str]
 _COLLINEAR = 1e-8
 # Rounding of a mean leaves a constant column a spread of this size.
 _CONSTANT = 1e-12
+# The inverse of a smaller spread may overflow.
+_SMALLEST_SPREAD = 1e-250
 
 
 @dataclass(frozen=True)
@@ -241,7 +244,7 @@ def population_sd(values: NDArray[np.float64], mean: float) -> float:
     """Compute the population SD, at any scale; 0 where the spread is that of rounding."""
     deviations = values - mean
     largest = float(np.abs(deviations).max(initial=0.0))
-    if largest <= _CONSTANT * float(np.abs(values).max(initial=0.0)):
+    if largest <= max(_CONSTANT * float(np.abs(values).max(initial=0.0)), _SMALLEST_SPREAD):
         return 0.0
     return largest * float(np.sqrt(np.mean((deviations / largest) ** 2)))
 

@@ -13,12 +13,27 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.text import Fields, Lines, decode, iter_rows, layout_notes, shown
+from hlmm_dask.ids import require_unique
+from hlmm_dask.text import (
+    Fields,
+    Lines,
+    decode,
+    iter_rows,
+    layout_notes,
+    open_text,
+    shown,
+)
 
 # Other programs' missing values: in a first line they are no names of columns.
 _NO_NAMES = {b".", b"-", b"?", b"n/a", b"null", b"none"}
 _NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_COLUMN = re.compile("[0-9]{1,9}")
+_SPAN = re.compile("([0-9]{1,9})-([0-9]{1,9})")
+_NAN = re.compile(rb"[+-]?nan", re.IGNORECASE)
 _INFINITE = re.compile(rb"[+-]?inf(inity)?", re.IGNORECASE)
+_CHUNK_BYTES = 16_000_000
+# Sums of squares stay finite.
+_LARGEST = 1e150
 _MINUS_NINE_SHARE = 0.01
 
 
@@ -68,9 +83,14 @@ class Table:
             return list(self.names)
         chosen: list[str] = []
         for item in text.split(","):
-            first, dash, last = item.partition("-")
-            if item not in self.names and dash and first.isdecimal() and last.isdecimal():
-                chosen += [self.column(i)[0] for i in range(int(first), int(last) + 1)]
+            span = _SPAN.fullmatch(item.strip())
+            if item not in self.names and span:
+                first, last = int(span[1]), int(span[2])
+                if first > last:
+                    raise InputError(
+                        f"{self.path}: no columns {first}-{last}, expected the smaller number first"
+                    )
+                chosen += [self.column(i)[0] for i in range(first, last + 1)]
             else:
                 chosen.append(self.column(item.strip())[0])
         return list(dict.fromkeys(chosen))
@@ -103,12 +123,14 @@ class Table:
         index = None
         if isinstance(selector, str) and selector in self.names:
             index = self.names.index(selector)
-        elif isinstance(selector, int) or selector.isdecimal():
+        elif isinstance(selector, int) or _COLUMN.fullmatch(selector):
             index = int(selector) - 1
         if index is None or not 0 <= index < len(self.names):
             listed = ", ".join(f"{i} {shown(n)}" for i, n in enumerate(self.names[:20], 1))
             more = f" and {len(self.names) - 20} more" if len(self.names) > 20 else ""
-            raise InputError(f"{self.path}: no column {selector!r}, expected one of {listed}{more}")
+            raise InputError(
+                f"{self.path}: no column {shown(str(selector))}, expected one of {listed}{more}"
+            )
         return self.names[index], self.values[:, index]
 
 
@@ -123,8 +145,8 @@ def read_table(path: str | os.PathLike[str], *, missing: Sequence[str] = ("NA",)
     path : path
         The file.
     missing : sequence of str
-        Tokens that mean missing; a number among them is compared as a number, too. ``NaN`` is
-        always missing.
+        Tokens that mean missing; a number among them is compared as a number, too. ``NaN`` (in
+        any case, signed or not) is always missing.
 
     Returns
     -------
@@ -134,7 +156,8 @@ def read_table(path: str | os.PathLike[str], *, missing: Sequence[str] = ("NA",)
     ------
     InputError
         If the file is empty, has no value column, rows of different length, a token that is
-        neither a number nor missing, an infinite value, or a (FID, IID) twice.
+        neither a number nor missing, a value that is infinite or above 1e150, or a (FID, IID)
+        twice.
     """
     path = Path(path)
     tokens = _MissingTokens.of(missing)
@@ -143,14 +166,17 @@ def read_table(path: str | os.PathLike[str], *, missing: Sequence[str] = ("NA",)
     blocks: list[NDArray[np.float64]] = []
     numbers: list[int] = []
     notes: list[str] = []
-    for lines in iter_rows(path):
+    with open_text(path) as stream:
+        width = len(stream.readline())
+    # Tables of random effects are wide, and fields take ten times their text while they are read.
+    for lines in iter_rows(path, chunk_rows=max(1, min(50_000, _CHUNK_BYTES // (width + 1)))):
         if names is None:
             names, has_header = _header(lines, tokens)
             if has_header:
                 listed = ", ".join(shown(name) for name in names[:5])
                 more = ", ..." if len(names) > 5 else ""
                 notes.append(f"{path}: line {lines.numbers[0]} is a header, columns {listed}{more}")
-                lines = Lines(path, lines.numbers[1:], lines.lines[1:])
+                lines = replace(lines, numbers=lines.numbers[1:], lines=lines.lines[1:])
         rows = lines.split(
             2 + len(names),
             "as in the first line; write a missing token such as NA for a value that is missing",
@@ -164,14 +190,14 @@ def read_table(path: str | os.PathLike[str], *, missing: Sequence[str] = ("NA",)
     if names is None or not ids:
         found = "empty" if names is None else "a header but no rows"
         raise InputError(f"{path}: {found}, expected lines of FID IID value ...")
-    _require_unique(path, ids, numbers)
+    require_unique(path, ids, numbers, "")
     return Table(
         path=path,
         ids=ids,
         names=names,
         values=np.concatenate(blocks),
         line_numbers=np.array(numbers, dtype=np.int64),
-        notes=(*notes, *layout_notes(path, blank_lines=numbers[-1] > len(numbers) + len(notes))),
+        notes=(*notes, *layout_notes(path, len(ids) + len(notes))),
     )
 
 
@@ -211,9 +237,10 @@ class _MissingTokens:
     @classmethod
     def of(cls, missing: Sequence[str]) -> "_MissingTokens":
         given = (missing,) if isinstance(missing, str) else missing
-        tokens = frozenset(token.encode() for token in given)
+        # An argument that is no UTF-8 can stand for a token of a Latin-1 file.
+        tokens = frozenset(os.fsencode(token) for token in given)
         numbers = tuple(float(token) for token in tokens if _NUMBER.fullmatch(token))
-        return cls(tokens | {b"NaN", b"nan", b"NAN", b'""'}, numbers)
+        return cls(tokens | {b'""'}, numbers)
 
 
 def _header(lines: Lines, missing: _MissingTokens) -> tuple[tuple[str, ...], bool]:
@@ -227,6 +254,7 @@ def _header(lines: Lines, missing: _MissingTokens) -> tuple[tuple[str, ...], boo
     is_header = first[0].lstrip(b"#").lower() == b"fid" and first[1].lower() == b"iid"
     is_header = is_header or not any(
         cell in missing.tokens
+        or _NAN.fullmatch(cell)
         or cell.lower() in _NO_NAMES
         or _NUMBER.fullmatch(cell)
         or _INFINITE.fullmatch(cell)
@@ -251,11 +279,15 @@ def _numbers(rows: Fields, index: int, name: str, missing: _MissingTokens) -> ND
         absent = pc.is_in(text, value_set=pa.array(sorted(missing.tokens), pa.string()))
         kept = pc.if_else(absent, pa.scalar(None, pa.string()), text)
         values = np.array(kept.cast(pa.float64()).to_numpy(zero_copy_only=False))
+        # Arrow takes more for NaN than we do: "nan(1)".
+        unnamed = np.isnan(values) & ~absent.to_numpy(zero_copy_only=False)
+        if not all(_NAN.fullmatch(tokens[i]) for i in np.flatnonzero(unnamed)):
+            raise pa.ArrowInvalid
     except pa.ArrowInvalid:
         # Also where a number is written as arrow doesn't read it: "+1".
         values = np.empty(len(tokens))
         for i, token in enumerate(tokens):
-            if token in missing.tokens:
+            if token in missing.tokens or _NAN.fullmatch(token):
                 values[i] = np.nan
             elif _NUMBER.fullmatch(token) or _INFINITE.fullmatch(token):
                 values[i] = float(token)
@@ -273,14 +305,11 @@ def _numbers(rows: Fields, index: int, name: str, missing: _MissingTokens) -> ND
         )
     for number in missing.numbers:
         values[values == number] = np.nan
+    large = np.flatnonzero(np.abs(values) > _LARGEST)
+    if len(large):
+        i = int(large[0])
+        raise InputError(
+            f"{rows.path}, line {rows.numbers[i]}, column {shown(name)}: {shown(tokens[i])} is too "
+            f"large to square, expected at most {_LARGEST:g}; change the unit"
+        )
     return values
-
-
-def _require_unique(path: Path, ids: list[tuple[str, str]], numbers: list[int]) -> None:
-    first: dict[tuple[str, str], int] = {}
-    for key, number in zip(ids, numbers, strict=True):
-        if first.setdefault(key, number) != number:
-            raise InputError(
-                f"{path}, line {number}: FID {shown(key[0])} IID {shown(key[1])} is also on line "
-                f"{first[key]}; (FID, IID) must be unique"
-            )

@@ -3,12 +3,14 @@
 One reader for .fam, .bim, phenotype and covariate files, so that they all take the same text:
 tabs, spaces or both, LF or CRLF, a byte order mark, blank lines, no final newline. Fields stay
 bytes until they are needed: only ASCII white space separates, and a byte that is no UTF-8 can be
-reported with its line.
+reported with its line. What is no such text at all (UTF-16, compressed, binary, CR line ends) is
+refused with the command that converts it.
 """
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,7 +23,18 @@ from numpy.typing import NDArray
 from hlmm_dask.errors import InputError
 
 BOM = b"\xef\xbb\xbf"
-_INTEGER = re.compile(rb"[+-]?[0-9]+")
+# No more digits than int64 has: Python refuses to read thousands.
+_INTEGER = re.compile(rb"[+-]?0*[0-9]{1,19}")
+# UTF-32 goes before UTF-16, whose mark it starts with.
+_OTHER_FORMATS = {
+    b"\xff\xfe\x00\x00": ("UTF-32 text", "convert it, for example with `iconv -f utf-32 -t utf-8`"),
+    b"\x00\x00\xfe\xff": ("UTF-32 text", "convert it, for example with `iconv -f utf-32 -t utf-8`"),
+    b"\xff\xfe": ("UTF-16 text", "convert it, for example with `iconv -f utf-16 -t utf-8`"),
+    b"\xfe\xff": ("UTF-16 text", "convert it, for example with `iconv -f utf-16 -t utf-8`"),
+    b"\x1f\x8b": ("gzip-compressed", "decompress it, for example with `gunzip`"),
+    b"\x28\xb5\x2f\xfd": ("zstd-compressed", "decompress it, for example with `unzstd`"),
+    b"PK\x03\x04": ("a zip archive or a spreadsheet", "save it as plain text"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,11 +49,14 @@ class Lines:
         1-based number of each line; blank lines count.
     lines : list of bytes
         The lines.
+    end : (int, int)
+        Byte offset after the last line, and the number of the next.
     """
 
     path: Path
     numbers: list[int]
     lines: list[bytes]
+    end: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -107,7 +123,9 @@ class Fields:
         tokens = self.column(index)
         try:
             values: NDArray[np.int64] = pa.array(tokens, pa.string()).cast(pa.int64()).to_numpy()
-            return values
+            # Arrow takes hexadecimal numbers.
+            if b"x" not in b"".join(tokens).lower():
+                return values
         except pa.ArrowInvalid:
             pass
         result = np.empty(len(tokens), dtype=np.int64)
@@ -139,20 +157,48 @@ def shown(token: bytes | str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def shown_ids(ids: Sequence[tuple[str, str]], limit: int = 5) -> str:
-    """List the first few (FID, IID) for a message."""
-    some = ", ".join(f"{shown(fid)} {shown(iid)}" for fid, iid in ids[:limit])
-    return some + (", ..." if len(ids) > limit else "")
-
-
 def open_binary(path: str | os.PathLike[str], *, buffering: int = -1) -> BinaryIO:
     """Open a file for reading; an InputError where that fails."""
+    name = os.fspath(path)
     try:
-        return open(path, "rb", buffering=buffering)
+        # A pipe would be empty when it is read again, or wait for ever for a writer.
+        if not stat.S_ISREG(os.stat(name).st_mode):
+            raise InputError(f"{name}: can't be read (no regular file); expected a file")
+        return open(name, "rb", buffering=buffering)
     except FileNotFoundError:
-        raise InputError(f"{os.fspath(path)}: no such file") from None
+        raise InputError(f"{name}: no such file") from None
     except OSError as error:
-        raise InputError(f"{os.fspath(path)}: can't be read ({error.strerror})") from None
+        raise InputError(f"{name}: can't be read ({error.strerror})") from None
+
+
+def open_text(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a text file for reading; an InputError also where it is of another format."""
+    with open_binary(path) as stream:
+        try:
+            start = stream.read(4)
+        except OSError as error:
+            raise InputError(f"{os.fspath(path)}: can't be read ({error.strerror})") from None
+    for mark, (found, remedy) in _OTHER_FORMATS.items():
+        if start.startswith(mark):
+            raise InputError(f"{os.fspath(path)}: {found}, expected UTF-8 text; {remedy}")
+    return open_binary(path)
+
+
+def _require_text(path: Path, numbers: list[int], lines: list[bytes]) -> None:
+    """Refuse NUL bytes, and CR as line end: each would silently make other rows."""
+    if not any(b"\0" in line or b"\r" in line for line in lines):
+        return
+    for number, line in zip(numbers, lines, strict=True):
+        if b"\0" in line:
+            raise InputError(
+                f"{path}, line {number}: a NUL byte, expected UTF-8 text; the file is binary, "
+                "damaged or UTF-16 (convert that with `iconv -f utf-16 -t utf-8`)"
+            )
+        if b"\r" in line.strip():
+            raise InputError(
+                f"{path}, line {number}: a CR within the line, expected LF or CRLF line ends; "
+                "convert the file, for example with `tr '\\r' '\\n'`"
+            )
 
 
 def iter_rows(
@@ -180,9 +226,9 @@ def iter_rows(
     Raises
     ------
     InputError
-        If the file can't be opened.
+        If the file can't be opened or is no text with LF or CRLF line ends.
     """
-    with open_binary(path) as stream:
+    with open_text(path) as stream:
         stream.seek(offset)
         number = first_number
         if skip:
@@ -192,7 +238,8 @@ def iter_rows(
             numbers, lines, number = _take(stream, number, min(chunk_rows, remaining))
             if not lines:
                 return
-            yield Lines(Path(path), numbers, lines)
+            _require_text(Path(path), numbers, lines)
+            yield Lines(Path(path), numbers, lines, (stream.tell(), number))
             if limit is not None:
                 remaining -= len(lines)
 
@@ -211,22 +258,15 @@ def _take(stream: BinaryIO, number: int, count: int) -> tuple[list[int], list[by
     return numbers, lines, number
 
 
-def count_lines(path: str | os.PathLike[str]) -> int:
-    """Count the lines that are not blank, with or without a final newline."""
-    with open_binary(path) as stream:
-        count = int(bool(stream.readline().removeprefix(BOM).strip()))
-        return count + sum(1 for line in stream if line.strip())
-
-
-def layout_notes(path: str | os.PathLike[str], *, blank_lines: bool = False) -> list[str]:
+def layout_notes(path: str | os.PathLike[str], n_rows: int) -> list[str]:
     """Say what is unusual in the layout of a file that is read all the same.
 
     Parameters
     ----------
     path : path
         The file, not empty.
-    blank_lines : bool
-        Whether blank lines were met.
+    n_rows : int
+        Its lines that are not blank.
 
     Returns
     -------
@@ -236,13 +276,16 @@ def layout_notes(path: str | os.PathLike[str], *, blank_lines: bool = False) -> 
     found: list[str] = []
     with open_binary(path) as stream:
         start = stream.readline()
-        stream.seek(-1, os.SEEK_END)
-        end = stream.read()
+        stream.seek(0)
+        n_lines, end = 0, b""
+        while block := stream.read(1 << 20):
+            n_lines += block.count(b"\n")
+            end = block[-1:]
     if start.startswith(BOM):
         found.append("a byte order mark")
     if start.endswith(b"\r\n"):
         found.append("CRLF line ends")
-    if blank_lines:
+    if n_lines + (end != b"\n") > n_rows:
         found.append("blank lines")
     if end != b"\n":
         found.append("no final newline")

@@ -163,7 +163,7 @@ def in_mount_namespace(command: str) -> list[str]:
     ("mount", "text"),
     [
         ("mount -t tmpfs none {genotypes}", "can't read {genotypes}/study.bed (No such file"),
-        ("mount -t tmpfs none {out}", "can't read {out}/.hlmm-probe-"),
+        ("mount -t tmpfs none {out}", "can't read {out}/.hlmm-probe."),
         ("mount --bind {out} {out} && mount -o remount,bind,ro {out}", "can't write in {out}"),
     ],
 )

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import hlmm_dask
 from hlmm_dask import InputError, fit_null, read_models_table
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.events import BlockDone, Event
-from hlmm_dask.scanning.jobqueue import _cluster_class, queue_settings
+from hlmm_dask.scanning.jobqueue import _cluster_class, _credentials, queue_settings
 from hlmm_dask.schema import Status
 
 # Submits a job as Slurm and the others do: the script is kept, and started in a session.
@@ -224,3 +225,20 @@ def test_jobs_that_are_refused(study: Study, batch: Path, run_script: Callable[.
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.endswith("--jobqueue slurm: sbatch: error: invalid partition")
     assert not study.out("out.zarr").exists()
+
+
+def test_credentials_of_a_killed_client_are_removed(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from hlmm_dask.durable import aside\n"
+        "aside(Path(sys.argv[1]) / 'hlmm-tls', 'keys').mkdir()"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    (old,) = tmp_path.iterdir()
+    with _credentials(ClusterOptions(shared_directory=str(tmp_path))):
+        (held,) = tmp_path.iterdir()
+        assert held != old
+        assert held.stat().st_mode & 0o077 == 0
+        # A second client leaves what a living one holds.
+        with _credentials(ClusterOptions(shared_directory=str(tmp_path))):
+            assert held.is_dir()
+    assert not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ from studies import write_values
 
 import hlmm_dask
 from hlmm_dask import HLM, HLMM, InputError, fit_null, read_models_table
+from hlmm_dask.genotypes.contigs import plain_contig
 from hlmm_dask.genotypes.packed import encode
 from hlmm_dask.genotypes.plink import write_plink
 from hlmm_dask.kernels import left_out as kernel
@@ -25,7 +26,7 @@ from hlmm_dask.kernels.linear_model import LinearModel
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.table import Filters
 from hlmm_dask.models.random_design import RandomDesign
-from hlmm_dask.scanning.left_out import left_out_sets, plain_contig, with_nulls
+from hlmm_dask.scanning.left_out import left_out_sets, with_nulls
 from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.schema import INDEX, Status
 from hlmm_dask.store import ResultsStore

@@ -1,6 +1,7 @@
 """OUTPREFIX.log and OUTPREFIX.run.json: the same figures as the results, however a run ends."""
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ import hlmm_dask
 from hlmm_dask.errors import InputError, ScanError
 from hlmm_dask.scanning.events import BlockDone, BlockFailed, Note, Phase, ScanStarted
 from hlmm_dask.scanning.log import RunLog
+from hlmm_dask.scanning.logs import off_terminal
 from hlmm_dask.store import ResultsStore
 
 Run = Callable[..., int]
@@ -205,6 +207,17 @@ def test_warnings_are_counted_and_shown_once(study: Study) -> None:
     assert text.count("warning: RuntimeWarning: doubtful value\n") == 2
     assert "4 times the warning: RuntimeWarning: doubtful value" in text
     assert [category for _, category, *_ in shown] == [RuntimeWarning, UserWarning]
+
+
+def test_logged_warnings_are_counted(study: Study) -> None:
+    dask = logging.getLogger("distributed.scheduler")
+    with off_terminal(), log_of(study):
+        for _ in range(3):
+            dask.warning("Worker %s is gone\nTraceback ...", "w1")
+        dask.info("of no matter")
+    dask.warning("after the end")
+    (record,) = runs(study)
+    assert record["warnings"] == [{"text": "distributed.scheduler: Worker w1 is gone", "count": 3}]
 
 
 def test_values_that_json_has_not(study: Study) -> None:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import (
-    count_lines,
     decode,
     encode,
     iter_bim,
@@ -73,7 +72,6 @@ def test_fam_layouts(tmp_path, content):
     table = read_fam(path)
     assert list(table["fid"]) == ["1", "1"]
     assert list(table["iid"]) == ["001", "1"]
-    assert count_lines(path) == 2
 
 
 @pytest.mark.parametrize(
@@ -128,7 +126,6 @@ def test_fam_any_layout(tmp_path, data, ids):
     path.write_bytes(data.draw(layout([(*key, "0", "0", "1", "-9") for key in ids])))
     table = read_fam(path)
     assert list(zip(table["fid"], table["iid"], strict=True)) == ids
-    assert count_lines(path) == len(ids)
 
 
 # .bim
@@ -144,7 +141,6 @@ def test_bim_odd_alleles_and_positions(tmp_path):
     assert table["position"].tolist() == [-9, 5]
     assert table["position"].dtype == np.int64
     assert table["contig"].tolist() == ["1", "X"]
-    assert count_lines(path) == 2
 
 
 @pytest.mark.parametrize(
@@ -289,7 +285,9 @@ def test_variants_beyond_the_index(tmp_path, monkeypatch):
     plink = open_plink(tmp_path / "a.bed")
     assert len(plink.files[0].bim_index) == 5
     (note,) = plink.notes
-    assert "a.bim: read with a byte order mark, CRLF line ends, no final newline" in note
+    assert (
+        "a.bim: read with a byte order mark, CRLF line ends, blank lines, no final newline" in note
+    )
     for start in range(19):
         for stop in range(start + 1, 20):
             table = pd.concat(plink.iter_variants(start, stop, chunk_size=5))

@@ -51,6 +51,12 @@ class Watch:
         assert {name: found.get(name) for name in self.seen} == self.seen
         self.seen = found
 
+    def lose_cluster(self) -> None:
+        assert self.process is not None
+        _, err = self.process.communicate(timeout=90)
+        assert (self.process.returncode, "Traceback" in err) == (1, False), err
+        self.look()
+
     def kill_client(self) -> None:
         assert self.process is not None
         self.process.kill()
@@ -199,8 +205,8 @@ def test_twenty_kills(tmp_path: Path, cluster: Cluster, watches: list[Watch]) ->
         else:
             assert cluster.scheduler is not None
             cluster.scheduler.kill()
-            # The client would wait for the scheduler to come back; workers end by themselves.
-            scan.kill_client()
+            # The client notices and ends; so do the workers.
+            scan.lose_cluster()
             cluster.kill()
         kills += 1
 

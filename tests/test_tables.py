@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ WORD = st.text(
     min_size=1,
     max_size=6,
 )
-VALUE = st.floats(allow_infinity=False) | st.integers(-(10**6), 10**6).map(float)
+VALUE = st.floats(-1e150, 1e150) | st.just(np.nan) | st.integers(-(10**6), 10**6).map(float)
 GAP = st.text(" \t", min_size=1, max_size=3)
 
 
@@ -179,6 +180,21 @@ def test_many_rows(write):
     lines[59_999] = "f i 1 x"
     with pytest.raises(InputError, match="line 60000, column '2'"):
         read_table(write("\n".join(lines)))
+
+
+def test_wide_table_is_read_in_parts(write, monkeypatch):
+    monkeypatch.setattr("hlmm_dask.tables._CHUNK_BYTES", 100_000)
+    row = " ".join(["0.25"] * 1000)
+    path = write("".join(f"f i{i} {row}\n" for i in range(200)))
+    tracemalloc.start()
+    try:
+        table = read_table(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert table.values.shape == (200, 1000)
+    # Values, in parts and together; and the fields of a part, not 8 MB for all.
+    assert peak < 2 * table.values.nbytes + 3e6
 
 
 def test_reference_tables(reference):

@@ -1,6 +1,7 @@
 """PLINK 1 files (.bed, .bim, .fam): checked when opened, packed bytes read by range."""
 
 import os
+import shlex
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -33,14 +34,13 @@ from hlmm_dask.genotypes.plink_tables import (
     variants_frame,
 )
 from hlmm_dask.genotypes.plink_write import write_plink
-from hlmm_dask.text import count_lines, iter_rows, layout_notes, open_binary
+from hlmm_dask.text import iter_rows, layout_notes, open_binary
 
 __all__ = [
     "MISSING",
     "Paths",
     "PlinkFile",
     "PlinkGenotypes",
-    "count_lines",
     "decode",
     "encode",
     "iter_bim",
@@ -268,6 +268,7 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
     beds = expand_paths(genofile)
     files: list[PlinkFile] = []
     samples: pd.DataFrame | None = None
+    notes: list[str] = []
     first = 0
     for bed in beds:
         bim, fam = bed.with_suffix(".bim"), bed.with_suffix(".fam")
@@ -279,7 +280,7 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
                 raise InputError(f"{fam}: no samples, expected one a line ({FAM_FIELDS})")
         elif fam_crc != files[0].fam_crc:
             require_same_samples(files[0].fam, samples, fam, read_fam(fam))
-        n_variants, bim_crc, index = scan_bim(bim)
+        n_variants, index = scan_bim(bim)
         if n_variants == 0:
             raise InputError(f"{bim}: no variants, expected one a line ({BIM_FIELDS})")
         status = os.stat(bed)
@@ -294,15 +295,15 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
                 n_variants=n_variants,
                 bed_size=status.st_size,
                 bed_mtime_ns=status.st_mtime_ns,
-                bim_crc=bim_crc,
+                bim_crc=_crc(bim),
                 fam_crc=fam_crc,
                 bim_index=index,
             )
         )
+        notes += layout_notes(fam, len(samples)) + layout_notes(bim, n_variants)
         first += n_variants
     assert samples is not None
-    notes = tuple(note for file in files for p in (file.fam, file.bim) for note in layout_notes(p))
-    return PlinkGenotypes(files=tuple(files), n_samples=len(samples), n_variants=first, notes=notes)
+    return PlinkGenotypes(tuple(files), len(samples), first, tuple(notes))
 
 
 def _read_header(bed: Path) -> bytes:
@@ -318,10 +319,10 @@ def _check_bed(bed: Path, header: bytes, size: int, n_variants: int, n_samples: 
         )
     if header[2:] != b"\x01":
         if header[2:] == b"\x00":
-            stem = bed.with_suffix("")
+            stem = str(bed.with_suffix(""))
             raise InputError(
                 f"{bed}: sample-major (third byte 00), expected variant-major (01); convert it: "
-                f"plink --bfile {stem} --make-bed --out {stem}_variant_major"
+                + shlex.join(["plink", "--bfile", stem, "--make-bed", "--out", f"{stem}_variants"])
             )
         raise InputError(
             f"{bed}: third byte {header[2:].hex() or 'missing'}, expected 01 (variant-major)"

@@ -1,15 +1,16 @@
 """The text files of PLINK 1: samples (.fam) and variants (.bim)."""
 
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.text import BOM, Lines, iter_rows, open_binary, shown
+from hlmm_dask.ids import require_unique
+from hlmm_dask.text import Lines, iter_rows, shown
 
 FAM_FIELDS = "FID, IID, father, mother, sex, phenotype"
 BIM_FIELDS = "chromosome, ID, centimorgan, position, allele 1, allele 2"
@@ -42,13 +43,7 @@ def read_fam(path: str | os.PathLike[str]) -> pd.DataFrame:
         fid += table.strings(0)
         iid += table.strings(1)
         numbers += rows.numbers
-    first: dict[tuple[str, str], int] = {}
-    for number, key in zip(numbers, zip(fid, iid, strict=True), strict=True):
-        if first.setdefault(key, number) != number:
-            raise InputError(
-                f"{os.fspath(path)}, line {number}: sample FID {shown(key[0])} IID {shown(key[1])} "
-                f"is also on line {first[key]}; (FID, IID) must be unique"
-            )
+    require_unique(path, list(zip(fid, iid, strict=True)), numbers, "sample ")
     return pd.DataFrame({"fid": fid, "iid": iid}, dtype=str)
 
 
@@ -81,32 +76,42 @@ def iter_bim(path: str | os.PathLike[str], chunk_size: int = 100_000) -> Iterato
 
 def variants_frame(rows: Lines, first: int) -> pd.DataFrame:
     """Parse the variants of some lines, as from `iter_bim`; `first` is the index of the first."""
+    return pd.DataFrame(_columns(rows), index=pd.RangeIndex(first, first + len(rows)))
+
+
+def _columns(rows: Lines) -> dict[str, Any]:
     table = rows.split(6, BIM_FIELDS)
-    return pd.DataFrame(
-        {
-            "contig": table.strings(0),
-            "variant_id": table.strings(1),
-            "position": table.integers(3, "position"),
-            "allele1": table.strings(4),
-            "allele2": table.strings(5),
-        },
-        index=pd.RangeIndex(first, first + len(rows)),
-    )
+    return {
+        "contig": table.strings(0),
+        "variant_id": table.strings(1),
+        "position": table.integers(3, "position"),
+        "allele1": table.strings(4),
+        "allele2": table.strings(5),
+    }
 
 
-def scan_bim(path: Path) -> tuple[int, int, tuple[tuple[int, int], ...]]:
-    """Count the variants, checksum the file and note where every 20,000th line starts."""
-    n_variants, crc, offset = 0, 0, 0
+def scan_bim(path: Path) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """Check every line before any work; count the variants, and index every 20,000th.
+
+    Returns
+    -------
+    n_variants : int
+    index : tuple of (int, int)
+        Byte offset and line number from which to read variant 0, 20,000, ...
+
+    Raises
+    ------
+    InputError
+        As `iter_bim`.
+    """
+    n_variants, at = 0, (0, 1)
     index: list[tuple[int, int]] = []
-    with open_binary(path) as stream:
-        for number, line in enumerate(stream, 1):
-            crc = zlib.crc32(line, crc)
-            if (line.removeprefix(BOM) if number == 1 else line).strip():
-                if n_variants % BIM_INDEX_ROWS == 0:
-                    index.append((offset, number))
-                n_variants += 1
-            offset += len(line)
-    return n_variants, crc, tuple(index)
+    for rows in iter_rows(path, chunk_rows=BIM_INDEX_ROWS):
+        _columns(rows)
+        index.append(at)
+        n_variants += len(rows)
+        at = rows.end
+    return n_variants, tuple(index)
 
 
 def require_same_samples(

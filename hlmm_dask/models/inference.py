@@ -27,6 +27,44 @@ def neg_log10_p_normal(t: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.maximum(-log_p, 0.0) / _LN10, dtype=np.float64)
 
 
+def neg_log10_p_t(t: ArrayLike, df: float) -> NDArray[np.float64]:
+    """Two-sided -log10 p of Student's t, equally of t² as F with 1 and ``df`` degrees of freedom.
+
+    p = I_x(df/2, 1/2) at x = df / (df + t²), the incomplete beta function; where it is smaller
+    than the smallest double, its logarithm comes from the continued fraction (DLMF 8.17.22).
+
+    Parameters
+    ----------
+    t : array_like
+        Statistics, any shape.
+    df : float
+        Degrees of freedom.
+
+    Returns
+    -------
+    float64, same shape
+        -log10 p; NaN where ``t`` is NaN.
+    """
+    t = np.asarray(t, dtype=np.float64)
+    a, b = 0.5 * df, 0.5
+    x = df / (df + t * t)
+    p = np.asarray(special.betainc(a, b, x))
+    with np.errstate(divide="ignore"):
+        out = np.asarray(-np.log(p))
+    far = p < 1e-290
+    if np.any(far):
+        x = x[far]
+        fraction = np.ones_like(x)
+        for k in range(30, 0, -1):
+            fraction = 1.0 - (a + k) * (a + b + k) * x / ((a + 2 * k) * (a + 2 * k + 1)) / fraction
+            fraction = 1.0 + k * (b - k) * x / ((a + 2 * k - 1) * (a + 2 * k)) / fraction
+        fraction = 1.0 - (a + b) * x / (a + 1.0) / fraction
+        out[far] = (
+            np.log(a) + special.betaln(a, b) - a * np.log(x) - b * np.log1p(-x) + np.log(fraction)
+        )
+    return np.asarray(out / _LN10, dtype=np.float64)
+
+
 def neg_log10_p_chi2_2df(chi2: ArrayLike) -> NDArray[np.float64]:
     """-log10 p of a chi-square statistic with 2 degrees of freedom, p = exp(-chi2 / 2).
 

@@ -127,7 +127,9 @@ def check_job(
     inputs = _read_inputs(job, jobs, genotypes, traits)
     notes = [text for null in inputs for text in (_accounting(null.aligned), *null.notes)]
     for text in dict.fromkeys(notes):
-        tell(observers, Note(text))
+        # The random effects may come from the same files.
+        if text not in genotypes.notes:
+            tell(observers, Note(text))
     columns = len(TSV_HEADERS) + (len(DISPERSION_COLUMNS) if job.dispersion else 0)
     require_space(
         [one.output(".zarr") for one in jobs],

@@ -146,7 +146,6 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
             folder.mkdir()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             paths = [folder / path.name for path in paths]
-            paths = [folder / path.name for path in paths]
         stores = run_scans(
             genotypes,
             list(zip(nulls, paths, strict=True)),

@@ -5,13 +5,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import dask
 from distributed import Client, Security
 from distributed.core import Status
 
+from hlmm_dask.durable import aside, leftovers
 from hlmm_dask.errors import InputError
 
 if TYPE_CHECKING:
@@ -125,8 +125,14 @@ def _credentials(options: "ClusterOptions") -> Iterator[Security]:
         held = Security.temporary().get_tls_config_for_role("client")
     except ImportError as error:
         raise InputError(f"--jobqueue needs the package {error.name}; {_INSTALL}") from None
-    with TemporaryDirectory(prefix=".hlmm-tls-", dir=options.shared_directory or ".") as folder:
-        files = {name: str(Path(folder).absolute() / f"{name}.pem") for name in held if held[name]}
+    where = Path(options.shared_directory or ".").absolute()
+    with ExitStack() as stack:
+        for old in leftovers(where, "hlmm-tls", "keys", elsewhere=False):
+            shutil.rmtree(old, ignore_errors=True)
+        folder = aside(where / "hlmm-tls", "keys")
+        folder.mkdir(mode=0o700)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        files = {name: str(folder / f"{name}.pem") for name in held if held[name]}
         for name, path in files.items():
             Path(path).write_text(held[name])
         roles = {

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hlmm_dask.durable import read_record, write_record
 from hlmm_dask.errors import InputError, StoreError
+from hlmm_dask.genotypes.contigs import plain_contig
 from hlmm_dask.kernels.block import BlockModel
 from hlmm_dask.kernels.left_out import LeftOut, SetNull, fit_without
 from hlmm_dask.scanning.config import ScanConfig
@@ -61,12 +62,6 @@ def check_left_out(config: ScanConfig, null: NullModel) -> None:
         positions=null.random_contig is not None,
         fit_covariates=null.model.X.shape[1] + null.model.V.shape[1] > 2,
     )
-
-
-def plain_contig(name: str) -> str:
-    """Name of a chromosome without ``chr`` and leading zeros: chr01, Chr1 and 1 are the same."""
-    bare = name[3:] if name[:3].lower() == "chr" and len(name) > 3 else name
-    return bare.lstrip("0") or bare[-1:]
 
 
 def left_out_sets(

@@ -1,6 +1,7 @@
 """The record of a run: OUTPREFIX.log for people, OUTPREFIX.run.json for machines."""
 
 import json
+import logging
 import shlex
 import sys
 import time
@@ -102,6 +103,9 @@ class RunLog:
         # Each is counted, where Python would show it once and forget it.
         warnings.simplefilter("always", append=True)
         warnings.showwarning = self._warning(warnings.showwarning)
+        handler = _LoggedWarnings(lambda text: self._count(self._warned, text, "warning: "))
+        logging.getLogger().addHandler(handler)
+        self._stack.callback(logging.getLogger().removeHandler, handler)
         return self
 
     def __exit__(
@@ -274,6 +278,19 @@ class RunLog:
         except (OSError, ValueError, KeyError, TypeError) as error:
             self._broken = True
             print(f"no record of this run in {self._log}: {error!r}", file=sys.stderr)
+
+
+class _LoggedWarnings(logging.Handler):
+    """Passes on what libraries, Dask above all, log as warnings and worse."""
+
+    def __init__(self, note: Callable[[str], object]) -> None:
+        super().__init__(logging.WARNING)
+        self._note = note
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # The rest of a long message is a traceback; its cause is told by the scan itself.
+        lines = record.getMessage().splitlines() or [""]
+        self._note(f"{record.name}: {lines[0]}")
 
 
 def _now() -> str:

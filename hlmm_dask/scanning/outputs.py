@@ -129,6 +129,8 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
         path = job.output(suffix)
         if path.exists() and any(path.samefile(given) for given in inputs):
             raise InputError(f"{path}: is an input file; choose another OUTPREFIX")
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, expected a file or nothing; move it away")
     if job.append and job.tabix:
         raise InputError("append and tabix: a table that grows can't be indexed; give one of them")
     if job.append and table.exists():

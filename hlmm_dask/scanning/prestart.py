@@ -5,6 +5,7 @@ Imports the standard library alone: everything heavy is imported meanwhile, in a
 
 import gc
 import os
+import signal
 from multiprocessing import forkserver, get_context
 from pathlib import Path
 
@@ -20,7 +21,12 @@ def prestart_workers() -> None:
     # Read by Dask when it is imported.
     os.environ.setdefault("DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD", "forkserver")
     get_context("forkserver").set_forkserver_preload(_PRELOAD)
-    forkserver.ensure_running()
+    # It inherits what is ignored: Ctrl-C, which a terminal sends to all, ends it by its parent.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def imports_done() -> None:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from distributed import Client, LocalCluster, Scheduler, SchedulerPlugin, Worker, WorkerPlugin
 
+from hlmm_dask.durable import aside, sweep
 from hlmm_dask.errors import InputError
 from hlmm_dask.scanning.events import Note, Observer, tell
 
@@ -74,8 +75,9 @@ def probe_workers(
         seen = list(files)
         folders = []
         for parent in dict.fromkeys(path.absolute() for path in parents):
-            folder = parent / f".hlmm-probe-{uuid.uuid4().hex}"
+            folder = aside(parent / "hlmm-probe")
             try:
+                sweep(parent, "hlmm-probe")
                 folder.mkdir()
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 (folder / "token").write_text("probe")

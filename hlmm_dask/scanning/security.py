@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from distributed import Security
@@ -15,6 +16,9 @@ from hlmm_dask.errors import InputError
 _ENCRYPTED = ("tls", "wss")
 # Seconds in which a scheduler that has been reached says something.
 _PATIENCE = 5.0
+_SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "inproc", "unix")
+# Dask's messages begin with their length, and a greeting is short.
+_LENGTH_BYTES, _GREETING_BYTES = 8, 1 << 20
 
 
 def scheduler_address(scheduler_file: str) -> str:
@@ -26,7 +30,10 @@ def scheduler_address(scheduler_file: str) -> str:
         If there is no such file, or no address in it.
     """
     try:
-        return str(json.loads(Path(scheduler_file).read_text())["address"])
+        address = json.loads(Path(scheduler_file).read_text())["address"]
+        if not (isinstance(address, str) and "://" in address):
+            raise ValueError
+        return address
     except FileNotFoundError:
         raise InputError(f"{scheduler_file}: no such scheduler file") from None
     except (OSError, ValueError, KeyError, TypeError):
@@ -60,6 +67,8 @@ def check_address(address: str, *, insecure: bool) -> None:
         raise InputError(
             f"--scheduler {address}: {error}; expected such as tls://host:8786"
         ) from None
+    if scheme not in _SCHEMES:
+        raise InputError(f"--scheduler {address}: expected such as tls://host:8786")
     if not (insecure or local or scheme in _ENCRYPTED):
         raise InputError(
             f"{address}: an unencrypted scheduler beyond this machine lets anyone on the network "
@@ -147,23 +156,24 @@ def require_answer(address: str, security: Security | None, *, timeout: float) -
 
 
 def _listen(address: str, plain: socket.socket, security: Security | None) -> None:
-    # Both sides begin with a greeting: the first bytes, or none, tell whether we are accepted.
+    # Both sides begin with a greeting: its first bytes, or none, tell whether we are accepted.
     if security is None:
-        try:
-            heard = plain.recv(1)
-        except TimeoutError:
-            heard = b""
-        if not heard:
+        if not _greets(plain):
             raise InputError(
                 f"{address}: no Dask scheduler answers without TLS; if it uses TLS, give "
                 "tls://, --tls-ca, --tls-cert and --tls-key"
             )
         return
     context = security.get_connection_args("client")["ssl_context"]
-    try:
-        with context.wrap_socket(plain) as encrypted:
-            heard = encrypted.recv(1)
-    except TimeoutError:
-        heard = b""
-    if not heard:
-        raise InputError(f"{address}: no Dask scheduler with TLS answers")
+    with context.wrap_socket(plain) as encrypted:
+        if not _greets(encrypted):
+            raise InputError(f"{address}: no Dask scheduler with TLS answers")
+
+
+def _greets(connection: socket.socket) -> bool:
+    """Whether the other side begins as Dask does; it may be any other server."""
+    heard = b""
+    with suppress(TimeoutError):
+        while len(heard) < _LENGTH_BYTES and (more := connection.recv(_LENGTH_BYTES - len(heard))):
+            heard += more
+    return len(heard) == _LENGTH_BYTES and int.from_bytes(heard, "little") < _GREETING_BYTES

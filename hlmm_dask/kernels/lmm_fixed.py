@@ -1,0 +1,141 @@
+"""Tests of a block of variants with λ kept at the null model's.
+
+One quadratic form a variant is dear, gᵀV⁻¹g: a triangular product, half of a rotation.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from hlmm_dask.kernels.lmm import (
+    DEPENDENT,
+    LMMNull,
+    LMMVariants,
+    chunks,
+    joined,
+    less_covariates,
+    tested,
+)
+from hlmm_dask.models.lmm_spectral import lambda_path
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FixedPlan:
+    """What tests with λ kept need of the null model.
+
+    Attributes
+    ----------
+    null : LMMNull
+        The null model.
+    factor : (n, n) or (n, r) float64 or float32
+        L⁻¹ of V = λK + I = LLᵀ, Fortran order; for K of low rank F with V⁻¹ = I - FFᵀ.
+    Q : (n, c) float64
+        Orthonormal basis of the covariates, in samples.
+    projections : (n, c + 1) float64
+        V⁻¹ Q C⁻ᵀ with QᵀV⁻¹Q = CCᵀ, and last V⁻¹e with the residual e.
+    rss : float
+        eᵀV⁻¹e.
+    loglik : float
+        Log-likelihood (ML) of the null model at this λ.
+    """
+
+    null: LMMNull
+    factor: NDArray[np.floating[Any]]
+    Q: FloatArray
+    projections: FloatArray
+    rss: float
+    loglik: float
+
+
+def plan_fixed(null: LMMNull, *, single: bool = False) -> FixedPlan:
+    """Prepare tests with λ kept at the null model's REML estimate: O(n³), once.
+
+    Parameters
+    ----------
+    null : LMMNull
+        The null model.
+    single : bool
+        The triangular product in single precision, at half the time. Standard errors are then
+        right to about 1e-7 of themselves (more where λ and the eigenvalues of K are large).
+    """
+    data, rotation, c = null.data, null.rotation, null.data.n_covariates
+    n, r = rotation.vectors.shape
+    at = data.profile(lambda_path, float(np.log(null.lambda_reml)), "ml")
+    scaled = null.lambda_reml * rotation.values
+    shrunk = scaled / (scaled + 1.0)
+    # Q and the residual of y, in samples.
+    whole = data.whole if data.low else rotation.vectors @ data.whole
+    solved = whole - rotation.vectors @ (shrunk[:, None] * data.inside)
+    gram = whole.T @ solved
+    lower = linalg.cholesky(gram[:c, :c], lower=True)
+    e = solved[:, c] - solved[:, :c] @ linalg.cho_solve((lower, True), gram[:c, c])
+    projections = np.column_stack(
+        [linalg.solve_triangular(lower, solved[:, :c].T, lower=True).T, e]
+    )
+    if 2 * r < n:
+        factor = rotation.vectors * np.sqrt(shrunk)
+    else:
+        V = (rotation.vectors * scaled) @ rotation.vectors.T
+        V[np.diag_indices(n)] += 1.0
+        lower = linalg.cholesky(V, lower=True, overwrite_a=True, check_finite=False)
+        factor, _ = linalg.lapack.dtrtri(lower, lower=1, overwrite_c=1)
+        if single:
+            factor = factor.astype(np.float32)
+    return FixedPlan(
+        null, factor, np.ascontiguousarray(whole[:, :c]), projections, at.rss, at.loglik
+    )
+
+
+def fit_fixed(plan: FixedPlan, genotypes: FloatArray) -> LMMVariants:
+    """Test every variant with λ kept at the null model's REML estimate.
+
+    The Wald test is that of the refitted model at this λ; the likelihood ratio statistic is
+    n log(RSS₀ / RSS₁).
+
+    Parameters
+    ----------
+    plan : FixedPlan
+        From :func:`plan_fixed`.
+    genotypes : (m, n) float64
+        Without missing values.
+    """
+    return joined(_fixed(plan, part) for part in chunks(genotypes))
+
+
+def _fixed(plan: FixedPlan, genotypes: FloatArray) -> LMMVariants:
+    n, c = plan.null.data.n_samples, plan.null.data.n_covariates
+    dependent = np.zeros(len(genotypes), np.bool_)
+    if plan.factor.dtype == np.float32:
+        # What covariates explain of a genotype would cost digits of the rest.
+        genotypes, _, dependent = less_covariates(genotypes, plan.Q)
+        columns = genotypes.T.astype(np.float32)
+        single = linalg.blas.strmm(1.0, plan.factor, columns, lower=1, overwrite_b=1)
+        square = np.einsum("ij,ij->j", single, single, dtype=np.float64)
+    elif plan.factor.shape[1] == n:
+        rotated = linalg.blas.dtrmm(1.0, plan.factor, genotypes.T, lower=1)
+        square = np.einsum("ij,ij->j", rotated, rotated)
+    else:
+        rotated = genotypes @ plan.factor
+        square = np.einsum("ij,ij->i", genotypes, genotypes)
+        square -= np.einsum("ij,ij->i", rotated, rotated)
+    products = genotypes @ plan.projections
+    unexplained = square - np.einsum("ij,ij->i", products[:, :c], products[:, :c])
+    unexplained[dependent | (unexplained <= DEPENDENT * square)] = np.nan
+    product = products[:, c]
+    same = np.where(np.isnan(unexplained), np.nan, plan.null.lambda_reml)
+    gain = -0.5 * n * np.log1p(-(product**2) / (unexplained * plan.rss))
+    return tested(
+        plan.null,
+        product=product,
+        unexplained=unexplained,
+        rss0=np.full(len(product), plan.rss),
+        loglik_ml=plan.loglik + gain,
+        loglik_null=plan.loglik,
+        lambda_reml=same,
+        lambda_ml=same,
+    )

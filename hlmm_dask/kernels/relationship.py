@@ -1,0 +1,121 @@
+"""Sums for realised relationship matrices, from packed genotypes, tile by tile."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hlmm_dask.kernels.packed import FloatArray, IntArray, Packed, PackedLayout
+
+Kind = Literal["standardised", "centred", "scaled"]
+# In the order of the two-bit codes: two copies, missing, one copy, none.
+_COPIES = np.array([2.0, np.nan, 1.0, 0.0])
+_MISSING_CODE = 1
+
+
+@dataclass(frozen=True)
+class RelationshipModel:
+    """How genotypes x become relationships; μ is the mean of the observed, f = μ/2.
+
+    Attributes
+    ----------
+    layout : PackedLayout
+        The samples.
+    kind : {"standardised", "centred", "scaled"}
+        ``standardised``: mean of (x_j - μ)(x_k - μ) / 2f(1-f) over the variants that both have
+        (Yang et al. 2011, GCTA). ``centred``: mean of (x_j - μ)(x_k - μ) over all variants,
+        missing calls at μ (Zhou & Stephens 2012, GEMMA -gk 1). ``scaled``: the same with x in
+        units of its population standard deviation (GEMMA -gk 2).
+    min_maf : float
+        Variants with a minor allele frequency above this are used, and that vary.
+    max_missing : float
+        And with a percentage of missing calls below this.
+    """
+
+    layout: PackedLayout
+    kind: Kind
+    min_maf: float
+    max_missing: float
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Sums over variants for the pairs of some samples with some others.
+
+    Attributes
+    ----------
+    sums : (r, c) float64
+        Sum of the products.
+    absent : (r, c) float32 or None
+        For ``standardised``, variants that one of the two has not; None where all are called.
+    n_variants : int
+        Variants used.
+    """
+
+    sums: FloatArray
+    absent: NDArray[np.float32] | None
+    n_variants: int
+
+
+def look_up_table(packed: Packed, model: RelationshipModel) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Values (m, 4) by two-bit code, and which variants are used; missing calls are zero."""
+    from hlmm_dask.kernels import class_loops
+
+    n = model.layout.n_samples
+    counts = np.zeros((len(packed), 3), dtype=np.int64)
+    class_loops.count(packed, model.layout.keep(), counts)
+    two, missing, one = counts.T.astype(np.float64)
+    called = n - missing
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = (2.0 * two + one) / called
+        # Whole numbers below 2⁵³ all along: exactly zero for a variant that doesn't vary.
+        spread = called * (4.0 * two + one) - (2.0 * two + one) ** 2
+        maf = np.minimum(mean, 2.0 - mean) / 2.0
+        used = (spread > 0) & (maf > model.min_maf) & (100.0 * missing < model.max_missing * n)
+        divisor = {
+            "standardised": np.sqrt(mean * (1.0 - mean / 2.0)),
+            "centred": np.ones(len(packed)),
+            "scaled": np.sqrt(spread / called / n),
+        }[model.kind]
+        table = (_COPIES - mean[:, None]) / divisor[:, None]
+    table[:, _MISSING_CODE] = 0.0
+    return table, used
+
+
+def tile_sums(packed: Packed, model: RelationshipModel, rows: slice, columns: slice) -> Tile:
+    """Sum over the variants of a block (m, n_bytes), for the pairs of a tile."""
+    from hlmm_dask.kernels import class_loops
+
+    packed = np.ascontiguousarray(packed)
+    table, used = look_up_table(packed, model)
+    packed, table = packed[used], table[used]
+    left, right = (model.layout.sample_index[part] for part in (rows, columns))
+
+    def values(samples: IntArray) -> FloatArray:
+        out = np.empty((len(packed), len(samples)))
+        class_loops.look_up(packed, samples, table, out)
+        return out
+
+    Z = values(left)
+    # The product with itself takes half as long.
+    sums = Z.T @ (Z if rows == columns else values(right))
+    absent = _absent(packed, left, right) if model.kind == "standardised" else None
+    return Tile(sums, absent, len(packed))
+
+
+def _absent(packed: Packed, left: IntArray, right: IntArray) -> NDArray[np.float32] | None:
+    from hlmm_dask.kernels import class_loops
+
+    low, high = packed & 0x55, (packed >> 1) & 0x55
+    some = packed[np.any(low & ~high, axis=1)]
+    if not len(some):
+        return None
+    table = np.zeros((len(some), 4), dtype=np.float32)
+    table[:, _MISSING_CODE] = 1.0
+    of_left, of_right = (np.empty((len(some), len(s)), np.float32) for s in (left, right))
+    class_loops.look_up(some, left, table, of_left)
+    class_loops.look_up(some, right, table, of_right)
+    # Whole numbers, exact in single precision.
+    either = of_left.sum(axis=0)[:, None] + of_right.sum(axis=0) - of_left.T @ of_right
+    return either if either.any() else None

@@ -1,0 +1,1 @@
+"""Relationship matrices: pedigrees and kinship files, read, checked and written."""

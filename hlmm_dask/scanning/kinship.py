@@ -1,0 +1,298 @@
+"""Realised relationship matrices of whole genomes, on this machine's threads or on a cluster."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.contigs import plain_contig
+from hlmm_dask.genotypes.paths import Paths
+from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.ids import shown_ids
+from hlmm_dask.kernels.packed import FloatArray, PackedLayout
+from hlmm_dask.kernels.relationship import Kind, RelationshipModel, Tile
+from hlmm_dask.relationship.kinship import Id, Kinship
+from hlmm_dask.scanning.kinship_tiles import TileTask, run_tiles, tile_tasks
+from hlmm_dask.text import shown
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@dataclass(frozen=True)
+class RelationshipParts:
+    """Sums of a relationship matrix by chromosome, so that each can be left out.
+
+    Attributes
+    ----------
+    ids : list of (str, str)
+        FID and IID of the rows.
+    chromosomes : tuple of str
+        Names, without ``chr`` and leading zeros.
+    n_variants : (k,) int64
+        Variants of each.
+    folder : Path
+        Where the sums lie: ``total.npy`` and one file a chromosome, n x n doubles each.
+    source : str
+        Names the genotypes.
+    """
+
+    ids: list[Id]
+    chromosomes: tuple[str, ...]
+    n_variants: NDArray[np.int64]
+    folder: Path
+    source: str
+
+    def whole(self) -> Kinship:
+        """Relationships from all variants."""
+        return self._kinship(None)
+
+    def without(self, chromosome: str) -> Kinship:
+        """Relationships from the variants of all other chromosomes.
+
+        On a chromosome that has no variants here, nothing is left out.
+
+        Raises
+        ------
+        InputError
+            If there are no others.
+        """
+        name = plain_contig(chromosome)
+        if name not in self.chromosomes:
+            return self.whole()
+        if len(self.chromosomes) == 1:
+            raise InputError(
+                f"{self.source}: all variants are on chromosome {name}, nothing is left without it"
+            )
+        return self._kinship(self.chromosomes.index(name))
+
+    def _kinship(self, left_out: int | None) -> Kinship:
+        sums = np.load(self.folder / "total.npy")
+        used = int(self.n_variants.sum())
+        absent = self._absent("total")
+        if left_out is not None:
+            sums -= np.load(self.folder / f"part{left_out}.npy", mmap_mode="r")
+            used -= int(self.n_variants[left_out])
+            if absent is not None and (part := self._absent(f"part{left_out}")) is not None:
+                absent -= part
+        return _finish(self.ids, sums, absent, used, self.source)
+
+    def _absent(self, name: str) -> NDArray[np.float32] | None:
+        path = self.folder / f"{name}_absent.npy"
+        return np.load(path) if path.exists() else None
+
+
+def relationship_matrix(
+    genotypes: PlinkGenotypes | Paths,
+    *,
+    kind: Kind = "standardised",
+    samples: Sequence[Id] | None = None,
+    variants: NDArray[np.bool_] | None = None,
+    min_maf: float = 0.01,
+    max_missing: float = 5.0,
+    client: "Client | None" = None,
+) -> Kinship:
+    """Compute the realised relationship matrix.
+
+    Memory is the matrix, one tile of it and a block of variants; on a cluster a tile and a block
+    for each thread of a worker, and here the tiles on their way. The result does not depend on
+    the number of workers.
+
+    Parameters
+    ----------
+    genotypes : PlinkGenotypes or path or sequence of paths
+        The genotypes, as `open_plink` takes them.
+    kind : {"standardised", "centred", "scaled"}
+        See `RelationshipModel`.
+    samples : sequence of (str, str), optional
+        FID and IID of the samples to be used; all by default. Means and frequencies are theirs.
+    variants : (n_variants,) bool, optional
+        Variants to be used, all by default.
+    min_maf, max_missing : float
+        Of these, use those with a minor allele frequency above, and a percentage of missing
+        calls below this.
+    client : distributed.Client, optional
+        Cluster that computes the tiles; by default this process.
+
+    Returns
+    -------
+    Kinship
+        In the order of the genotypes' samples.
+
+    Raises
+    ------
+    InputError
+        If no variant is left, a sample is not in the genotypes, or two have no variant in common.
+    """
+    source, ids, model = _prepare(genotypes, kind, samples, min_maf, max_missing)
+    chosen = _chosen(source, variants)
+    total = _Sums(len(ids))
+    tasks = tile_tasks(source, len(ids), [(0, source.n_variants, chosen)])
+    for task, tile in run_tiles(source, model, tasks, client):
+        total.add(task, tile)
+    return _finish(ids, total.sums, total.absent, total.n_variants, _name(source))
+
+
+def relationship_parts(
+    genotypes: PlinkGenotypes | Paths,
+    folder: Path,
+    *,
+    kind: Kind = "standardised",
+    samples: Sequence[Id] | None = None,
+    variants: NDArray[np.bool_] | None = None,
+    min_maf: float = 0.01,
+    max_missing: float = 5.0,
+    client: "Client | None" = None,
+) -> RelationshipParts:
+    """Compute the sums of each chromosome in one pass; see `relationship_matrix`.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the sums are put: n x n doubles for each chromosome, and their total.
+    """
+    source, ids, model = _prepare(genotypes, kind, samples, min_maf, max_missing)
+    chosen = _chosen(source, variants)
+    label = np.concatenate(
+        [t["contig"].map(plain_contig).to_numpy(dtype=object) for t in source.iter_variants()]
+    )
+    names = list(dict.fromkeys(label[chosen]))
+    spans = []
+    for name in names:
+        mine = chosen & (label == name)
+        at = np.flatnonzero(mine)
+        spans.append((int(at[0]), int(at[-1]) + 1, mine))
+    total = _Sums(len(ids))
+    counts = np.zeros(len(names), dtype=np.int64)
+    part, part_of = _Sums(0), -1
+    for task, tile in run_tiles(source, model, tile_tasks(source, len(ids), spans), client):
+        if task.part != part_of:
+            part.close()
+            part_of = task.part
+            part = _Sums(len(ids), folder / f"part{part_of}")
+        part.add(task, tile)
+        total.add(task, tile)
+        counts[part_of] = part.n_variants
+    part.close()
+    if not total.n_variants:
+        raise _nothing_left(_name(source))
+    np.save(folder / "total.npy", total.sums)
+    if total.absent is not None:
+        np.save(folder / "total_absent.npy", total.absent)
+    return RelationshipParts(ids, tuple(names), counts, folder, _name(source))
+
+
+class _Sums:
+    """Sums of n x n pairs, in memory or in files, that tiles are added to."""
+
+    def __init__(self, n: int, path: Path | None = None) -> None:
+        self._path = path
+        self._n = n
+        self.n_variants = 0
+        self.sums = self._zeros("", np.float64)
+        self.absent: NDArray[np.float32] | None = None
+
+    def _zeros(self, suffix: str, dtype: Any) -> NDArray[Any]:
+        shape = (self._n, self._n)
+        if self._path is None:
+            return np.zeros(shape, dtype)
+        path = self._path.with_name(f"{self._path.name}{suffix}.npy")
+        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+    def add(self, task: TileTask, tile: Tile) -> None:
+        rows, columns = task.rows, task.columns
+        _add(self.sums, rows, columns, tile.sums)
+        if tile.absent is not None:
+            if self.absent is None:
+                self.absent = self._zeros("_absent", np.float32)
+            _add(self.absent, rows, columns, tile.absent)
+        if rows.start == columns.start == 0:
+            self.n_variants += tile.n_variants
+
+    def close(self) -> None:
+        for array in (self.sums, self.absent):
+            if isinstance(array, np.memmap):
+                array.flush()
+
+
+def _add(out: NDArray[Any], rows: slice, columns: slice, tile: NDArray[Any]) -> None:
+    out[rows, columns] += tile
+    if rows != columns:
+        out[columns, rows] += tile.T
+
+
+def _prepare(
+    genotypes: PlinkGenotypes | Paths,
+    kind: Kind,
+    samples: Sequence[Id] | None,
+    min_maf: float,
+    max_missing: float,
+) -> tuple[PlinkGenotypes, list[Id], RelationshipModel]:
+    if kind not in ("standardised", "centred", "scaled"):
+        raise InputError(f"kind {kind!r}: expected standardised, centred or scaled")
+    if not 0.0 <= min_maf < 0.5:
+        raise InputError(f"--min-maf {min_maf:g}: expected 0 or more and less than 0.5")
+    if not 0.0 < max_missing <= 100.0:
+        raise InputError(f"--max-missing {max_missing:g}: expected a percentage above 0, up to 100")
+    source = genotypes if isinstance(genotypes, PlinkGenotypes) else open_plink(genotypes)
+    everyone = list(zip(source.samples["fid"], source.samples["iid"], strict=True))
+    index = np.arange(len(everyone), dtype=np.int64)
+    if samples is not None:
+        wanted = set(samples)
+        if absent := sorted(wanted - set(everyone)):
+            raise InputError(
+                f"{_name(source)}: {len(absent)} of {len(wanted)} samples are not in it "
+                f"(first: {shown_ids(absent)}); leave them out"
+            )
+        index = np.array([i for i, key in enumerate(everyone) if key in wanted], dtype=np.int64)
+    if len(index) < 2:
+        raise InputError(f"{_name(source)}: {len(index)} samples, a matrix needs at least 2")
+    model = RelationshipModel(PackedLayout(source.n_samples, index), kind, min_maf, max_missing)
+    return source, [everyone[i] for i in index], model
+
+
+def _chosen(source: PlinkGenotypes, variants: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    if variants is None:
+        return np.ones(source.n_variants, dtype=bool)
+    assert variants.shape == (source.n_variants,)
+    if not variants.any():
+        raise _nothing_left(_name(source))
+    return variants
+
+
+def _finish(
+    ids: list[Id],
+    sums: FloatArray,
+    absent: NDArray[np.float32] | None,
+    n_variants: int,
+    source: str,
+) -> Kinship:
+    if not n_variants:
+        raise _nothing_left(source)
+    if absent is None:
+        sums /= n_variants
+        return Kinship(ids, sums, float(n_variants), source)
+    counts = np.subtract(n_variants, absent, out=absent)
+    if not counts.all():
+        i, j = np.unravel_index(int(np.argmin(counts)), counts.shape)
+        raise InputError(
+            f"{source}: {shown(ids[i][1])} and {shown(ids[j][1])} have no variant with calls of "
+            "both; leave one of them out, or use kind centred, which imputes"
+        )
+    sums /= counts
+    return Kinship(ids, sums, counts, source)
+
+
+def _name(source: PlinkGenotypes) -> str:
+    return f"{source.paths[0]}{', ...' if len(source.paths) > 1 else ''}"
+
+
+def _nothing_left(source: str) -> InputError:
+    return InputError(
+        f"{source}: no variant is left for the relationship matrix; check --extract, --min-maf "
+        "and --max-missing"
+    )

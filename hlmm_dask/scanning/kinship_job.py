@@ -1,0 +1,120 @@
+"""The command hlmm-kinship: genotypes in, relationship matrices out."""
+
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hlmm_dask.durable import aside, sweep
+from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.paths import Paths
+from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.kernels.relationship import Kind
+from hlmm_dask.relationship.files import Format, kinship_paths, read_ids, write_kinship
+from hlmm_dask.relationship.kinship import Kinship
+from hlmm_dask.scanning.kinship import relationship_matrix, relationship_parts
+from hlmm_dask.text import iter_rows, shown
+
+
+@dataclass(frozen=True)
+class KinshipJob:
+    """The command line of ``hlmm-kinship``; see its help."""
+
+    genofile: Paths
+    outprefix: str
+    kind: Kind = "standardised"
+    file_format: Format = "npz"
+    loco: bool = False
+    keep: str | None = None
+    extract: str | None = None
+    min_maf: float = 0.01
+    max_missing: float = 5.0
+    scheduler: str | None = None
+    scheduler_file: str | None = None
+    workers: int | None = None
+    overwrite: bool = False
+
+
+def run_kinship(job: KinshipJob) -> Iterator[str]:
+    """Compute and write the matrices; say what was written, a line for each.
+
+    Raises
+    ------
+    InputError
+        If input is wrong or output exists; then nothing is written.
+    """
+    _check_output(job)
+    source = open_plink(job.genofile)
+    samples = None if job.keep is None else read_ids(job.keep)
+    variants = None if job.extract is None else _extracted(source, job.extract)
+    with ExitStack() as stack:
+        client = None
+        if job.scheduler or job.scheduler_file or job.workers is not None:
+            # Imported where it is needed: one process starts in half the time.
+            from hlmm_dask.scanning.cluster import ClusterOptions, connect
+
+            options = ClusterOptions(job.scheduler, job.scheduler_file, job.workers)
+            client = stack.enter_context(connect(options))
+
+        def write(kinship: Kinship, prefix: str) -> str:
+            path = write_kinship(kinship, prefix, job.file_format)
+            used = int(np.max(kinship.n_variants))
+            return f"{path}: {len(kinship.ids):,} samples, {used:,} variants"
+
+        if not job.loco:
+            kinship = relationship_matrix(
+                source, kind=job.kind, samples=samples, variants=variants,
+                min_maf=job.min_maf, max_missing=job.max_missing, client=client,
+            )  # fmt: skip
+            yield write(kinship, job.outprefix)
+            return
+        beside = Path(f"{job.outprefix}.parts").absolute()
+        sweep(beside.parent, beside.name)
+        folder = aside(beside)
+        folder.mkdir()
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        parts = relationship_parts(
+            source, folder, kind=job.kind, samples=samples, variants=variants,
+            min_maf=job.min_maf, max_missing=job.max_missing, client=client,
+        )  # fmt: skip
+        if len(parts.chromosomes) == 1:
+            parts.without(parts.chromosomes[0])
+        yield write(parts.whole(), job.outprefix)
+        for name in parts.chromosomes:
+            yield write(parts.without(name), f"{job.outprefix}.loco_{name.replace(os.sep, '_')}")
+
+
+def _check_output(job: KinshipJob) -> None:
+    folder = Path(job.outprefix).absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder for the output; create it")
+    found = [str(path) for path in kinship_paths(job.outprefix, job.file_format) if path.exists()]
+    if job.loco:
+        suffix = kinship_paths("", job.file_format)[0]
+        found += glob.glob(f"{glob.escape(job.outprefix)}.loco_*{suffix}")
+    if found and not job.overwrite:
+        raise InputError(f"{found[0]}: exists; give --overwrite, or another OUTPREFIX")
+
+
+def _extracted(source: PlinkGenotypes, path: str) -> NDArray[np.bool_]:
+    wanted: dict[str, int] = {}
+    for rows in iter_rows(path):
+        names = rows.split(1, "one variant ID").strings(0)
+        wanted.update(zip(names, rows.numbers, strict=True))
+    chosen = np.concatenate(
+        [table["variant_id"].isin(wanted.keys()).to_numpy() for table in source.iter_variants()]
+    )
+    if not chosen.any():
+        first = next(iter(wanted.items()), None)
+        listed = "it is empty" if first is None else f"line {first[1]}: {shown(first[0])}"
+        raise InputError(
+            f"{path}: none of its {len(wanted)} variants is in {source.paths[0]} ({listed}); "
+            "expected IDs as in column 2 of the .bim"
+        )
+    return chosen

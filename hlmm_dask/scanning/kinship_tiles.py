@@ -1,0 +1,115 @@
+"""Realised relationship matrices cut into tasks: tiles of pairs, and ranges of variants."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from hlmm_dask.genotypes.plink import PlinkGenotypes
+from hlmm_dask.kernels.relationship import RelationshipModel, Tile, tile_sums
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+# Samples on a tile's side: what a task returns is at most 128 MiB.
+_TILE = 4096
+_BLOCK_BYTES = 64 * 2**20
+# Pairs times variants of one task, some seconds of one core, where tiles alone are too few.
+_TASK = 1e10
+_MOST_TASKS = 64
+
+_blas = ThreadpoolController()
+
+
+@dataclass(frozen=True)
+class TileTask:
+    """A tile's sums over the variants [start, stop) that `chosen` has."""
+
+    part: int
+    rows: slice
+    columns: slice
+    start: int
+    stop: int
+    chosen: NDArray[np.bool_]
+
+
+def tile_tasks(
+    source: PlinkGenotypes, n: int, spans: Sequence[tuple[int, int, NDArray[np.bool_]]]
+) -> Iterator[TileTask]:
+    """Cut into tasks, from the data alone: sums are the same on every cluster."""
+    edges = [*range(0, n, _TILE), n]
+    sides = [slice(a, b) for a, b in pairwise(edges)]
+    tiles = [(a, b) for i, a in enumerate(sides) for b in sides[i:]]
+    wanted = min(_MOST_TASKS, n * n * source.n_variants / _TASK)
+    for part, (first, last, chosen) in enumerate(spans):
+        share = wanted * (last - first) / source.n_variants / len(tiles)
+        pieces = max(1, round(share))
+        at = [first + (last - first) * i // pieces for i in range(pieces + 1)]
+        for start, stop in pairwise(at):
+            for rows, columns in tiles:
+                yield TileTask(part, rows, columns, start, stop, chosen[start:stop])
+
+
+def run_tiles(
+    source: PlinkGenotypes,
+    model: RelationshipModel,
+    tasks: Iterator[TileTask],
+    client: "Client | None",
+) -> Iterator[tuple[TileTask, Tile]]:
+    """Compute tasks, a few ahead, and give them in their order: sums never depend on timing."""
+    if client is None:
+        yield from ((task, _compute(source, model, task)) for task in tasks)
+        return
+    n_threads = sum(client.nthreads().values())
+    (shared,) = client.scatter([(source, model)], broadcast=True)
+    ahead: deque[tuple[TileTask, Any]] = deque()
+    try:
+        for task in tasks:
+            ahead.append((task, client.submit(_on_worker, shared, task, pure=False, retries=2)))
+            if len(ahead) > n_threads:
+                yield _result(ahead)
+        while ahead:
+            yield _result(ahead)
+    finally:
+        client.cancel([future for _, future in ahead])
+
+
+def _result(ahead: "deque[tuple[TileTask, Any]]") -> tuple[TileTask, Tile]:
+    task, future = ahead.popleft()
+    tile: Tile = future.result()
+    future.release()
+    return task, tile
+
+
+def _on_worker(shared: tuple[PlinkGenotypes, RelationshipModel], task: TileTask) -> Tile:
+    with _blas.limit(limits=1):
+        return _compute(*shared, task)
+
+
+def _compute(source: PlinkGenotypes, model: RelationshipModel, task: TileTask) -> Tile:
+    side = max(task.rows.stop - task.rows.start, task.columns.stop - task.columns.start)
+    size = max(1, _BLOCK_BYTES // (8 * side))
+    total: Tile | None = None
+    for start in range(task.start, task.stop, size):
+        stop = min(start + size, task.stop)
+        chosen = task.chosen[start - task.start : stop - task.start]
+        if not chosen.any() and total is not None:
+            continue
+        packed = source.read_packed(start, stop)[chosen]
+        tile = tile_sums(packed, model, task.rows, task.columns)
+        total = tile if total is None else _joined(total, tile)
+    assert total is not None
+    return total
+
+
+def _joined(total: Tile, tile: Tile) -> Tile:
+    np.add(total.sums, tile.sums, out=total.sums)
+    absent = total.absent if tile.absent is None else tile.absent
+    if total.absent is not None and tile.absent is not None:
+        absent = total.absent + tile.absent
+    return replace(total, absent=absent, n_variants=total.n_variants + tile.n_variants)
