@@ -479,8 +479,9 @@ function render({ model, el }) {
     stale.add(what);
     frame = frame || requestAnimationFrame(paint);
   };
-  const choose = (p) => {
+  const choose = (p, test) => {
     state.selected = p;
+    state.test = test ?? state.test;
     model.set("selected", p);
     model.save_changes();
     repaint("plots");
@@ -503,7 +504,7 @@ function render({ model, el }) {
       repaint("loci");
     });
   }
-  for (const [plot] of parts.plots) watchPointer(plot, parts, choose);
+  for (const [plot, , test] of parts.plots) watchPointer(plot, parts, (p) => choose(p, test));
 
   const retheme = () => {
     parts.root.classList.toggle("hlmm-dark", isDark(el));
