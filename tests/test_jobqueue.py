@@ -242,3 +242,18 @@ def test_credentials_of_a_killed_client_are_removed(tmp_path: Path) -> None:
         with _credentials(ClusterOptions(shared_directory=str(tmp_path))):
             assert held.is_dir()
     assert not list(tmp_path.iterdir())
+
+
+def test_plan_for_jobs(
+    study: Study, batch: Path, run_script: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Memory is that of a job's worker, not of this machine; nothing is submitted."""
+    install(batch, "slurm")
+    arguments = [study.bed, study.pheno, study.out("out"), "--jobqueue", "slurm", "--workers", 6]
+    arguments += ["--memory-limit", "600MiB", "--cores", 2, "--dry-run"]
+    assert run_script("scan", *arguments, own_cluster=True) == 0
+    out = capsys.readouterr()
+    plan = " ".join((out.out + out.err).split())
+    assert "workers 6, 1 thread each" in plan
+    assert "480.0 MiB of 600.0 MiB usable" in plan
+    assert not (batch / "submitted").exists()

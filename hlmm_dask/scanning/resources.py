@@ -4,12 +4,14 @@ import logging
 import os
 from dataclasses import dataclass
 
+from dask.utils import parse_bytes
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
 from distributed.worker_memory import parse_memory_limit
 
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.connection import Connection
+from hlmm_dask.scanning.jobqueue import queue_settings
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,21 @@ class Resources:
 
 
 def resources_of(connection: Connection) -> Resources:
-    """Resources of the cluster that is there, or of the one that would be started here."""
+    """Resources of the cluster that is there, or of the one that would be started."""
     if connection.is_there:
         return cluster_resources(connection.client())
+    if connection.options.jobqueue:
+        return job_resources(connection.options)
     return local_resources(connection.options)
+
+
+def job_resources(options: ClusterOptions) -> Resources:
+    """Resources of the jobs that the options would submit."""
+    settings = queue_settings(options)
+    processes = settings["processes"]
+    limit = parse_bytes(settings["memory"]) // processes
+    n_jobs = -(-(options.workers or 1) // processes)
+    return Resources(n_jobs * processes, options.threads_per_worker, limit)
 
 
 def local_resources(options: ClusterOptions) -> Resources:
