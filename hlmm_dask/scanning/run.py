@@ -6,7 +6,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
@@ -290,7 +290,10 @@ def run_scans(
             if passed is None:
                 passed = probe_workers(at, source.files, parents)
             for store in stores:
-                at.set_metadata([RUNS_KEY, str(store.path)], time.time())
+                # A path that is no text can't be asked for by a page.
+                with suppress(UnicodeEncodeError):
+                    name = str(store.path).encode().decode()
+                    at.set_metadata([RUNS_KEY, name], time.time())
             log = FailureLog([store.run_dir for store in stores])
             failed = run_blocks(
                 scans, source, config, at, (log, *observers), passed=passed,
