@@ -26,6 +26,9 @@ from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError
 from hlmm_dask.schema import (
     DISPERSION_COLUMNS,
+    LMM_COLUMNS,
+    LMM_HEADERS,
+    LMM_NAMES,
     RESULT_COLUMNS,
     RESULT_NAMES,
     TSV_HEADERS,
@@ -56,12 +59,14 @@ class Values(Protocol):
 def table_headers(store: ResultsStore, extra: Mapping[str, Values] | None = None) -> list[str]:
     """Return the headers of a store's table, in order.
 
-    A store of the heteroskedastic models has `schema.TSV_HEADERS`; of others the variant
-    columns, then the store's own. ``extra`` comes last.
+    A store of the heteroskedastic models has `schema.TSV_HEADERS`, one of the homoskedastic model
+    `schema.LMM_HEADERS`; of others the variant columns, then the store's own. ``extra`` comes last.
     """
     own = [_header(name) for name in store.columns]
     if set(RESULT_NAMES) <= set(store.columns):
         headers = [*TSV_HEADERS, *(name for name in own if name not in TSV_HEADERS)]
+    elif store.columns == LMM_NAMES:
+        headers = list(LMM_HEADERS)
     else:
         headers = [*_VARIANT_HEADERS, *own]
     return headers + [_header(name) for name in extra or {}]
@@ -221,7 +226,8 @@ def read_models_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _header(name: str) -> str:
-    headers = {column.name: column.header for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS)}
+    columns = (*RESULT_COLUMNS, *LMM_COLUMNS, *DISPERSION_COLUMNS)
+    headers = {column.name: column.header for column in columns}
     return headers.get(name, name)
 
 

@@ -6,7 +6,14 @@ import numpy as np
 import xarray as xr
 
 from hlmm_dask.layout import METADATA
-from hlmm_dask.schema import DISPERSION_COLUMNS, RESULT_COLUMNS, STATUS_DOC, Status
+from hlmm_dask.schema import (
+    DISPERSION_COLUMNS,
+    LMM_COLUMNS,
+    LMM_NAMES,
+    RESULT_COLUMNS,
+    STATUS_DOC,
+    Status,
+)
 from hlmm_dask.store import ResultsStore
 
 NOT_COMPUTED = -1
@@ -35,7 +42,8 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
     store = ResultsStore.open(path)
     store.require_intact()
     dataset = xr.open_zarr(store.path, consolidated=True)
-    about = {column.name: column for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS)}
+    own = LMM_COLUMNS if store.columns == LMM_NAMES else RESULT_COLUMNS
+    about = {column.name: column for column in (*own, *DISPERSION_COLUMNS)}
     results = dataset["results"]
     variables: dict[str, xr.DataArray] = {}
     for i, name in enumerate(store.columns):

@@ -90,6 +90,27 @@ RESULT_NAMES: tuple[str, ...] = tuple(column.name for column in RESULT_COLUMNS)
 INDEX: dict[str, int] = {name: i for i, name in enumerate(RESULT_NAMES)}
 N_COLUMNS = len(RESULT_COLUMNS)
 
+# The same of the homoskedastic mixed model, --model lmm.
+_SHARED = {column.name: column for column in RESULT_COLUMNS}
+LMM_COLUMNS: tuple[Column, ...] = (
+    _SHARED["n_samples"],
+    _SHARED["minor_allele_frequency"],
+    Column("loglik", "likelihood", "log", "log-likelihood (ML) at the ML variance ratio"),
+    _SHARED["add"],
+    _SHARED["add_se"],
+    _SHARED["add_t"],
+    Column("add_neg_log10_p", "add_pval", "-log10", "-log10 p of add_t², F, 1 and n - c - 1 df"),
+    Column(
+        "add_lrt_neg_log10_p", "add_lrt_pval", "-log10",
+        "-log10 p of the likelihood ratio, chi-square, 1 df",
+    ),
+    _SHARED["effect_allele_frequency"],
+    Column("h2", "h2", "1", "share of the relationship matrix in the variance (REML)"),
+    _SHARED["status"],
+)  # fmt: skip
+LMM_NAMES: tuple[str, ...] = tuple(column.name for column in LMM_COLUMNS)
+LMM_INDEX: dict[str, int] = {name: i for i, name in enumerate(LMM_NAMES)}
+
 DISPERSION_COLUMNS: tuple[Column, ...] = (
     Column("dispersion", "dispersion", "log variance per allele", "var - r_av add"),
     Column("dispersion_se", "dispersion_se", "log variance per allele", "its standard error"),
@@ -105,4 +126,9 @@ TSV_HEADERS: tuple[str, ...] = (
     "var", "var_se", "var_t", "var_pval", "av_pval",
     "chrom", "pos", "effect_allele", "other_allele", "effect_allele_frequency", "h2", "status",
     "add_robust_se", "var_robust_se",
+)  # fmt: skip
+LMM_HEADERS: tuple[str, ...] = (
+    "SNP", "n", "frequency", "likelihood",
+    "add", "add_se", "add_t", "add_pval", "add_lrt_pval",
+    "chrom", "pos", "effect_allele", "other_allele", "effect_allele_frequency", "h2", "status",
 )  # fmt: skip

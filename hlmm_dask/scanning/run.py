@@ -15,7 +15,7 @@ from distributed import Client
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
-from hlmm_dask.kernels.block import Method
+from hlmm_dask.kernels.block import BlockModel, Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.placement import clean_up
 from hlmm_dask.scanning.cluster import ClusterOptions
@@ -31,6 +31,8 @@ from hlmm_dask.scanning.left_out import (
     read_set_nulls,
     write_set_nulls,
 )
+from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
+from hlmm_dask.scanning.lmm_model import check_lmm_config, lmm_fingerprint, remove_arrays
 from hlmm_dask.scanning.null import Genotypes, NullModel
 from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
 from hlmm_dask.scanning.probe import probe_workers
@@ -38,6 +40,7 @@ from hlmm_dask.scanning.resources import resources_of
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
 from hlmm_dask.scanning.verify import check_genotypes
+from hlmm_dask.schema import LMM_NAMES, RESULT_NAMES
 from hlmm_dask.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -72,7 +75,7 @@ class _Options(TypedDict, total=False):
 @overload
 def scan(
     genotypes: Genotypes,
-    null: NullModel,
+    null: AnyNull,
     *,
     background: Literal[False] = False,
     **options: Unpack[_Options],
@@ -82,7 +85,7 @@ def scan(
 @overload
 def scan(
     genotypes: Genotypes,
-    null: NullModel,
+    null: AnyNull,
     *,
     background: Literal[True],
     **options: Unpack[_Options],
@@ -91,7 +94,7 @@ def scan(
 
 def scan(
     genotypes: Genotypes,
-    null: NullModel,
+    null: AnyNull,
     *,
     client: Client | None = None,
     cluster: ClusterOptions | None = None,
@@ -118,8 +121,9 @@ def scan(
     ----------
     genotypes : path, paths, PlinkGenotypes or Dataset
         PLINK files, a pattern with ``@`` for the chromosome, or a Dataset as of ``open_bed``.
-    null : NullModel
-        From ``fit_null`` with the same genotypes.
+    null : NullModel or LMMNullModel
+        From ``fit_null`` with the same genotypes, or, for the homoskedastic mixed model, from
+        ``fit_lmm_null``; there ``h2="null"`` keeps the variance ratio of the null model.
     client : distributed.Client, optional
         Cluster to run on; its workers must see the files. A cluster of worker processes
         on this machine by default.
@@ -188,7 +192,7 @@ def scan(
 
 def run_scan(
     genotypes: Genotypes,
-    null: NullModel,
+    null: AnyNull,
     config: ScanConfig,
     out: str | os.PathLike[str],
     *,
@@ -214,7 +218,7 @@ def run_scan(
 
 def run_scans(
     genotypes: Genotypes,
-    traits: Sequence[tuple[NullModel, str | os.PathLike[str]]],
+    traits: Sequence[tuple[AnyNull, str | os.PathLike[str]]],
     config: ScanConfig,
     *,
     client: Client | None = None,
@@ -229,7 +233,7 @@ def run_scans(
 
     Parameters
     ----------
-    traits : sequence of (NullModel, path)
+    traits : sequence of (NullModel or LMMNullModel, path)
         The null model of each phenotype, with its own samples, and its results store.
     genotypes, config, client, cluster, block_size, resume, overwrite, observers
         See :func:`scan`.
@@ -250,7 +254,10 @@ def run_scans(
     source = open_source(genotypes, config)
     for null, _ in traits:
         check_samples(source, null)
-        check_left_out(config, null)
+        if isinstance(null, LMMNullModel):
+            check_lmm_config(config, null)
+        else:
+            check_left_out(config, null)
     paths = [Path(out) for _, out in traits]
     for path in paths:
         clean_up(Path(os.path.realpath(path)))
@@ -280,7 +287,7 @@ def run_scans(
         if finished:
             check_genotypes(stores, source, finished, connection.client())
         for scan in scans:
-            if config.loco:
+            if config.loco and isinstance(scan.null, NullModel):
                 _mend_set_nulls(scan.store)
             for index in scan.pending:
                 scan.store.discard(index)
@@ -309,13 +316,16 @@ def run_scans(
         for scan in scans:
             if scan.pending or not scan.store.is_finished:
                 scan.store.finish(summarise(scan.store, seconds))
+            remove_arrays(scan.store)
     return [scan.store for scan in scans]
 
 
 def run_fingerprint(
-    source: Source, null: NullModel, config: ScanConfig, block_size: int
+    source: Source, null: AnyNull, config: ScanConfig, block_size: int
 ) -> dict[str, Any]:
     """All that decides the numbers of a store, and its blocks."""
+    if isinstance(null, LMMNullModel):
+        return lmm_fingerprint(source, null, config, block_size)
     options = config.fingerprint() | {"start": source.start, "stop": source.stop}
     if config.leaves_out:
         options["random_columns_sha256"] = columns_digest(null)
@@ -335,7 +345,7 @@ def run_fingerprint(
 
 def _plan(
     source: Source,
-    nulls: Sequence[NullModel],
+    nulls: Sequence[AnyNull],
     config: ScanConfig,
     connection: Connection,
     paths: Sequence[Path],
@@ -375,15 +385,16 @@ def _mend_set_nulls(store: ResultsStore) -> None:
     try:
         read_set_nulls(store)
     except StoreError:
-        left_out = load_model(store).left_out
-        assert left_out is not None
-        write_set_nulls(store, left_out)
+        model = load_model(store)
+        assert isinstance(model, BlockModel)
+        assert model.left_out is not None
+        write_set_nulls(store, model.left_out)
 
 
 def _open_store(
     path: Path,
     source: Source,
-    null: NullModel,
+    null: AnyNull,
     config: ScanConfig,
     block_size: int,
     *,
@@ -410,6 +421,7 @@ def _open_store(
         block_size=block_size,
         variants=source.variants(),
         fingerprint=fingerprint,
+        columns=LMM_NAMES if isinstance(null, LMMNullModel) else RESULT_NAMES,
         attrs=attrs,
         count_a2=config.count_a2,
         overwrite=overwrite,

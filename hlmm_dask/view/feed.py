@@ -155,7 +155,8 @@ class Feed:
         points, where = thinned.points, np.zeros(len(thinned.in_effects), dtype=np.uint8)
         tile_of = points["index"] * N_TILES // thinned.n_variants
         place = points["index"] * N_BINS // thinned.n_variants
-        for name, bit in _PLOTS.items():
+        for name in thinned.shown:
+            bit = _PLOTS[name]
             where[_coarse(thinned.shown[name], place, points[_COLUMNS[name]])] |= bit
         where[thinned.in_effects] |= _EFFECTS
         new = {}
@@ -186,7 +187,11 @@ def _described(points: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[Any]) -
         "chrom": [str(name) for name in points["contig"][rows]],
         "pos": points["position"][rows].tolist(),
     }
-    return out | {name: _short(points[column][rows]) for name, column in _COLUMNS.items()}
+    nothing = [None] * len(rows)
+    return out | {
+        name: _short(points[column][rows]) if column in points else nothing
+        for name, column in _COLUMNS.items()
+    }
 
 
 def _quantiles(thinned: Thinned) -> dict[str, Any]:

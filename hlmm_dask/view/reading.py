@@ -14,7 +14,7 @@ from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersi
 from hlmm_dask.schema import DISPERSION_COLUMNS
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.thinned import Thinned
-from hlmm_dask.view.thinning import CARRIED, DISPERSION, TESTS, Thinner
+from hlmm_dask.view.thinning import CARRIED, DISPERSION, TESTS, Thinner, tests_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -90,9 +90,10 @@ def thin(
         source = ResultsStore.open(source)
     pieces = _store_pieces if isinstance(source, ResultsStore) else _dataset_pieces
     n = source.n_variants if isinstance(source, ResultsStore) else source.sizes["variants"]
+    columns = source.columns if isinstance(source, ResultsStore) else source.data_vars
     extra: dict[str, npt.NDArray[np.float64]] = {}
     relation: DispersionResult | NotEstimable | None = None
-    if dispersion:
+    if dispersion and "var" in columns:
         whole = {name: np.empty(n) for name in ("add", "add_se", "var", "var_se")}
         for start, _, values in pieces(source, names=False):
             for name, column in whole.items():
@@ -101,7 +102,8 @@ def thin(
         del whole
     if isinstance(relation, DispersionResult):
         extra = {c.name: getattr(relation, c.name) for c in DISPERSION_COLUMNS}
-    thinner = Thinner(n, tests=(*TESTS, DISPERSION) if extra else TESTS, **options)
+    tests = tests_of(columns)
+    thinner = Thinner(n, tests=(*tests, DISPERSION) if extra else tests, **options)
     for start, variants, values in pieces(source, names=True):
         stop = start + len(variants["variant_position"])
         thinner.add(start, variants, values | {k: v[start:stop] for k, v in extra.items()})

@@ -6,7 +6,7 @@ p-value, and the best variant of each cell of a grid (place in the file by -log1
 besides, histograms of -log10 p by frequency class for quantiles and λ_GC, and a sample of effects.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,13 @@ TESTS = (
 DISPERSION = AssociationTest(
     "dispersion", "dispersion_neg_log10_p", "Dispersion effect", "dispersion", "dispersion", 1
 )
+
+
+def tests_of(columns: Iterable[Any]) -> tuple[AssociationTest, ...]:
+    """Give the tests that results with these columns have."""
+    there = set(columns)
+    return tuple(test for test in TESTS if test.column in there)
+
 
 # What a kept variant carries from the results, where the block has it.
 CARRIED = (

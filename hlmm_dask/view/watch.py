@@ -27,7 +27,7 @@ from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.genome import Contig, Contigs
 from hlmm_dask.view.progress import Progress, State, WorkerShare
 from hlmm_dask.view.thinned import Thinned
-from hlmm_dask.view.thinning import CARRIED, TESTS, Thinner
+from hlmm_dask.view.thinning import CARRIED, TESTS, Thinner, tests_of
 
 # Seconds over which the rate is taken: long enough for blocks of half a minute.
 _RATE_WINDOW = 120.0
@@ -133,7 +133,11 @@ class Watcher:
             self._about = dict(group.attrs)
             self._chunk_rows = array_of(group, "variant_id").chunks[0]
             self._thinner = Thinner(
-                self._store.n_variants, n_bins=self._n_bins, cap=300, n_sample=800
+                self._store.n_variants,
+                tests=tests_of(self._store.columns),
+                n_bins=self._n_bins,
+                cap=300,
+                n_sample=800,
             )
             self._made = made
         return True
