@@ -104,7 +104,7 @@ class LMMBlockModel:
         results = self._classified(n_called, copies, highest == lowest)
 
         def centred(rows: IntArray) -> FloatArray:
-            g = analysed[rows] - (copies / n_called)[rows, None]
+            g = analysed[rows] - (copies[rows] / n_called[rows])[:, None]
             return np.where(np.isnan(g), 0.0, g)
 
         return self._fitted(results, centred, first)

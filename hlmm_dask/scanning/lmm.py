@@ -31,6 +31,9 @@ from hlmm_dask.scanning.relationships import Relationships, Rotated
 if TYPE_CHECKING:
     from hlmm_dask.scanning.null import NullModel
 
+# Share of negative eigenvalues.
+_WORTH_A_NOTE = 1e-3
+
 FloatArray = NDArray[np.float64]
 AnyNull: TypeAlias = "NullModel | LMMNullModel"
 KinshipLike: TypeAlias = str | PathLike[str] | Kinship | RelationshipParts | Relationships
@@ -212,10 +215,19 @@ def fit_lmm_input(given: NullInput, relationships: Relationships) -> LMMNullMode
             aligned.mean_scale,
         ),
         accounting=aligned.accounting,
-        notes=given.notes,
+        notes=(*given.notes, *_notes(rotated, relationships)),
         input_sha256=digest.hexdigest(),
         file_samples_sha256=given.file_samples_sha256,
     )
+
+
+def _notes(rotated: Rotated, relationships: Relationships) -> list[str]:
+    if rotated.negative < _WORTH_A_NOTE:
+        return []
+    return [
+        f"{relationships.source}: not positive semidefinite; its negative eigenvalues, "
+        f"{rotated.negative:.2%} of the others, are taken as zero"
+    ]
 
 
 def variance_estimates(null: LMMNull, diagonal: float, left_out: str = "none") -> VarianceEstimates:

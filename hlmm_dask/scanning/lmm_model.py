@@ -211,7 +211,8 @@ def _stored(plan: Plan, folder: Path) -> StoredPlan:
         # Phenotypes of the same samples share one file, where the file system can do that.
         os.link(str(getattr(array, "filename", "")), new)
     except OSError:
-        np.save(new.open("wb"), array)
+        with new.open("wb") as file:
+            np.save(file, array)
     digest = _digest(new)
     name = f"lmm-{digest[:16]}.npy"
     new.replace(folder / name)

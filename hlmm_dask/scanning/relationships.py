@@ -16,16 +16,29 @@ from hlmm_dask.models.lmm_rotation import Rotation, rotation_of_kinship
 from hlmm_dask.relationship.kinship import FloatArray, Id, Kinship
 from hlmm_dask.scanning.kinship import RelationshipParts
 
+# A matrix whose pairs have different variants need not be positive semidefinite, but nearly is.
+_INDEFINITE = 0.1
 # Matrices of n x n doubles that a decomposition has in memory at the most.
 DECOMPOSITION_MATRICES = 6
 
 
 @dataclass(frozen=True)
 class Rotated:
-    """Eigenvectors of a matrix, in a file, and the mean of its diagonal."""
+    """Eigenvectors of a matrix, in a file.
+
+    Attributes
+    ----------
+    rotation : Rotation
+        Eigenvalues, and eigenvectors mapped from the file.
+    diagonal : float
+        Mean of the matrix' diagonal.
+    negative : float
+        Sum of the negative eigenvalues, which are taken as zero, as a share of the others.
+    """
 
     rotation: Rotation
     diagonal: float
+    negative: float
 
 
 @dataclass(frozen=True)
@@ -88,20 +101,21 @@ class Relationships:
 
     def _decomposed(self, ids: Sequence[Id], without: str | None, number: int) -> Rotated:
         K = _centred(self._matrix(without).select(ids))
-        diagonal = float(np.mean(np.diag(K)))
-        if not diagonal > 0.0:
+        trace = float(np.trace(K))
+        if not trace > 0.0:
             raise InputError(
-                f"{self._source}: no relationships vary among the {len(ids)} analysed samples"
+                f"{self.source}: no relationships vary among the {len(ids)} analysed samples"
             )
         try:
-            rotation = rotation_of_kinship(K)
+            rotation = rotation_of_kinship(K, indefinite=_INDEFINITE)
         except ValueError as error:
-            raise InputError(f"{self._source}: no relationship matrix: {error}") from error
+            raise InputError(f"{self.source}: no relationship matrix: {error}") from error
         del K
         path = self.folder / f"vectors{number}.npy"
         np.save(path, rotation.vectors)
-        vectors = np.load(path, mmap_mode="r")
-        return Rotated(Rotation(rotation.values.copy(), vectors), diagonal)
+        values, vectors = rotation.values.copy(), np.load(path, mmap_mode="r")
+        total = float(values.sum())
+        return Rotated(Rotation(values, vectors), total / len(ids), 1.0 - trace / total)
 
     def _matrix(self, without: str | None) -> Kinship:
         if isinstance(self.matrices, Kinship):
@@ -109,7 +123,8 @@ class Relationships:
         return self.matrices.whole() if without is None else self.matrices.without(without)
 
     @property
-    def _source(self) -> str:
+    def source(self) -> str:
+        """Names the matrix."""
         return self.matrices.source
 
 
