@@ -30,6 +30,8 @@ from hlmm_dask.scanning.lmm import LMMNullModel, VarianceEstimates
 from hlmm_dask.scanning.source import Source
 from hlmm_dask.store import ResultsStore
 
+# Condition of the covariance up to which single precision gives standard errors to six digits.
+_MILD = 1e3
 _ARRAYS = "lmm-*.npy"
 _Array = NDArray[np.floating[Any]]
 
@@ -201,7 +203,10 @@ def _arrays_there(store: ResultsStore) -> bool:
 
 
 def _plan(null: LMMNull, config: ScanConfig) -> Plan:
-    return plan_fixed(null) if config.h2 == "null" else plan_refit(null)
+    if config.h2 == "refit":
+        return plan_refit(null)
+    condition = null.lambda_reml * float(null.rotation.values[0])
+    return plan_fixed(null, single=condition < _MILD)
 
 
 def _stored(plan: Plan, folder: Path) -> StoredPlan:
