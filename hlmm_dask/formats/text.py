@@ -54,11 +54,11 @@ def not_fitted(frame: pd.DataFrame) -> NDArray[np.bool_]:
 
 def sift(reasons: Mapping[str, NDArray[np.bool_]], counts: Counter[str]) -> NDArray[np.bool_]:
     """Return the rows that nothing speaks against; count the others by the first reason."""
-    good = np.array(True)
+    gone = np.zeros(len(next(iter(reasons.values()))), dtype=np.bool_)
     for reason, bad in reasons.items():
-        counts[reason] += int(np.count_nonzero(good & bad))
-        good = good & ~bad
-    return np.asarray(good)
+        counts[reason] += int(np.count_nonzero(bad & ~gone))
+        gone |= bad
+    return ~gone
 
 
 def left_out(counts: Mapping[str, int]) -> str:
