@@ -3,8 +3,11 @@
 import gzip
 import hashlib
 import re
+import shlex
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +23,7 @@ from hlmm_dask.models.inference import neg_log10_p_normal
 from hlmm_dask.schema import RESULT_NAMES, Status
 from hlmm_dask.store import ResultsStore
 
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "munge.py"
 N, SIZE = 2_600, 50
 CONTIGS = [*map(str, range(1, 23)), "chrX", "Y", "26", "0"]
 SSF_HEADER = [
@@ -177,13 +181,12 @@ def test_the_order_of_the_store_changes_nothing(tmp_path):
         tmp_path / "mixed.zarr", table=table.iloc[shuffled], frame=results().iloc[shuffled]
     )
     for one in (plain, mixed):
-        write(one, "ssf")
-    for effect in ("mean", "variance"):
-        texts = [
-            gzip.decompress((tmp_path / f"{name}.{effect}.ssf.tsv.gz").read_bytes())
-            for name in ("plain", "mixed")
-        ]
-        assert texts[0] == texts[1]
+        write(one, "ssf", effects=[EFFECTS["variance"]])
+    texts = [
+        gzip.decompress((tmp_path / f"{name}.variance.ssf.tsv.gz").read_bytes())
+        for name in ("plain", "mixed")
+    ]
+    assert texts[0] == texts[1]
 
 
 def test_ldsc_has_snps_with_signed_z(tmp_path, store):
@@ -397,6 +400,21 @@ def test_a_scan_writes_them_too(study, run_script, capsys):
     assert len(found) == (models["status"] == "ok").sum()
     same(found["Z"], models.loc[found.index, "var_t"])
     assert study.out("out.gwas.vcf.gz").exists()
+
+
+def test_a_full_disk_keeps_the_old_files(tmp_path, store):
+    write(store, "ssf", "gwas-vcf")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    assert len(before) == 6
+    for name in ("ssf", "gwas-vcf"):
+        line = [sys.executable, SCRIPT, "out", "--format", name, "--effect", "mean", "--overwrite"]
+        shell = f"ulimit -f 8; exec {shlex.join(map(str, line))}"
+        done = subprocess.run(
+            ["bash", "-c", shell], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert "File too large" in done.stderr
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
 
 
 # -- programs that read them ------------------------------------------------------------------

@@ -114,12 +114,11 @@ def write_formats(
         order = order_by(store, human_number) if name == "ssf" else None
         for effect in effects:
             path = _table_path(outprefix, effect.name, name)
-            if name == "ssf":
-                # Never beside a table that it does not describe.
-                metadata_path(path).unlink(missing_ok=True)
-            notes.append(write_table(_TABLES[name], effect, reader.frames(order), path))
-            if name == "ssf":
-                write_metadata(path, effect, study)
+            about = metadata_path(path) if name == "ssf" else None
+            frames = reader.frames(order)
+            notes.append(write_table(_TABLES[name], effect, frames, path, describes=about))
+            if about is not None:
+                write_metadata(path, about, effect, study)
     return notes
 
 

@@ -60,8 +60,8 @@ class Study:
         )
 
 
-def write_metadata(data: Path, effect: Effect, study: Study) -> None:
-    """Write FILE-meta.yaml, which names a GWAS-SSF file by its MD5 and says what is in it."""
+def write_metadata(data: Path, path: Path, effect: Effect, study: Study) -> None:
+    """Write `metadata_path`, which names a GWAS-SSF file by its MD5 and says what is in it."""
     with data.open("rb") as file:
         digest = hashlib.file_digest(file, "md5").hexdigest()
     trait = study.phenotype if effect.name == "mean" else f"{effect.name} of {study.phenotype}"
@@ -97,7 +97,7 @@ analysis_software: {_quoted(study.software)}
 is_harmonised: false
 is_sorted: true
 """
-    with replacing(metadata_path(data)) as out:
+    with replacing(path) as out:
         out.write(text.encode(errors="replace"))
 
 

@@ -59,7 +59,12 @@ class TableFormat:
 
 
 def write_table(
-    layout: TableFormat, effect: Effect, frames: Iterator[pd.DataFrame], path: Path
+    layout: TableFormat,
+    effect: Effect,
+    frames: Iterator[pd.DataFrame],
+    path: Path,
+    *,
+    describes: Path | None = None,
 ) -> str:
     """Write a table, whole or not at all.
 
@@ -73,6 +78,8 @@ def write_table(
         Rows of the store in the format's order.
     path : Path
         File to be written; BGZF, which any reader of gzip reads.
+    describes : Path, optional
+        File about the table that is replaced; removed with it.
 
     Returns
     -------
@@ -92,6 +99,8 @@ def write_table(
             file.write(bgzf.compress(text))
             n_rows += len(kept)
         file.write(bgzf.END)
+        if describes is not None:
+            describes.unlink(missing_ok=True)
     return f"{path}: {n_rows:,} variants{left_out(counts)}"
 
 

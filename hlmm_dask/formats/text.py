@@ -36,10 +36,10 @@ def identifiers(ids: "pd.Series[str]", *, also: str = "") -> Any:
 
 def are_nucleotides(frame: pd.DataFrame) -> NDArray[np.bool_]:
     """Whether both alleles are sequences of A, C, G and T."""
-    both = [
-        pc.match_substring_regex(strings(frame[name]), _NUCLEOTIDES) for name in ("effect", "other")
-    ]
-    return np.asarray(pc.and_(*both).to_numpy(zero_copy_only=False), dtype=np.bool_)
+    good = np.ones(len(frame), dtype=np.bool_)
+    for name in ("effect", "other"):
+        good &= pc.match_substring_regex(strings(frame[name]), _NUCLEOTIDES).to_numpy(False)
+    return good
 
 
 def upper(column: "pd.Series[str]") -> Any:
@@ -49,7 +49,7 @@ def upper(column: "pd.Series[str]") -> Any:
 
 def not_fitted(frame: pd.DataFrame) -> NDArray[np.bool_]:
     """Rows whose status is not ok."""
-    return frame["status"].to_numpy() != _OK
+    return np.asarray(frame["status"] != _OK, dtype=np.bool_)
 
 
 def sift(reasons: Mapping[str, NDArray[np.bool_]], counts: Counter[str]) -> NDArray[np.bool_]:
