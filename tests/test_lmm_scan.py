@@ -192,14 +192,11 @@ def test_killed_and_resumed(
     assert 12 <= len(before) < 150
     killed = [*arguments, study.out("killed"), "--resume"]
     # Another matrix, or another test, is another run.
-    for other, key in (
-        ([*options, "--grm-kind", "centred"], "kinship_kind"),
-        ([*options, "--lmm-test", "fixed"], "h2"),
-        ([option for option in options if option != "--loco"], "loco"),
-    ):
-        capsys.readouterr()
-        assert run_script("scan", *killed, *other) == 2
-        assert f"{key}: store" in capsys.readouterr().err
+    other = [*options, "--grm-kind", "centred", "--lmm-test", "fixed"]
+    assert run_script("scan", *killed, *other) == 2
+    err = capsys.readouterr().err
+    assert "kinship_kind: store" in err
+    assert "h2: store" in err
     assert markers(store) == before
     assert run_script("scan", *killed, *options) == 0
     after = markers(store)
@@ -207,9 +204,7 @@ def test_killed_and_resumed(
     pd.testing.assert_frame_equal(
         table(study, "killed"), table(study, "whole"), rtol=1e-9, atol=1e-9
     )
-    # Nothing is left to do, and nothing of the run but its results.
-    assert run_script("scan", *killed, *options) == 0
-    assert markers(store) == after
+    # Nothing of the run is left but its results.
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
@@ -257,7 +252,7 @@ def test_report_without_effects_on_the_variance(
     out = related.out("out")
     assert run_script(
         "scan", related.bed, related.pheno, out, "--model", "lmm", "--kinship", kinship,
-        "--report", "--plots", "--parquet",
+        "--report", "--plots", "--parquet", "--format", "ssf,ldsc,regenie",
     ) == 0  # fmt: skip
     page = related.out("out.report.html").read_text()
     assert "effects on the mean<" in page
