@@ -435,10 +435,17 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
         print_summary(summary, title=title)
         if job.keep_store:
             outprefix = title.removesuffix(".models.gz")
-            if options.report or options.plots:
-                make_report(outprefix, page=options.report, plots=options.plots)
-            else:
-                show_loci(outprefix, dispersion=job.dispersion)
+            try:
+                if options.report or options.plots:
+                    make_report(outprefix, page=options.report, plots=options.plots)
+                else:
+                    show_loci(outprefix, dispersion=job.dispersion)
+            except (OSError, ValueError, RuntimeError) as error:
+                again = ["hlmm-report", outprefix, *(["--plots"] if options.plots else [])]
+                raise ScanError(
+                    f"{error}; the scan is complete and {title} is written, only its report is "
+                    f"missing: {shlex.join(again)}"
+                ) from error
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """Workers as batch jobs: the scripts for each system, and runs with stand-ins for its commands."""
 
+import json
 import os
 import re
 import signal
@@ -9,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dask
+import numpy as np
 import pytest
 from clusters import environment, run_scan
-from studies import Study, make_study
+from runs import markers
+from studies import Study, make_study, write_values
 
 import hlmm_dask
 from hlmm_dask import InputError, fit_null, read_models_table
@@ -211,6 +214,35 @@ def test_jobs_that_end_are_replaced(
     assert killed
     assert len(jobs_of(batch)) >= 2
     assert (results.status.values == Status.OK).any()
+
+
+@pytest.mark.slow
+def test_walltimes_that_end(tmp_path: Path, batch: Path, run_script: Callable[..., int]) -> None:
+    """Workers leave after seconds and others take their place, until the scan is done."""
+    install(batch, "slurm")
+    study = make_study(tmp_path, n=1000, m=300)
+    values = np.random.default_rng(4).normal(size=(1000, 250))
+    write_values(tmp_path / "random.txt", study.samples, values)
+    options = ["--random_gts", tmp_path / "random.txt", "--random_gts_txt", "--method", "exact"]
+    options += ["--block-size", 2]
+    assert run_script("scan", study.bed, study.pheno, study.out("whole"), *options) == 0
+    for word in ("--lifetime", "3s", "--lifetime-stagger", "500ms"):
+        options += ["--jobqueue-option", f"worker_extra_args={word}"]
+    done = run_scan(
+        study.bed, study.pheno, study.out("out"), *options, "--jobqueue", "slurm", "--workers", 2,
+        "--memory-limit", "1GiB", "--local-directory", batch, cwd=study.folder,
+        # Dask waits so long until it takes a job for dead.
+        env={"DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "500ms"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "failed" not in done.stderr
+    used = {json.loads(content)["worker"] for _, content in markers(study.out("out.zarr")).values()}
+    assert len(used) >= 4
+    assert len(jobs_of(batch)) >= len(used)
+    table = study.out("out.models.gz").read_bytes()
+    assert table == study.out("whole.models.gz").read_bytes()
+    assert json.loads(study.out("out.run.json").read_text())["runs"][0]["blocks"]["n_done"] == 150
 
 
 def test_jobs_that_are_refused(study: Study, batch: Path, run_script: Callable[..., int],

@@ -41,6 +41,7 @@ def read_failures(run_dir: Path) -> list[BlockFailed]:
     with suppress(FileNotFoundError):
         for line in (run_dir / _FILE).read_text(encoding="utf-8").splitlines():
             # The last line may be half written.
-            with suppress(ValueError, TypeError):
-                failures.append(BlockFailed(**json.loads(line)))
+            with suppress(ValueError, TypeError, KeyError):
+                found = json.loads(line)
+                failures.append(BlockFailed(**found | {"workers": tuple(found["workers"])}))
     return failures
