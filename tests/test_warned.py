@@ -14,27 +14,33 @@ from hlmm_dask.scanning.warned import counted_warnings
 
 Run = Callable[..., int]
 
-PRELOAD = """
-import warnings
-from hlmm_dask.scanning import graph
-fit = graph.fit_packed
-def fit_and_warn(*arguments, **options):
-    for _ in range(3):
-        warnings.warn("mind the\\n gap", RuntimeWarning)
-    return fit(*arguments, **options)
-graph.fit_packed = fit_and_warn
-"""
+
+def switch(client: Client, *, warn: bool) -> None:
+    """Let the kernel of all workers warn three times a block, or leave that."""
+
+    def change() -> None:
+        from hlmm_dask.kernels.block import fit_packed
+        from hlmm_dask.scanning import graph
+
+        def fit_and_warn(*arguments: Any, **options: Any) -> Any:
+            for _ in range(3):
+                warnings.warn("mind the\n gap", RuntimeWarning, stacklevel=1)
+            return fit_packed(*arguments, **options)
+
+        graph.fit_packed = fit_and_warn if warn else fit_packed
+
+    client.run(change)
 
 
 def test_warnings_of_workers_are_told_once(
     study: Study, client: Client, run_script: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    client.run(warn_when_fitting, True)
+    switch(client, warn=True)
     try:
         options = [study.bed, study.pheno, study.out("out"), "--block-size", 10]
         assert run_script("scan", *options) == 0
     finally:
-        client.run(warn_when_fitting, False)
+        switch(client, warn=False)
     text = "RuntimeWarning: mind the gap"
     lines = study.out("out.log").read_text().splitlines()
     assert [line.split("  ", 1)[1] for line in lines if text in line] == [
