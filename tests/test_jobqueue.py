@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dask
-import numpy as np
 import pytest
 from clusters import environment, run_scan
 from runs import markers
-from studies import Study, make_study, write_values
+from studies import Study, make_study
 
 import hlmm_dask
 from hlmm_dask import InputError, fit_null, read_models_table
@@ -216,17 +215,27 @@ def test_jobs_that_end_are_replaced(
     assert (results.status.values == Status.OK).any()
 
 
+# Waiting, not work, so that a busy machine is hardly slower.
+SLOW = """
+import time
+from hlmm_dask.scanning import graph
+fit = graph.fit_packed
+def fit_slowly(*arguments, **options):
+    time.sleep(0.5)
+    return fit(*arguments, **options)
+graph.fit_packed = fit_slowly
+"""
+
+
 @pytest.mark.slow
-def test_walltimes_that_end(tmp_path: Path, batch: Path, run_script: Callable[..., int]) -> None:
+def test_walltimes_that_end(study: Study, batch: Path, run_script: Callable[..., int]) -> None:
     """Workers leave after seconds and others take their place, until the scan is done."""
     install(batch, "slurm")
-    study = make_study(tmp_path, n=1000, m=300)
-    values = np.random.default_rng(4).normal(size=(1000, 250))
-    write_values(tmp_path / "random.txt", study.samples, values)
-    options = ["--random_gts", tmp_path / "random.txt", "--random_gts_txt", "--method", "exact"]
-    options += ["--block-size", 2]
+    options: list[object] = ["--block-size", 1, "--range", 9, 39]
     assert run_script("scan", study.bed, study.pheno, study.out("whole"), *options) == 0
-    for word in ("--lifetime", "3s", "--lifetime-stagger", "500ms"):
+    slow = study.out("slow.py")
+    slow.write_text(SLOW)
+    for word in ("--lifetime", "6s", "--lifetime-stagger", "500ms", "--preload", slow):
         options += ["--jobqueue-option", f"worker_extra_args={word}"]
     done = run_scan(
         study.bed, study.pheno, study.out("out"), *options, "--jobqueue", "slurm", "--workers", 2,
@@ -238,11 +247,13 @@ def test_walltimes_that_end(tmp_path: Path, batch: Path, run_script: Callable[..
     assert "Traceback" not in done.stderr
     assert "failed" not in done.stderr
     used = {json.loads(content)["worker"] for _, content in markers(study.out("out.zarr")).values()}
-    assert len(used) >= 4
+    assert len(used) >= 3
     assert len(jobs_of(batch)) >= len(used)
     table = study.out("out.models.gz").read_bytes()
     assert table == study.out("whole.models.gz").read_bytes()
-    assert json.loads(study.out("out.run.json").read_text())["runs"][0]["blocks"]["n_done"] == 150
+    (run,) = json.loads(study.out("out.run.json").read_text())["runs"]
+    assert run["blocks"]["n_done"] == 30
+    assert run["failed_blocks"] == []
 
 
 def test_jobs_that_are_refused(study: Study, batch: Path, run_script: Callable[..., int],
