@@ -12,7 +12,8 @@ output exists                                 test_store.py, test_resume.py, tes
 folder not writable                           test_read_only_disk, test_read_only_store,
                                               test_link_into_a_missing_folder, test_store.py
 disk full                                     test_no_room_is_found_before_the_null_fit,
-                                              test_disk_filled_by_others
+                                              test_disk_filled_by_others,
+                                              test_disk_full_when_the_table_is_written
 worker, scheduler or client killed            test_random_kills.py, test_resume.py, test_scan.py
 killed while a store is made or replaced      test_kill_while_a_store_is_made
 what killed runs leave                        test_leftovers_of_the_dead_are_removed
@@ -50,6 +51,7 @@ from hlmm_dask.export import write_tsv
 from hlmm_dask.genotypes import dataset as dataset_module
 from hlmm_dask.genotypes import plink as plink_module
 from hlmm_dask.genotypes.plink import open_plink, write_plink
+from hlmm_dask.scanning import job as job_module
 from hlmm_dask.scanning.events import BlockDone, Event
 from hlmm_dask.store import ResultsStore
 
@@ -624,7 +626,7 @@ def test_link_into_a_missing_folder(
 
 
 def test_report_that_can_not_be_written(study: Study, run_script: Run, capsys: Capture) -> None:
-    """The table stands, and the command that repeats the report does so."""
+    """The table stands, and the command that repeats the report is named."""
     pytest.importorskip("matplotlib")
     study.out("out.plots").write_text("no folder")
     assert run_script("scan", study.bed, study.pheno, study.out("out"), "--plots") == 1
@@ -632,11 +634,48 @@ def test_report_that_can_not_be_written(study: Study, run_script: Run, capsys: C
     command = message.partition("only its report is missing: ")[2]
     assert "the scan is complete" in message
     assert len(pd.read_csv(study.out("out.models.gz"), sep="\t")) == 60
-    study.out("out.plots").unlink()
-    name, *words = shlex.split(command)
-    assert name == "hlmm-report"
-    assert run_script("report", *words) == 0
-    assert study.out("out.plots").is_dir()
+    assert shlex.split(command) == ["hlmm-report", str(study.out("out")), "--plots"]
+
+
+def fill(folder: Path) -> None:
+    """Fill a disk to the last byte."""
+    with (folder / "another's").open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(b"x" * size)
+
+
+def test_disk_full_when_the_table_is_written(
+    study: Study,
+    run_script: Run,
+    disk: Callable[[str], Path],
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All blocks are finished by then, and the resumed run fits none again."""
+    folder = disk("4m")
+    write = job_module.write_tsv
+
+    def fill_and_write(*arguments: object, **options: object) -> None:
+        fill(folder)
+        write(*arguments, **options)
+
+    monkeypatch.setattr(job_module, "write_tsv", fill_and_write)
+    options = [study.bed, study.pheno, folder / "out", "--block-size", 20]
+    assert run_script("scan", *options) == 75
+    err = capsys.readouterr().err
+    assert f"No space left on device: '{folder / 'out.models.gz'}'" in err
+    assert err.strip().endswith("--resume")
+    assert not (folder / "out.models.gz").exists()
+    before = markers(folder / "out.zarr")
+    assert len(before) == 3
+    (folder / "another's").unlink()
+    monkeypatch.setattr(job_module, "write_tsv", write)
+    assert run_script("scan", *options, "--resume") == 0
+    assert markers(folder / "out.zarr") == before
+    assert len(pd.read_csv(folder / "out.models.gz", sep="\t")) == 60
+    assert not list(folder.rglob("*.partial"))
 
 
 @pytest.mark.slow
@@ -649,13 +688,7 @@ def test_disk_filled_by_others(
     process = start(study.folder, study.bed, study.pheno, folder / "out", *options)
     store = folder / "out.zarr"
     wait_for_blocks(process, store, 3)
-    with (folder / "another's").open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError:
-                pass
+    fill(folder)
     _, err = process.communicate(timeout=60)
     wait_for_end(process.pid)
     assert process.returncode == 75, err
