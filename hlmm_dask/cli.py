@@ -410,7 +410,7 @@ def _chr(options: argparse.Namespace) -> None:
 
 def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.events import Event, Observer, Planned
-    from hlmm_dask.scanning.job import run_job
+    from hlmm_dask.scanning.job import SLOPE, run_job
     from hlmm_dask.scanning.log import RunLog
     from hlmm_dask.scanning.logs import off_terminal
     from hlmm_dask.view.closing import make_report, show_loci
@@ -438,17 +438,15 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
             if options.report or options.plots:
                 make_report(outprefix, page=options.report, plots=options.plots)
             else:
-                show_loci(outprefix, dispersion=job.dispersion)
+                slope = summary.get(SLOPE)
+                show_loci(outprefix, slope=None if slope is None else float(slope))
 
 
 def _report(options: argparse.Namespace) -> None:
-    from hlmm_dask.view.closing import make_report
+    from hlmm_dask.view.closing import make_report, scans_of
 
-    make_report(
-        options.outprefix.removesuffix("/").removesuffix(".zarr"),
-        plots=options.plots,
-        kilobases=options.window,
-    )
+    for outprefix in scans_of(options.outprefix.removesuffix("/").removesuffix(".zarr")):
+        make_report(outprefix, plots=options.plots, kilobases=options.window)
 
 
 def _plan(job: "ScanJob", options: argparse.Namespace) -> None:

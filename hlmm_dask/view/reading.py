@@ -11,7 +11,8 @@ import zarr
 
 from hlmm_dask.layout import METADATA, array_of
 from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersion_effects
-from hlmm_dask.schema import DISPERSION_COLUMNS
+from hlmm_dask.placement import read_manifest
+from hlmm_dask.schema import DISPERSION_COLUMNS, phenotype_unit
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.thinned import Thinned
 from hlmm_dask.view.thinning import CARRIED, DISPERSION, TESTS, Thinner
@@ -41,17 +42,23 @@ class BlockReader:
         """Return ID, chromosome and position of the variants start..stop-1."""
         parts = []
         for chunk in range(start // self._rows, -(-stop // self._rows)):
-            begin = chunk * self._rows
-            if chunk not in self._held:
-                if len(self._held) >= 4:
-                    self._held.pop(next(iter(self._held)))
-                rows = slice(begin, begin + self._rows)
-                self._held[chunk] = {n: np.asarray(a[rows]) for n, a in self._names.items()}
+            begin, held = self.chunk_of(chunk * self._rows)
             rows = slice(max(start - begin, 0), stop - begin)
-            parts.append({name: array[rows] for name, array in self._held[chunk].items()})
+            parts.append({name: array[rows] for name, array in held.items()})
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in _NAMES}
+
+    def chunk_of(self, index: int) -> tuple[int, dict[str, npt.NDArray[Any]]]:
+        """Return the first variant of the chunk that holds a variant, and the chunk."""
+        chunk = index // self._rows
+        begin = chunk * self._rows
+        if chunk not in self._held:
+            if len(self._held) >= 4:
+                self._held.pop(next(iter(self._held)))
+            rows = slice(begin, begin + self._rows)
+            self._held[chunk] = {n: np.asarray(a[rows]) for n, a in self._names.items()}
+        return begin, self._held[chunk]
 
     def values(self, start: int, stop: int) -> Values:
         """Return the results of the variants start..stop-1 by column; NaN where nothing is."""
@@ -105,10 +112,16 @@ def thin(
     for start, variants, values in pieces(source, names=True):
         stop = start + len(variants["variant_position"])
         thinner.add(start, variants, values | {k: v[start:stop] for k, v in extra.items()})
-    thinned = thinner.thinned()
+    thinned = replace(thinner.thinned(), unit=_unit(source))
     if isinstance(relation, DispersionResult):
         return replace(thinned, slope=relation.r_av)
     return thinned if relation is None else replace(thinned, no_dispersion=relation.reason)
+
+
+def _unit(source: Any) -> str:
+    if isinstance(source, ResultsStore):
+        return phenotype_unit(read_manifest(source.path)["fingerprint"])
+    return str(source["add"].attrs.get("units", "")).removesuffix(" per allele")
 
 
 Piece = tuple[int, Mapping[str, npt.NDArray[Any]], Values]

@@ -192,11 +192,11 @@ def _test_section(report: Report, t: int, test: AssociationTest) -> str:
             entries.append((f"c{i}", f"MAF {label}, λ {thinned.lambda_gc(test.name, i):.3f}"))
     n = _n_significant(report, test)
     distance = f"{report.window / 1000:g} kb"
-    how = (
-        f"none better within {distance}, or r² ≤ 0.1 with it"
-        if isinstance(report.here, AtHand)
-        else f"none better within {distance}"
-    )
+    how, why = f"none better within {distance}", ""
+    if isinstance(report.here, AtHand):
+        how += ", or r² ≤ 0.1 with it"
+    else:
+        why = f"<p class='small muted'>By distance alone: {escape(report.here)}.</p>"
     what = f"{n} lead variants with p < 5e-8" if n != 1 else "1 lead variant with p < 5e-8"
     return (
         f"<section><h2>{escape(test.label)}</h2>"
@@ -204,7 +204,8 @@ def _test_section(report: Report, t: int, test: AssociationTest) -> str:
         f'<div class="pair"><div><h3>Quantiles by frequency</h3>'
         f"{plot('qq', f'QQ plot, {test.label}', t)}{legend(entries)}</div>"
         f"<div><h3>{escape(what)} ({how})</h3>"
-        f"{lead_table(_lead_cells(report, test), _lead_head(report, test))}</div></div></section>"
+        f"{why}{lead_table(_lead_cells(report, test), _lead_head(report, test))}"
+        "</div></div></section>"
     )
 
 
@@ -282,7 +283,7 @@ def _spread_section(report: Report) -> str:
             f"{escape(', '.join(tests))}</div>{spread_picture(classes, said)}</figure>"
         )
     return (
-        f"{head}<p>Adjusted for covariates, in standard deviations of the null model. Shape: "
-        "density; bar: quartiles; dot and line: mean ± SD.</p>"
+        f"{head}<p>{escape(report.here.scale)}. Shape: density; bar: quartiles; dot and line: "
+        "mean ± SD.</p>"
         f'<div class="spreads">{figures}</div></section>'
     )

@@ -207,16 +207,8 @@ function drawManhattan(plot, theme, state, test) {
   const highest = points.reduce((top, p) => Math.max(top, p[test]), 0);
   plot.scale([-0.004 * end, 1.004 * end], [0, Math.max(8.6, 1.08 * highest)]);
   plot.yAxis("−log₁₀ p");
-  let free = -Infinity;
-  for (const [name, c] of chromosomes) {
-    const middle = plot.px((c.start + c.stop) / 2);
-    const width = plot.ctx.measureText(name).width;
-    if (middle - width / 2 > free) {
-      plot.text(name, middle, plot.bottom + 5, "center", "top");
-      free = middle + width / 2 + 4;
-    }
-  }
-  plot.xLabel("Chromosome");
+  if (chromosomes.size === 1) positions(plot, chromosomes, end);
+  else chromosomeNames(plot, chromosomes);
   for (const p of points) {
     const c = chromosomes.get(p.chrom);
     if (!c) continue;
@@ -227,6 +219,31 @@ function drawManhattan(plot, theme, state, test) {
   }
   significance(plot, theme, state.qq[test]);
   mark(plot, state);
+}
+
+const short = (name) => name.replace(/^chr(?=.)/i, "");
+
+function chromosomeNames(plot, chromosomes) {
+  let free = -Infinity;
+  for (const [long, c] of chromosomes) {
+    const name = short(long);
+    const middle = plot.px((c.start + c.stop) / 2);
+    const width = plot.ctx.measureText(name).width;
+    if (middle - width / 2 > free) {
+      plot.text(name, middle, plot.bottom + 5, "center", "top");
+      free = middle + width / 2 + 4;
+    }
+  }
+  plot.xLabel("Chromosome");
+}
+
+function positions(plot, chromosomes, end) {
+  const [[name, c]] = chromosomes;
+  const [unit, scale] = end >= 1e6 ? ["Mb", 1e6] : end >= 1e4 ? ["kb", 1e3] : ["bp", 1];
+  for (const at of ticks(-c.offset, end - c.offset, 8)) {
+    plot.text(digits(at / scale, 6), plot.px(at + c.offset), plot.bottom + 5, "center", "top");
+  }
+  plot.xLabel(`Position on chromosome ${short(name)} (${unit})`);
 }
 
 function significance(plot, theme, qq) {
@@ -266,8 +283,8 @@ function drawEffects(plot, theme, state) {
   const size = (name) => Math.max(1e-9, ...points.map((p) => Math.abs(p[name] || 0))) * 1.08;
   const [x, y] = points.length ? [size("add"), size("var")] : [1, 1];
   plot.scale([-x, x], [-y, y]);
-  plot.yAxis("Effect on the log variance, per allele");
-  plot.xAxis("Effect on the mean, per allele");
+  plot.yAxis("Effect on the log variance (per allele)");
+  plot.xAxis(`Effect on the mean (${`${state.unit} per allele`.trim()})`);
   plot.line(plot.px(0), plot.top, plot.px(0), plot.bottom, theme.muted);
   plot.line(plot.left, plot.py(0), plot.right, plot.py(0), theme.muted);
   const best = (p) => Math.max(p.mean, p.variance, p.joint);
@@ -466,6 +483,7 @@ function render({ model, el }) {
       state.points = tiles.flatMap((name) => held[name]);
       state.genome = genome(rowsList(model.get("axis")));
       state.qq = model.get("qq") || {};
+      state.unit = progress.unit || "";
       for (const [plot, draw, test] of parts.plots) draw(plot, theme, state, test);
     }
     if (all || stale.has("loci")) {
