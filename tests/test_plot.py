@@ -155,7 +155,7 @@ def test_spread_of_a_variant_by_its_genotypes(tmp_path, count_a2):
         y = null.model.y[copies == k]
         assert (name, n, sd) == (str(k), f"n {y.size}", f"SD {y.std(ddof=1):.2f}")
     assert ax.get_title("left") == "rs1"
-    assert ax.get_ylabel() == "Phenotype 1 (SD)"
+    assert ax.get_ylabel() == "Phenotype 1\n(SD)"
     means = sorted(c.lines[0].get_ydata()[0] for c in ax.containers)
     expected = [null.model.y[copies == k].mean() for k in range(3)]
     np.testing.assert_allclose(means, sorted(expected))
@@ -175,7 +175,7 @@ def test_spread_says_what_was_taken_off(tmp_path):
     for null in nulls:
         ax = hlmm_dask.plot.genotype_spread(study.bed, null, "rs0")
         left = ", random effects not removed" if null.n_random else ""
-        assert ax.get_ylabel() == f"Phenotype 1 adjusted for covariates (SD{left})"
+        assert ax.get_ylabel() == f"Phenotype 1 adjusted for covariates\n(SD{left})"
         drawn = np.concatenate([each.values for each in of_null(study.counts[0] + 0.0, null)])
         assert np.mean(drawn**2) == pytest.approx(1.0, abs=0.02)
         # With random effects the covariates' are estimated beside them.

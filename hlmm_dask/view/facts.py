@@ -17,6 +17,8 @@ from hlmm_dask.view.thinned import Thinned
 # λ_GC outside of these is worth a word.
 _LAMBDA = (0.95, 1.05)
 _MIN_FOR_LAMBDA = 1000
+# Share of the effects' variance, below which the slope is mostly the correction for noise.
+_RELIABLE = 0.2
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,13 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
     left_out = total - facts.counts.get("ok", 0)
     if total and left_out > 0.2 * total:
         lines.append(f"{left_out:,} of {total:,} variants were left out; see their status below.")
+    if thinned.reliability is not None and not _RELIABLE <= thinned.reliability <= 1.0:
+        share = max(thinned.reliability, 0.0)
+        lines.append(
+            "Dispersion effects are not to be relied on: "
+            f"{share:.0%} of the variance of the effects on the mean is more than their noise, too "
+            "little for the slope of the line."
+        )
     if thinned.no_dispersion:
         lines.append(f"No dispersion effects: {thinned.no_dispersion}.")
     lines += [str(each["text"]) for each in facts.run.get("warnings", [])]

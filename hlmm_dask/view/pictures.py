@@ -87,5 +87,5 @@ def _spread(here: AtHand, index: int, *, ax: "Axes") -> "Axes":
 
     return plot.genotype_spread(
         here.genotypes, here.null, here.first + index, count_a2=here.count_a2,
-        ylabel=here.scale, ax=ax,
+        ylabel=here.scale.replace(" (", "\n("), ax=ax,
     )  # fmt: skip

@@ -114,7 +114,8 @@ def thin(
         thinner.add(start, variants, values | {k: v[start:stop] for k, v in extra.items()})
     thinned = replace(thinner.thinned(), unit=_unit(source))
     if isinstance(relation, DispersionResult):
-        return replace(thinned, slope=relation.r_av)
+        reliability = 1.0 / relation.noise_adjustment
+        return replace(thinned, slope=relation.r_av, reliability=reliability)
     return thinned if relation is None else replace(thinned, no_dispersion=relation.reason)
 
 

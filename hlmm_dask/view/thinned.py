@@ -107,6 +107,9 @@ class Thinned:
         Of variance on additive effects, where dispersion effects were estimated.
     no_dispersion : str
         Why they could not be.
+    reliability : float or None
+        Share of the variance of the effects on the mean that is not their noise; the slope was
+        divided by it.
     unit : str
         Of effects on the mean, per allele; nothing where it is not known.
     """
@@ -124,6 +127,7 @@ class Thinned:
     exact: tuple[tuple[_Floats, npt.NDArray[np.int64]], ...] | None
     slope: float | None = None
     no_dispersion: str = ""
+    reliability: float | None = None
     unit: str = ""
 
     @property
