@@ -9,14 +9,13 @@ import numpy.typing as npt
 
 from hlmm_dask.models.inference import neg_log10_p_normal
 from hlmm_dask.store import ResultsStore
-from hlmm_dask.view.reading import BlockReader, Values
+from hlmm_dask.view.reading import BlockReader, Values, store_values
 from hlmm_dask.view.thinned import AssociationTest, Thinned, spaced
 from hlmm_dask.view.thinning import DISPERSION, TESTS
 
 # Variants of a test kept for their p-value. The best of each piece of the file is kept besides:
 # where one locus has all the others, more loci are found nevertheless.
 _KEPT = 5000
-_ROWS = 65_536
 _CARRIED = ("minor_allele_frequency", "add", "add_se", "var", "var_se")
 
 
@@ -66,9 +65,7 @@ def best_loci(
     if slope is not None:
         tests.append(DISPERSION)
     kept = [_Kept(test) for test in tests]
-    for start in range(0, store.n_variants, _ROWS):
-        stop = min(start + _ROWS, store.n_variants)
-        columns = dict(zip(store.columns, store.read(start, stop).T, strict=True))
+    for start, columns in store_values(store, (*_CARRIED, *(t.column for t in tests))):
         if slope is not None:
             columns |= _dispersion(columns, slope)
         for each in kept:
@@ -98,11 +95,13 @@ class _Kept:
 
     def add(self, start: int, columns: Values) -> None:
         """Take the results of the variants start, start + 1, ..."""
-        y = np.nan_to_num(columns[self.test.column], nan=-1.0)
-        best = int(np.argmax(y))
-        if y[best] < 0.0:
+        y = columns[self.test.column]
+        rows = np.flatnonzero(y >= self._floor)  # not NaN
+        if not rows.size:
+            rows = np.flatnonzero(y == np.fmax.reduce(y))[:1]
+        if not rows.size:
             return
-        rows = np.union1d(np.flatnonzero(y >= self._floor), best)
+        best = rows[np.argmax(y[rows])]
         piece = {name: columns[name][rows] for name in self._names if name in columns}
         self._pieces.append(piece | {"index": start + rows, "first": rows == best})
         if sum(len(each["index"]) for each in self._pieces) > 4 * _KEPT:

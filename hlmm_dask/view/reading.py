@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from hlmm_dask.layout import METADATA, array_of
+from hlmm_dask.layout import METADATA, array_of, read_chunk
 from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersion_effects
 from hlmm_dask.placement import read_manifest
 from hlmm_dask.schema import DISPERSION_COLUMNS, phenotype_unit
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _NAMES = METADATA[:3]
+_WANTED = {*CARRIED, *(test.column for test in TESTS)}
 # Variants read at once.
 _ROWS = 65_536
 
@@ -128,17 +130,47 @@ def _unit(source: Any) -> str:
 Piece = tuple[int, Mapping[str, npt.NDArray[Any]], Values]
 
 
+def store_values(store: ResultsStore, wanted: Iterable[str]) -> Iterator[tuple[int, Values]]:
+    """Give columns of a whole store in pieces, with their first variant; NaN where nothing is.
+
+    The next piece is read, on all cores, while one is worked on.
+    """
+    names = [name for name in store.columns if name in set(wanted)]
+    where = [store.columns.index(name) for name in names]
+    step = max(1, _ROWS // store.block_size)
+
+    def read(index: int) -> npt.NDArray[np.float64]:
+        block = store.block(index)
+        values = read_chunk(store.path, index, len(store.columns))
+        rows = block.stop - block.start
+        if values is None:
+            return np.full((len(where), rows), np.nan)
+        return np.ascontiguousarray(values[:rows, where].T)
+
+    def submit(pool: ThreadPoolExecutor, first: int) -> "_Ahead":
+        last = min(first + step, store.n_blocks)
+        return first * store.block_size, [pool.submit(read, i) for i in range(first, last)]
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "hlmm-read") as pool:
+        ahead = submit(pool, 0)
+        for first in (*range(step, store.n_blocks, step), None):
+            (start, parts), ahead = ahead, (0, []) if first is None else submit(pool, first)
+            whole = np.concatenate([part.result() for part in parts], axis=1)
+            yield start, dict(zip(names, whole, strict=True))
+
+
+_Ahead: TypeAlias = "tuple[int, list[Future[npt.NDArray[np.float64]]]]"
+
+
 def _store_pieces(store: Any, *, names: bool) -> Iterator[Piece]:
     reader = BlockReader(store)
-    step = max(1, _ROWS // store.block_size) * store.block_size
-    for start in range(0, store.n_variants, step):
-        stop = min(start + step, store.n_variants)
-        yield start, reader.variants(start, stop) if names else {}, reader.values(start, stop)
+    for start, values in store_values(store, _WANTED):
+        stop = start + len(values["add"])
+        yield start, reader.variants(start, stop) if names else {}, values
 
 
 def _dataset_pieces(dataset: Any, *, names: bool) -> Iterator[Piece]:
-    wanted = {"var_se", *CARRIED, *(test.column for test in TESTS)}
-    part = dataset[[name for name in dataset.data_vars if name in wanted]]
+    part = dataset[[name for name in dataset.data_vars if name in _WANTED]]
     if not names:
         part = part.reset_coords(drop=True)
     for start in range(0, dataset.sizes["variants"], _ROWS):
