@@ -197,6 +197,6 @@ def read_chunk(path: Path, index: int, n_columns: int) -> npt.NDArray[np.float64
     """
     try:
         packed = (path / "results" / f"c.{index}.0").read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return None
     return np.frombuffer(_ZSTD.decode(packed), dtype="<f8").reshape(-1, n_columns)

@@ -30,6 +30,8 @@ pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 N = 2000
+# What Notebook 7 complains about without any widget, as it loads.
+NOTEBOOKS_OWN = ("Menu entry for command", "[yjs#509] Not same Y.Doc", "(reading 'schema')")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 
     def noted(message: Any) -> None:
         if message.type in ("error", "warning"):
-            complaints.append(message.text)
+            complaints.append(f"{message.type}: {message.text}")
 
     def asked(request: Any) -> None:
         if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:", "file:")):
@@ -76,7 +78,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     yield start
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert [text for text in complaints if not any(own in text for own in NOTEBOOKS_OWN)] == []
 
 
 @pytest.fixture
@@ -191,7 +193,7 @@ def test_failures_are_shown_with_their_reason(study, open_page) -> None:
                 text = page.locator(".hlmm-failures").inner_text()
                 assert "Failed blocks (1)" in text
                 assert "Block 2: IsADirectoryError" in text
-                assert page.locator(".hlmm-facts .hlmm-bad").inner_text() == "1 failed"
+                assert page.locator(".hlmm-facts .hlmm-bad [data-figure=failed]").is_visible()
         note = page.locator(".hlmm-note").inner_text()
         assert f"{study.bed}: changed while it was scanned" in note
 
