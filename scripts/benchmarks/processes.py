@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.inputs import block_starts, model_of, simulated_bed, simulated_table
+from benchmarks.inputs import block_starts, copies, model_of, simulated_bed, simulated_table
 from benchmarks.report import Options, Report, alternate
 from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.kernels.block import fit_packed
@@ -168,17 +168,9 @@ def memory(options: Options, report: Report) -> None:
 
 def repeated_scan(bed: Path, times: int, phenotype: Path, workers: int) -> list[str]:
     """``hlmm-scan`` of the same genotypes under other names: nothing but the disk knows."""
-    beds = [bed]
-    for i in range(1, times):
-        copy = bed.with_name(f"{bed.stem}_copy{i}.bed")
-        for suffix in (".bed", ".bim", ".fam"):
-            link = copy.with_suffix(suffix)
-            if not link.exists():
-                link.symlink_to(bed.with_suffix(suffix).resolve())
-        beds.append(copy)
     command = scan_command([], phenotype, "--workers", str(workers))
     # Not resolved: the names of the links are what tells them apart.
-    command[3:3] = [str(path.absolute()) for path in beds]
+    command[3:3] = [str(path.absolute()) for path in copies(bed, times)]
     return command
 
 
