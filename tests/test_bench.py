@@ -17,7 +17,6 @@ TINY = {
     "solver": ["--samples", "203", "--variants", "40"],
     "covariates": ["--samples", "203", "--variants", "8", "--covariates", "2"],
     "hlmm": ["--samples", "203", "--variants", "8", "--random", "5"],
-    "drawing": ["--variants", "3000"],
     "hlmm-linear": ["--samples", "203", "--variants", "8", "--random", "5", "--compare", "2"],
 }
 CLUSTER = {
@@ -31,6 +30,7 @@ CLUSTER = {
         "--random-variants", "8", "--random", "5",
     ],
     "scheduling": ["--blocks", "20", "--workers", "1"],
+    "drawing": ["--variants", "3000"],
     "watching": ["--samples", "203", "--variants", "40", "--workers", "1", "--times", "1"],
     "memory": ["--samples", "203", "--variants", "40", "--workers", "1", "--times", "1"],
     "plan": [
