@@ -58,6 +58,11 @@ def report_main(argv: Sequence[str] | None = None) -> int:
     return _run(_report_parser(), argv, _report)
 
 
+def munge_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-munge``: write a finished scan for other programs. Returns the exit code."""
+    return _run(_munge_parser(), argv, _munge)
+
+
 def _run(
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None,
@@ -204,6 +209,7 @@ def _add_run_options(parser: _Parser) -> None:
     option("dispersion", action="store_true", help="estimate dispersion effects")
     option("parquet", action="store_true", help="write OUTPREFIX.parquet too")
     option("tabix", action="store_true", help="index the table for tabix: OUTPREFIX.models.gz.tbi")
+    option("format", metavar="FORMATS", help=_FORMATS)
     option("report", action="store_true", help="write OUTPREFIX.report.html")
     option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg")
     option("resume", action="store_true", help="go on with OUTPREFIX.zarr")
@@ -216,6 +222,7 @@ def _add_run_options(parser: _Parser) -> None:
            help="compiled sums, or plain array operations (slow, same numbers)")  # fmt: skip
 
 
+_FORMATS = "files for other programs: one or more of ssf,ldsc,regenie,gwas-vcf"
 _CLUSTER = (
     "scheduler", "scheduler_file", "threads_per_worker", "memory_limit", "timeout",
     "no_workers_timeout", "tls_ca", "tls_cert", "tls_key", "insecure", "jobqueue", "queue",
@@ -342,6 +349,17 @@ def _report_parser() -> _Parser:
     return parser
 
 
+def _munge_parser() -> _Parser:
+    parser = _parser("hlmm-munge", "Write the results of a scan in the formats of other programs.")
+    parser.add_argument("outprefix", help="OUTPREFIX of the scan")
+    parser.option("format", required=True, metavar="FORMATS", help=_FORMATS)
+    parser.option("effect", metavar="EFFECTS",
+                  help="one or more of mean,variance,dispersion; all by default")  # fmt: skip
+    parser.option("assembly", metavar="NAME", help="genome assembly of the positions, as GRCh38")
+    parser.option("overwrite", action="store_true", help="replace existing files")
+    return parser
+
+
 # -- commands ---------------------------------------------------------------------------------
 # Imported late: --help and mistyped options answer at once.
 
@@ -349,6 +367,7 @@ def _report_parser() -> _Parser:
 def _scan(options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.job import ScanJob
 
+    formats = _formats(options)
     if options.plots:
         from hlmm_dask.view.pictures import require_matplotlib
 
@@ -374,6 +393,7 @@ def _scan(options: argparse.Namespace) -> None:
             dispersion=options.dispersion,
             parquet=options.parquet,
             tabix=options.tabix,
+            formats=formats,
             resume=options.resume,
             overwrite=options.overwrite,
             **_common(options),
@@ -447,6 +467,32 @@ def _report(options: argparse.Namespace) -> None:
 
     for outprefix in scans_of(options.outprefix.removesuffix("/").removesuffix(".zarr")):
         make_report(outprefix, plots=options.plots, kilobases=options.window)
+
+
+def _munge(options: argparse.Namespace) -> None:
+    from hlmm_dask.formats.effects import EFFECTS
+    from hlmm_dask.formats.munge import choose
+    from hlmm_dask.scanning.munge import MungeJob
+
+    effects = choose(options.effect, tuple(EFFECTS), "--effect") if options.effect else ()
+    job = MungeJob(
+        outprefix=options.outprefix.removesuffix("/").removesuffix(".zarr"),
+        formats=_formats(options),
+        effects=effects,
+        assembly=options.assembly,
+        overwrite=options.overwrite,
+    ).check()
+    options.begun = True
+    for line in job.write():
+        print(line, file=sys.stderr)
+
+
+def _formats(options: argparse.Namespace) -> tuple[str, ...]:
+    if options.format is None:
+        return ()
+    from hlmm_dask.formats.munge import FORMATS, choose
+
+    return choose(options.format, FORMATS, "--format")
 
 
 def _plan(job: "ScanJob", options: argparse.Namespace) -> None:
