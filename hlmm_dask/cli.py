@@ -447,7 +447,7 @@ def _chr(options: argparse.Namespace) -> None:
 
 def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.events import Event, Observer, Planned
-    from hlmm_dask.scanning.job import run_job
+    from hlmm_dask.scanning.job import SLOPE, run_job
     from hlmm_dask.scanning.log import RunLog
     from hlmm_dask.scanning.logs import off_terminal
     from hlmm_dask.view.closing import make_report, show_loci
@@ -472,20 +472,25 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
         print_summary(summary, title=title)
         if job.keep_store:
             outprefix = title.removesuffix(".models.gz")
-            if options.report or options.plots:
-                make_report(outprefix, page=options.report, plots=options.plots)
-            else:
-                show_loci(outprefix, dispersion=job.dispersion)
+            try:
+                if options.report or options.plots:
+                    make_report(outprefix, page=options.report, plots=options.plots)
+                else:
+                    slope = summary.get(SLOPE)
+                    show_loci(outprefix, slope=None if slope is None else float(slope))
+            except (OSError, ValueError, RuntimeError) as error:
+                again = ["hlmm-report", outprefix, *(["--plots"] if options.plots else [])]
+                raise ScanError(
+                    f"{error}; the scan is complete and {title} is written, only its report is "
+                    f"missing: {shlex.join(again)}"
+                ) from error
 
 
 def _report(options: argparse.Namespace) -> None:
-    from hlmm_dask.view.closing import make_report
+    from hlmm_dask.view.closing import make_report, scans_of
 
-    make_report(
-        options.outprefix.removesuffix("/").removesuffix(".zarr"),
-        plots=options.plots,
-        kilobases=options.window,
-    )
+    for outprefix in scans_of(options.outprefix.removesuffix("/").removesuffix(".zarr")):
+        make_report(outprefix, plots=options.plots, kilobases=options.window)
 
 
 def _munge(options: argparse.Namespace) -> None:

@@ -31,6 +31,9 @@ from hlmm_dask.scanning.run import run_scans
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.tabix import write_index
 
+# What a summary calls the slope that dispersion effects are measured from.
+SLOPE = "slope of var on add"
+
 
 @dataclass(frozen=True)
 class ScanJob:
@@ -205,7 +208,7 @@ def _write_tables(
             tell(observers, Note(f"no dispersion effects: {result.reason}"))
         else:
             extra = dispersion_columns(result)
-            summary |= {"slope of var on add": f"{result.r_av:.6g}"}
+            summary |= {SLOPE: f"{result.r_av:.6g}"}
     write_tsv(store, job.output(".models.gz"), extra=extra, append=job.append)
     if job.tabix:
         obstacle = write_index(store, job.output(".models.gz"))

@@ -1,18 +1,40 @@
 """What a finished scan shows: its best loci, and on request its report and pictures."""
 
 import sys
+from glob import escape
 from pathlib import Path
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.store import ResultsStore
+from hlmm_dask.view.best import best_loci, loci_of
 from hlmm_dask.view.loci import print_loci
 from hlmm_dask.view.pictures import require_matplotlib, write_pictures
-from hlmm_dask.view.reading import thin
 from hlmm_dask.view.report import read_report, write_report
 
 
-def show_loci(outprefix: str, *, dispersion: bool) -> None:
-    """Print the best loci of OUTPREFIX.zarr, on request those for the dispersion, too."""
-    print_loci(thin(f"{outprefix}.zarr", dispersion=dispersion))
+def show_loci(outprefix: str, *, slope: float | None) -> None:
+    """Print the best loci of OUTPREFIX.zarr, given a slope those for the dispersion, too."""
+    print_loci(best_loci(ResultsStore.open(f"{outprefix}.zarr"), slope=slope))
+
+
+def scans_of(outprefix: str) -> list[str]:
+    """Return the scan of that name, or those of its several phenotypes.
+
+    Raises
+    ------
+    InputError
+        If there is a table only: it says too little for a report.
+    """
+    if Path(f"{outprefix}.zarr").exists():
+        return [outprefix]
+    start = Path(f"{outprefix}.x")
+    several = sorted(start.parent.glob(f"{escape(start.name[:-1])}*.zarr"))
+    if not several and Path(f"{outprefix}.models.gz").exists():
+        raise InputError(
+            f"{outprefix}.zarr: does not exist beside the table (hlmm-chr keeps no results store); "
+            "scan with hlmm-scan"
+        )
+    return [str(path.with_suffix("")) for path in several] or [outprefix]
 
 
 def make_report(
@@ -44,7 +66,7 @@ def make_report(
         require_matplotlib()
     window = round(1000 * kilobases)
     report = read_report(outprefix, window=window)
-    print_loci(report.thinned, window=window)
+    print_loci(loci_of(report.thinned, window=window), window=window)
     if page:
         write_report(report, Path(f"{outprefix}.report.html"))
         print(f"report: {outprefix}.report.html", file=sys.stderr)
