@@ -202,6 +202,7 @@ def _add_run_options(parser: _Parser) -> None:
     option("h2", choices=["refit", "null"], default="refit",
            help="estimate h2 for every variant, or keep the null model's")  # fmt: skip
     option("dispersion", action="store_true", help="estimate dispersion effects")
+    _add_dispersion_options(option)
     option("parquet", action="store_true", help="write OUTPREFIX.parquet too")
     option("tabix", action="store_true", help="index the table for tabix: OUTPREFIX.models.gz.tbi")
     option("report", action="store_true", help="write OUTPREFIX.report.html")
@@ -215,6 +216,22 @@ def _add_run_options(parser: _Parser) -> None:
     option("engine", choices=["numba", "numpy"], default="numba",
            help="compiled sums, or plain array operations (slow, same numbers)")  # fmt: skip
 
+
+def _add_dispersion_options(option: Callable[..., None]) -> None:
+    option("dispersion-blocks", type=_blocks, default="auto", metavar="chromosomes|N",
+           help="what the jackknife of the slope leaves out: chromosomes (auto: if there are 5), "
+           "or N windows (20)")  # fmt: skip
+    option("dispersion-exclude", type=float, metavar="P",
+           help="leave variants with an additive p-value below P out of the slope")  # fmt: skip
+    option("dispersion-slope-error", action="store_true",
+           help="add the uncertainty of the slope to dispersion_se")  # fmt: skip
+
+
+def _blocks(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
+
+
+_DISPERSION = ("dispersion_blocks", "dispersion_exclude", "dispersion_slope_error")
 
 _CLUSTER = (
     "scheduler", "scheduler_file", "threads_per_worker", "memory_limit", "timeout",
@@ -262,6 +279,8 @@ def _scan_parser() -> _Parser:
     parser.option("count-A2", dest="count_a2", action="store_true",
                   help="effects per copy of allele 2 (.bim column 6), not allele 1")  # fmt: skip
     _add_scan_options(parser)
+    parser.option("transform", default="none", metavar="LIST",
+                  help="of the phenotype: none, log, rint (normal scores), or several")  # fmt: skip
     parser.option("loco", action="store_true",
                   help="leave out the random effects of the variant's own chromosome")  # fmt: skip
     parser.option("exclude-window", type=float, metavar="KB",
@@ -301,6 +320,7 @@ def _dispersion_parser() -> _Parser:
     parser = _parser("hlmm-dispersion", "Add dispersion effects to a table of a scan, or of hlmm.")
     parser.add_argument("table", help="OUTPREFIX.models.gz")
     parser.add_argument("out", help="table to be written (gzipped)")
+    _add_dispersion_options(parser.option)
     parser.option("overwrite", action="store_true", help="replace an existing table")
     return parser
 
@@ -363,6 +383,7 @@ def _scan(options: argparse.Namespace) -> None:
             start=start,
             stop=stop,
             count_a2=options.count_a2,
+            transform=options.transform,
             h2=options.h2,
             method=options.method,
             engine=options.engine,
@@ -372,6 +393,7 @@ def _scan(options: argparse.Namespace) -> None:
             jobqueue_option=tuple(options.jobqueue_option),
             block_size=options.block_size,
             dispersion=options.dispersion,
+            **{name: getattr(options, name) for name in _DISPERSION},
             parquet=options.parquet,
             tabix=options.tabix,
             resume=options.resume,
@@ -474,9 +496,12 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _dispersion(options: argparse.Namespace) -> None:
+    from hlmm_dask.models.dispersion import DispersionOptions
     from hlmm_dask.scanning.dispersion import add_dispersion
 
-    print(add_dispersion(options.table, options.out, overwrite=options.overwrite), file=sys.stderr)
+    how = DispersionOptions(*(getattr(options, name) for name in _DISPERSION))
+    lines = add_dispersion(options.table, options.out, how, overwrite=options.overwrite)
+    print("\n".join(lines), file=sys.stderr)
 
 
 def _kinship(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from hlmm_dask.errors import InputError
 from hlmm_dask.placement import read_manifest
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.transforms import title_of
 from hlmm_dask.view.thinned import Thinned
 
 # λ_GC outside of these is worth a word.
@@ -49,6 +50,16 @@ class Facts:
     options: Mapping[str, Any]
 
     @property
+    def transform(self) -> str:
+        """Of the phenotype."""
+        return str(self.attrs.get("transform", "none"))
+
+    @property
+    def title(self) -> str:
+        """Name of the phenotype with its transform."""
+        return title_of(str(self.attrs["phenotype"]), self.transform)
+
+    @property
     def unit(self) -> str:
         """Unit of the effects on the mean, per allele."""
         return "phenotype units" if self.fingerprint.get("fit_covariates") else "SD"
@@ -77,7 +88,12 @@ def gather(store: ResultsStore, outprefix: str) -> Facts:
     runs = _read_record(outprefix)
     run = runs[-1] if runs else {}
     # A run that went on with finished blocks has fitted the null model all the same.
-    phenotypes = [p for p in run.get("phenotypes", []) if p.get("phenotype") == attrs["phenotype"]]
+    phenotypes = [
+        p
+        for p in run.get("phenotypes", [])
+        if (p.get("phenotype"), p.get("transform", "none"))
+        == (attrs["phenotype"], attrs.get("transform", "none"))
+    ]
     return Facts(
         attrs=attrs,
         fingerprint=read_manifest(store.path)["fingerprint"],

@@ -69,6 +69,7 @@ def at_hand(facts: Facts) -> AtHand | str:
             mean_covariates=_covariates(options, "mean"),
             variance_covariates=_covariates(options, "var"),
             missing=(options["missing_char"],),
+            transform=facts.transform,
         )
     except (InputError, OSError) as error:
         return str(error)

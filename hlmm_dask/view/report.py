@@ -129,8 +129,7 @@ def _alleles(store: ResultsStore, indices: list[int]) -> dict[int, tuple[str, st
 def _page(report: Report) -> str:
     folder = Path(__file__).parent
     style, script = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    attrs = report.facts.attrs
-    title = f"Phenotype {attrs['phenotype']}: effects on mean and variance"
+    title = f"Phenotype {report.facts.title}: effects on mean and variance"
     sections = [
         _warnings(report),
         *(_test_section(report, t, test) for t, test in enumerate(report.thinned.tests)),
