@@ -216,7 +216,7 @@ def dispersion_effects(
     errors = None
     if options.blocks is not None:
         groups = np.zeros(n_used, dtype=np.int64) if contig is None else np.asarray(contig)[used]
-        errors = slope_errors(a[used], a_se[used], v[used], groups, options.blocks, start=fit.slope)
+        errors = slope_errors(a[used], a_se[used], v[used], groups, options.blocks)
     r_se = 0.0
     if options.slope_error:
         r_se = float("nan") if errors is None else errors.r_se

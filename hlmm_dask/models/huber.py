@@ -8,12 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 _FIXED_POINT_TOL = 1e-14
 _FIXED_POINT_MAX_ITER = 1000
 
-_K = 1.345
-_MAD = 0.6745
-
-# Newton's method ends at this share of a standard error.
-_NEWTON_TOL = 1e-10
-_NEWTON_MAX_ITER = 30
+# Residuals beyond K scale are weighted down, and the scale is the median absolute one over MAD.
+K = 1.345
+MAD = 0.6745
 
 _Array = NDArray[np.float64]
 
@@ -44,7 +41,7 @@ def huber_slope(
     x: ArrayLike,
     y: ArrayLike,
     *,
-    k: float = _K,
+    k: float = K,
     tol: float = 1e-4,
     max_iter: int = 20,
     to_fixed_point: bool = False,
@@ -52,7 +49,7 @@ def huber_slope(
     """Regress y on x without intercept by Huber's M-estimation.
 
     Iteratively reweighted least squares from the least squares slope, with weights
-    min(1, k scale / |r|) and scale = median |r| / _MAD taken anew in each round. It ends when
+    min(1, k scale / |r|) and scale = median |r| / MAD taken anew in each round. It ends when
     sqrt(sum (r_new - r_old)² / sum r_old²) <= tol. The defaults give what ``rlm`` of R's package
     MASS gives.
 
@@ -101,7 +98,7 @@ def huber_slope(
     while iteration < max_iter and not converged:
         iteration += 1
         absolute = np.abs(residual)
-        scale = float(np.median(absolute)) / _MAD
+        scale = float(np.median(absolute)) / MAD
         if scale == 0.0:  # more than half of the points lie on the line
             converged = True
             break
@@ -116,31 +113,3 @@ def huber_slope(
         n_iterations=iteration,
         converged=converged,
     )
-
-
-def newton_slope(x: _Array, y: _Array, start: float) -> float:
-    """Slope of `huber_slope` at its fixed point, by Newton's method from a slope near it.
-
-    Parameters
-    ----------
-    x, y : (n,) float64
-        Finite values whose squares don't overflow.
-    start : float
-        A slope within some standard errors of it.
-    """
-    slope, xx = start, x * x
-    for _ in range(_NEWTON_MAX_ITER):
-        residual = y - slope * x
-        absolute = np.abs(residual)
-        bound = _K * float(np.median(absolute)) / _MAD
-        if bound == 0.0:
-            return slope
-        curvature = float(xx[absolute <= bound].sum())
-        if curvature == 0.0:
-            break
-        np.clip(residual, -bound, bound, out=residual)
-        step = float(residual @ x) / curvature
-        slope += step
-        if abs(step) * np.sqrt(curvature) <= _NEWTON_TOL * bound:
-            return slope
-    return huber_slope(x, y, to_fixed_point=True).slope
