@@ -355,7 +355,9 @@ def _report_parser() -> _Parser:
     parser = _parser(
         "hlmm-report", "Write OUTPREFIX.report.html, one file to be looked at in a browser."
     )
-    parser.add_argument("outprefix", help="OUTPREFIX of the scan")
+    parser.add_argument(
+        "outprefix", nargs="+", help="OUTPREFIX of the scan; several scans are compared"
+    )
     parser.option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg too")
     parser.option("window", type=float, default=500.0, metavar="KB",
                   help="a weaker variant so near is no locus of its own")  # fmt: skip
@@ -435,7 +437,8 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.job import run_job
     from hlmm_dask.scanning.log import RunLog
     from hlmm_dask.scanning.logs import off_terminal
-    from hlmm_dask.view.closing import make_report, show_loci
+    from hlmm_dask.transforms import chosen_transforms
+    from hlmm_dask.view.closing import make_reports, show_loci
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
 
     imports_done()
@@ -453,21 +456,26 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
             )
             observers.append(stack.enter_context(log))
         summaries = run_job(job, tuple(observers))
+    n_scales = len(chosen_transforms(job.transform))
+    outprefixes: list[str] = []
     for title, summary in summaries.items():
         print_summary(summary, title=title)
         if job.keep_store:
-            outprefix = title.removesuffix(".models.gz")
-            if options.report or options.plots:
-                make_report(outprefix, page=options.report, plots=options.plots)
-            else:
-                show_loci(outprefix, dispersion=job.dispersion)
+            outprefixes.append(title.removesuffix(".models.gz"))
+            if not (options.report or options.plots):
+                show_loci(
+                    outprefixes[-1], dispersion=job.dispersion_options if job.dispersion else None
+                )
+            elif len(outprefixes) == n_scales:
+                make_reports(outprefixes, page=options.report, plots=options.plots)
+                outprefixes = []
 
 
 def _report(options: argparse.Namespace) -> None:
-    from hlmm_dask.view.closing import make_report
+    from hlmm_dask.view.closing import make_reports
 
-    make_report(
-        options.outprefix.removesuffix("/").removesuffix(".zarr"),
+    make_reports(
+        [name.removesuffix("/").removesuffix(".zarr") for name in options.outprefix],
         plots=options.plots,
         kilobases=options.window,
     )

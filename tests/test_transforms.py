@@ -1,6 +1,7 @@
 """Transforms of the phenotype: their values, scans of several in one pass, and what is refused."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +53,12 @@ def test_one_pass_is_three_scans(
     by_hand["rint"][has] = scores
     given = (positive.bed, positive.pheno)
     assert run_script("scan", *given, positive.out("all"), *common, "--transform",
-                      "none,log,rint") == 0  # fmt: skip
+                      "none,log,rint", "--report") == 0  # fmt: skip
+    for name in ALL:
+        page = positive.out(f"all.{name}.report.html").read_text("utf-8")
+        assert f"Phenotype 1{'' if name == 'none' else f', {name}'}: effects on mean" in page
+        assert re.findall('aria-label="(none|log|rint):', page) == list(ALL)
+        assert "copies: mean" in page  # drawn from the transformed phenotype
     assert run_script("scan", *given, positive.out("solo"), *common, "--transform", "log") == 0
     for name in ALL:
         together = read_models_table(positive.out(f"all.{name}.models.gz"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.models.dispersion import DispersionOptions
 from hlmm_dask.placement import read_manifest
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.transforms import title_of
@@ -58,6 +59,16 @@ class Facts:
     def title(self) -> str:
         """Name of the phenotype with its transform."""
         return title_of(str(self.attrs["phenotype"]), self.transform)
+
+    @property
+    def dispersion_options(self) -> DispersionOptions:
+        """How dispersion effects are estimated: as the command said, where it is known."""
+        given = self.options
+        return DispersionOptions(
+            given.get("dispersion_blocks", "auto"),
+            given.get("dispersion_exclude"),
+            given.get("dispersion_slope_error", False),
+        )
 
     @property
     def unit(self) -> str:
@@ -161,6 +172,7 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
         lines.append(f"{left_out:,} of {total:,} variants were left out; see their status below.")
     if thinned.no_dispersion:
         lines.append(f"No dispersion effects: {thinned.no_dispersion}.")
+    lines += [f"{line[0].upper()}{line[1:]}." for line in thinned.cautions]
     lines += [str(each["text"]) for each in facts.run.get("warnings", [])]
     return list(dict.fromkeys(lines))
 
