@@ -22,6 +22,7 @@ from hlmm_dask.models.dispersion import (
 )
 from hlmm_dask.models.huber import huber_slope
 from hlmm_dask.models.jackknife import SlopeErrors, jackknife_blocks, jackknife_covariance
+from hlmm_dask.scanning.dispersion import check_options
 
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 AUTO = DispersionOptions(blocks="auto")
@@ -240,7 +241,7 @@ def test_noise_close_to_the_variance_of_add_is_warned_of() -> None:
 )
 def test_options_that_make_no_sense(options, message) -> None:
     with pytest.raises(InputError, match=message):
-        DispersionOptions(**options).check()
+        check_options(DispersionOptions(**options))
 
 
 def test_table_of_a_scan_and_of_hlmm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from hlmm_dask.errors import InputError
 from hlmm_dask.models.huber import huber_slope
 from hlmm_dask.models.inference import neg_log10_p_normal
 from hlmm_dask.models.jackknife import MIN_BLOCKS, Blocks, SlopeErrors, slope_errors
@@ -49,18 +48,18 @@ class DispersionOptions:
     slope_error: bool = False
 
     def check(self) -> None:
-        """Raise an `InputError` for values that make no sense."""
+        """Raise a ValueError for values that make no sense."""
         if isinstance(self.blocks, int):
             if self.blocks < MIN_BLOCKS:
-                raise InputError(
+                raise ValueError(
                     f"dispersion blocks {self.blocks}: expected at least {MIN_BLOCKS} windows"
                 )
         elif self.blocks not in ("auto", "chromosomes", None):
-            raise InputError(
+            raise ValueError(
                 f"dispersion blocks '{self.blocks}': expected chromosomes or a number of windows"
             )
         if self.exclude is not None and not 0.0 < self.exclude < 1.0:
-            raise InputError(f"dispersion exclude {self.exclude:g}: expected a p-value")
+            raise ValueError(f"dispersion exclude {self.exclude:g}: expected a p-value")
 
 
 @dataclass(frozen=True)
