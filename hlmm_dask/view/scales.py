@@ -94,7 +94,8 @@ def compare(reports: "Sequence[Report]") -> Scales:
                     f"{other.store.path}: its variants are others than those of "
                     f"{first.store.path} ({key}); compare scans of the same genotypes and range"
                 )
-    labels = [report.facts.transform for report in reports]
+    names = [report.facts.transform for report in reports]
+    labels = ["raw" if name == "none" else name for name in names]
     if len({report.facts.attrs["phenotype"] for report in reports}) > 1:
         labels = [report.facts.title for report in reports]
     if len(set(labels)) < len(labels):
@@ -177,8 +178,8 @@ def scales_section(scales: Scales) -> str:
     )
     parts = [
         f"<section><h2>The same variants on {len(scales.labels)} scales</h2>",
-        "<p>Effect on the log variance against effect on the mean, with the fitted line. What is "
-        "left of a locus on each scale is no matter of the scale.</p>",
+        "<p>Effect on the log variance against effect on the mean, with the fitted line and its "
+        "95% confidence band. A locus on one scale only is a matter of that scale.</p>",
         f'<div class="spreads">{plots}</div>',
     ]
     for test, loci in scales.loci:
@@ -227,7 +228,8 @@ def effects_picture(thinned: Thinned, label: str) -> str:
         )
     parts += [
         f'<text x="{x(value):.1f}" y="{_BOTTOM + 14}" text-anchor="middle">{_minus(value)}</text>'
-        for value in ticks(-rx, rx)[1:-1]
+        for value in ticks(-rx, rx)
+        if abs(value) < 0.9 * rx
     ]
     for rows, colour in ((~hit, "even"), (hit, "accent")):
         # Points that fall on one another are drawn once.
