@@ -15,6 +15,7 @@ from hlmm_dask.errors import ClusterLostError, InputError, ScanError, StoreError
 from hlmm_dask.scanning.prestart import choose_blas_kernels, imports_done, prestart_workers
 
 if TYPE_CHECKING:
+    from hlmm_dask.models.dispersion import DispersionOptions
     from hlmm_dask.scanning.job import ScanJob
 
 EXIT_OK, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 75
@@ -56,6 +57,11 @@ def kinship_main(argv: Sequence[str] | None = None) -> int:
 def report_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-report``: write the report of a scan, finished or not. Returns the exit code."""
     return _run(_report_parser(), argv, _report)
+
+
+def munge_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-munge``: write a finished scan for other programs. Returns the exit code."""
+    return _run(_munge_parser(), argv, _munge)
 
 
 def _run(
@@ -205,6 +211,7 @@ def _add_run_options(parser: _Parser) -> None:
     _add_dispersion_options(option)
     option("parquet", action="store_true", help="write OUTPREFIX.parquet too")
     option("tabix", action="store_true", help="index the table for tabix: OUTPREFIX.models.gz.tbi")
+    option("format", metavar="FORMATS", help=_FORMATS)
     option("report", action="store_true", help="write OUTPREFIX.report.html")
     option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg")
     option("resume", action="store_true", help="go on with OUTPREFIX.zarr")
@@ -233,6 +240,7 @@ def _blocks(text: str) -> str | int:
 
 _DISPERSION = ("dispersion_blocks", "dispersion_exclude", "dispersion_slope_error")
 
+_FORMATS = "files for other programs: one or more of ssf,ldsc,regenie,gwas-vcf"
 _CLUSTER = (
     "scheduler", "scheduler_file", "threads_per_worker", "memory_limit", "timeout",
     "no_workers_timeout", "tls_ca", "tls_cert", "tls_key", "insecure", "jobqueue", "queue",
@@ -364,6 +372,18 @@ def _report_parser() -> _Parser:
     return parser
 
 
+def _munge_parser() -> _Parser:
+    parser = _parser("hlmm-munge", "Write the results of a scan in the formats of other programs.")
+    parser.add_argument("outprefix", help="OUTPREFIX of the scan")
+    parser.option("format", required=True, metavar="FORMATS", help=_FORMATS)
+    parser.option("effect", metavar="EFFECTS",
+                  help="one or more of mean,variance,dispersion; all by default")  # fmt: skip
+    parser.option("assembly", metavar="NAME", help="genome assembly of the positions, as GRCh38")
+    _add_dispersion_options(parser.option)
+    parser.option("overwrite", action="store_true", help="replace existing files")
+    return parser
+
+
 # -- commands ---------------------------------------------------------------------------------
 # Imported late: --help and mistyped options answer at once.
 
@@ -371,6 +391,7 @@ def _report_parser() -> _Parser:
 def _scan(options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.job import ScanJob
 
+    formats = _formats(options)
     if options.plots:
         from hlmm_dask.view.pictures import require_matplotlib
 
@@ -398,6 +419,7 @@ def _scan(options: argparse.Namespace) -> None:
             **{name: getattr(options, name) for name in _DISPERSION},
             parquet=options.parquet,
             tabix=options.tabix,
+            formats=formats,
             resume=options.resume,
             overwrite=options.overwrite,
             **_common(options),
@@ -481,6 +503,33 @@ def _report(options: argparse.Namespace) -> None:
     )
 
 
+def _munge(options: argparse.Namespace) -> None:
+    from hlmm_dask.formats.effects import EFFECTS
+    from hlmm_dask.formats.munge import choose
+    from hlmm_dask.scanning.munge import MungeJob
+
+    effects = choose(options.effect, tuple(EFFECTS), "--effect") if options.effect else ()
+    job = MungeJob(
+        outprefix=options.outprefix.removesuffix("/").removesuffix(".zarr"),
+        formats=_formats(options),
+        effects=effects,
+        assembly=options.assembly,
+        overwrite=options.overwrite,
+        dispersion=_dispersion_options(options),
+    ).check()
+    options.begun = True
+    for line in job.write():
+        print(line, file=sys.stderr)
+
+
+def _formats(options: argparse.Namespace) -> tuple[str, ...]:
+    if options.format is None:
+        return ()
+    from hlmm_dask.formats.munge import FORMATS, choose
+
+    return choose(options.format, FORMATS, "--format")
+
+
 def _plan(job: "ScanJob", options: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -504,12 +553,17 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _dispersion(options: argparse.Namespace) -> None:
-    from hlmm_dask.models.dispersion import DispersionOptions
     from hlmm_dask.scanning.dispersion import add_dispersion
 
-    how = DispersionOptions(*(getattr(options, name) for name in _DISPERSION))
+    how = _dispersion_options(options)
     lines = add_dispersion(options.table, options.out, how, overwrite=options.overwrite)
     print("\n".join(lines), file=sys.stderr)
+
+
+def _dispersion_options(options: argparse.Namespace) -> "DispersionOptions":
+    from hlmm_dask.models.dispersion import DispersionOptions
+
+    return DispersionOptions(*(getattr(options, name) for name in _DISPERSION))
 
 
 def _kinship(options: argparse.Namespace) -> None:

@@ -105,6 +105,8 @@ def _more_options(command: argparse.ArgumentParser, run: Callable[..., None]) ->
         command.add_argument("--phenotypes", type=int, default=20, help="in one table (20)")
     if run is hlmm_linear:
         command.add_argument("--compare", type=int, default=4, help="variants fitted exactly (4)")
+    if run is workers:
+        command.add_argument("--times", type=int, default=4, help="as many variants (4)")
     if run is memory:
         command.add_argument("--times", type=int, default=10, help="as many variants (10)")
         command.add_argument("--interval", type=float, default=0.1, help="seconds (0.1)")

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from hlmm_dask.durable import aside
 from hlmm_dask.export import write_parquet, write_tsv
+from hlmm_dask.formats.effects import effects_in
+from hlmm_dask.formats.munge import write_formats
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.models.dispersion import DispersionOptions, NotEstimable
@@ -83,6 +85,7 @@ class ScanJob:
     dispersion_slope_error: bool = False
     parquet: bool = False
     tabix: bool = False
+    formats: tuple[str, ...] = ()
     resume: bool = False
     overwrite: bool = False
     append: bool = False
@@ -204,6 +207,12 @@ def _write_tables(
             tell(observers, Note(obstacle))
     if job.parquet:
         write_parquet(store, job.output(".parquet"), extra=extra)
+    if job.formats:
+        effects = effects_in([*store.columns, *extra])
+        for note in write_formats(
+            store, job.outprefix, formats=job.formats, effects=effects, extra=extra
+        ):
+            tell(observers, Note(note))
     if job.loco and not job.no_h2_estimate:
         write_text(job.output(".null_h2_loco.tsv"), set_null_table(read_set_nulls(store)))
     return summary

@@ -11,6 +11,8 @@ import numpy as np
 from hlmm_dask.durable import replacing, sweep
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.export import check_header
+from hlmm_dask.formats.effects import EFFECTS
+from hlmm_dask.formats.munge import FORMATS, check_targets, targets
 from hlmm_dask.lock import refuse_if_held
 from hlmm_dask.placement import LOCK_FILE, check_place, clean_up
 from hlmm_dask.scanning.null import Effects, NullModel
@@ -135,6 +137,10 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
         raise InputError("append and tabix: a table that grows can't be indexed; give one of them")
     if job.append and table.exists():
         check_header(table, list(TSV_HEADERS))
+    if job.formats:
+        effects = ("mean", "variance", *(["dispersion"] if job.dispersion else []))
+        replaces = job.overwrite or job.resume
+        check_targets(job.outprefix, job.formats, effects, overwrite=replaces)
     path = job.output(".zarr")
     if job.resume and path.exists():
         refuse_if_held(ResultsStore.open(path).run_dir / LOCK_FILE)
@@ -181,6 +187,8 @@ def remove_old(job: "ScanJob") -> None:
         *([] if job.parquet else [".parquet"]),
     ):
         job.output(suffix).unlink(missing_ok=True)
+    for path in targets(job.outprefix, FORMATS, tuple(EFFECTS)):
+        path.unlink(missing_ok=True)
 
 
 def write_null(job: "ScanJob", null: NullModel) -> None:
