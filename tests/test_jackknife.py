@@ -55,17 +55,27 @@ def errors_of(result: DispersionResult) -> SlopeErrors:
 
 def brute_force(columns: Columns, block: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """r_se, and slopes by tercile with their covariance, from the definitions, step by step."""
-    bounds = np.quantile(np.abs(columns[0]), (1 / 3, 2 / 3))
-    tercile = np.digitize(np.abs(columns[0]), bounds, right=True)
+
+    def factor(keep: np.ndarray) -> float:
+        noise = np.mean(columns[1][keep] ** 2)
+        return 1 + noise / (np.var(columns[0][keep], ddof=1) - noise)
+
+    every = np.full(len(block), True)
+    signal = np.var(columns[0], ddof=1) / factor(every)
+    shrunk = columns[0] * signal / (signal + columns[1] ** 2)
+    bounds = np.quantile(np.abs(shrunk), (1 / 3, 2 / 3))
+    tercile = np.digitize(np.abs(shrunk), bounds, right=True)
 
     def slopes(keep: np.ndarray) -> np.ndarray:
-        add, add_se, var, _ = (column[keep] for column in columns)
-        noise = np.mean(add_se**2)
-        factor = 1 + noise / (np.var(add, ddof=1) - noise)
-        parts = [np.full(len(add), True), *(tercile[keep] == k for k in range(3))]
-        return factor * np.array(
-            [huber_slope(add[p], var[p], to_fixed_point=True).slope for p in parts]
-        )
+        fits = [(columns[0], every, factor(every))]
+        fits += [(shrunk, tercile == k, 1.0) for k in range(3)]
+        change = factor(keep) / factor(every)
+        return np.array(
+            [
+                huber_slope(x[p & keep], columns[2][p & keep], to_fixed_point=True).slope * f
+                for x, p, f in fits
+            ]
+        ) * change  # fmt: skip
 
     labels = np.unique(block)
     n, b = len(block), len(labels)
@@ -211,7 +221,10 @@ def test_uncertainty_of_the_slope_in_dispersion_se() -> None:
 
 def test_terciles_tell_a_curve_from_a_line() -> None:
     rng = np.random.default_rng(6)
-    assert estimate(effects(rng, 20_000)).cautions == ()
+    # Noise that differs from variant to variant, as with allele frequency, is no curve.
+    straight = estimate(effects(rng, 200_000))
+    assert straight.cautions == ()
+    np.testing.assert_allclose(errors_of(straight).terciles.slopes, 0.4, atol=0.03)
     curved = estimate(effects(rng, 20_000, r=0.1, bend=8.0))
     terciles = errors_of(curved).terciles
     assert terciles is not None

@@ -124,7 +124,8 @@ class DispersionResult:
             elif errors.terciles is not None and errors.terciles.neg_log10_p > _TERCILES_DIFFER:
                 lines.append(
                     "the slope of var on add differs between small and large effects: "
-                    f"{errors.terciles.text}; the mean-variance relation is no line"
+                    f"{errors.terciles.text}; the mean-variance relation is no line, or small "
+                    "effects are mostly noise beside a few large ones"
                 )
         return tuple(lines)
 

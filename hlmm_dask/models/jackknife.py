@@ -31,7 +31,9 @@ class Terciles:
     Attributes
     ----------
     slopes, errors : (3,) float64
-        By tercile of abs(add), corrected for noise as the slope of all; standard errors.
+        By tercile of the size of the effect on the mean that is expected behind add and its noise,
+        add t² / (t² + add_se²) with t² = Var(add) less noise, on which var is regressed here:
+        for normal effects that corrects each variant for its own noise. Standard errors.
     neg_log10_p : float
         -log10 p of their being equal, of F with 2 and blocks - 2 degrees of freedom.
     """
@@ -103,7 +105,9 @@ def slope_errors(
     if np.any(shares <= 0.0):
         why = f"without one of the {label} the additive effects can't be told from their noise"
         return SlopeErrors(label, nan, share_se, None, why)
-    parts = [_slopes(x, y, block, sizes.size)]
+    parts = [_slopes(x, y, block, sizes.size) / shares[0]]
+    signal = float(shares[0] * x.var(ddof=1))
+    x *= signal / (signal + (add_se / x_unit) ** 2)
     size = np.abs(x)
     bounds = np.quantile(size, (1 / 3, 2 / 3))
     tercile = np.searchsorted(bounds, size)
@@ -111,7 +115,7 @@ def slope_errors(
         for k in range(3):
             rows = tercile == k
             parts.append(_slopes(x[rows], y[rows], block[rows], sizes.size))
-    slopes = np.stack(parts, axis=1) / shares[:, None] * (y_unit / x_unit)
+    slopes = np.stack(parts, axis=1) * (shares[0] / shares)[:, None] * (y_unit / x_unit)
     if not np.isfinite(slopes).all():
         why = f"without one of the {label} there is no slope"
         return SlopeErrors(label, nan, share_se, None, why)
