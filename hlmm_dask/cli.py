@@ -455,6 +455,7 @@ def _chr(options: argparse.Namespace) -> None:
 
 
 def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
+    from hlmm_dask.scanning.dispersion import SLOPE, SLOPE_SE
     from hlmm_dask.scanning.events import Event, Observer, Planned
     from hlmm_dask.scanning.job import run_job
     from hlmm_dask.scanning.log import RunLog
@@ -486,7 +487,9 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
             outprefixes.append(title.removesuffix(".models.gz"))
             if not (options.report or options.plots):
                 show_loci(
-                    outprefixes[-1], dispersion=job.dispersion_options if job.dispersion else None
+                    outprefixes[-1],
+                    slope=summary.get(SLOPE),
+                    slope_se=summary.get(SLOPE_SE) if job.dispersion_slope_error else None,
                 )
             elif len(outprefixes) == n_scales:
                 make_reports(outprefixes, page=options.report, plots=options.plots)
@@ -494,13 +497,12 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from hlmm_dask.view.closing import make_reports
+    from hlmm_dask.view.closing import make_reports, scans_of
 
-    make_reports(
-        [name.removesuffix("/").removesuffix(".zarr") for name in options.outprefix],
-        plots=options.plots,
-        kilobases=options.window,
-    )
+    given = [name.removesuffix("/").removesuffix(".zarr") for name in options.outprefix]
+    groups = [given] if len(given) > 1 else scans_of(given[0])
+    for outprefixes in groups:
+        make_reports(outprefixes, plots=options.plots, kilobases=options.window)
 
 
 def _munge(options: argparse.Namespace) -> None:

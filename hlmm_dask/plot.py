@@ -28,9 +28,10 @@ from hlmm_dask.view.drawing import (
     titled,
 )
 from hlmm_dask.view.reading import Source, thin
-from hlmm_dask.view.spread import by_genotype, genotype_counts, of_null
+from hlmm_dask.view.spread import by_genotype, genotype_counts, of_null, phenotype_scale
 from hlmm_dask.view.style import Style, theme
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned, expected_band
+from hlmm_dask.view.wording import short_id
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -185,7 +186,8 @@ def effects(
             ax.fill(corners, bounds * corners, lw=0, color=colours.line, alpha=0.2, zorder=2.5)
         ax.set_ylim(low, high)
     ax.set(
-        xlabel="Effect on the mean (per allele)", ylabel="Effect on the log variance (per allele)"
+        xlabel=f"Effect on the mean ({f'{thinned.unit} per allele'.strip()})",
+        ylabel="Effect on the log variance (per allele)",
     )
     titled(ax, "Effect on the variance against effect on the mean", colours)
     legend(ax, colours)
@@ -195,7 +197,8 @@ def effects(
 def genotype_spread(
     genotypes: "Paths | PlinkGenotypes | npt.NDArray[np.generic]",
     phenotype: "NullModel | npt.ArrayLike", variant: str | int = 0, *,
-    count_a2: bool = False, ax: Axes | None = None, style: Style = "light",
+    count_a2: bool = False, ylabel: str | None = None, ax: Axes | None = None,
+    style: Style = "light",
 ) -> Axes:  # fmt: skip
     """Draw the phenotype by genotype of a variant: density, quartiles, mean and SD.
 
@@ -204,11 +207,14 @@ def genotype_spread(
     genotypes : path, PlinkGenotypes or (n,) array
         PLINK files, or the genotypes of the variant itself: copies of the effect allele.
     phenotype : NullModel or (n,) array
-        A null model, for what it leaves of the phenotype; or a value for each sample of the file.
+        A null model, for the phenotype adjusted for its covariates (random effects are not taken
+        off); or a value for each sample of the file, drawn as it is.
     variant : str or int
         ID or index in the file.
     count_a2 : bool
         Count copies of allele 2 instead of allele 1.
+    ylabel : str, optional
+        What the phenotype is, and its unit; by default what is known of it.
     ax, style
         As of `manhattan`.
     """
@@ -216,14 +222,14 @@ def genotype_spread(
     ax = dressed(ax, colours, (4.6, 4.2))
     counts, name = genotype_counts(genotypes, variant, count_a2=count_a2)
     if _is_null_model(phenotype):
-        classes, unit = of_null(counts, phenotype), " (adjusted, SD of the null model)"
+        classes, scale = of_null(counts, phenotype), phenotype_scale(phenotype)
     else:
-        classes, unit = by_genotype(counts, phenotype), ""
+        classes, scale = by_genotype(counts, phenotype), "Phenotype"
     if not classes:
         raise InputError(f"variant {name}: no sample has a genotype and a phenotype")
     draw_spread(ax, classes, colours)
-    titled(ax, name, colours)
-    ax.set_ylabel(f"Phenotype{unit}")
+    titled(ax, short_id(name), colours)
+    ax.set_ylabel(scale.replace(" (", "\n(") if ylabel is None else ylabel)
     return ax
 
 

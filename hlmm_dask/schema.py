@@ -1,7 +1,9 @@
 """Every variable of a results table once: name, header in the text table, unit and meaning."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 
 class Status(IntEnum):
@@ -89,6 +91,12 @@ RESULT_COLUMNS: tuple[Column, ...] = (
 RESULT_NAMES: tuple[str, ...] = tuple(column.name for column in RESULT_COLUMNS)
 INDEX: dict[str, int] = {name: i for i, name in enumerate(RESULT_NAMES)}
 N_COLUMNS = len(RESULT_COLUMNS)
+
+
+def phenotype_unit(fingerprint: Mapping[str, Any]) -> str:
+    """Return the unit of the phenotype as it was fitted, given what a store was made with."""
+    return "phenotype" if fingerprint.get("fit_covariates") else "SD"
+
 
 DISPERSION_COLUMNS: tuple[Column, ...] = (
     Column("dispersion", "dispersion", "log variance per allele", "var - r_av add"),

@@ -16,6 +16,7 @@ from scipy import stats
 from studies import Study, write_values
 
 import hlmm_dask
+from hlmm_dask.cli import report_main
 from hlmm_dask.errors import InputError
 from hlmm_dask.export import read_models_table
 from hlmm_dask.genotypes.plink import PlinkGenotypes
@@ -54,6 +55,10 @@ def test_one_pass_is_three_scans(
     given = (positive.bed, positive.pheno)
     assert run_script("scan", *given, positive.out("all"), *common, "--transform",
                       "none,log,rint", "--report") == 0  # fmt: skip
+    written = positive.out("all.log.report.html").read_text("utf-8")
+    positive.out("all.log.report.html").unlink()
+    assert report_main([str(positive.out("all"))]) == 0  # of all transforms of the scan
+    assert positive.out("all.log.report.html").read_text("utf-8") == written
     for name in ALL:
         page = positive.out(f"all.{name}.report.html").read_text("utf-8")
         assert f"Phenotype 1{'' if name == 'none' else f', {name}'}: effects on mean" in page
@@ -97,7 +102,7 @@ def test_each_block_is_read_once(positive: Study, monkeypatch: pytest.MonkeyPatc
 
     nulls = [hlmm_dask.fit_null(positive.bed, positive.pheno, transform=name) for name in ALL]
     assert [null.title for null in nulls] == ["1", "1, log", "1, rint"]
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None,
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0",
                 set_as_default=False) as client:  # fmt: skip
         monkeypatch.setattr(PlinkGenotypes, "read_packed", counted)
         solo = hlmm_dask.scan(positive.bed, nulls[1], client=client, block_size=20)

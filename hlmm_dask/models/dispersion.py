@@ -20,7 +20,7 @@ MIN_VARIANTS = 30
 
 # Where less than this share of Var(add) is no noise, or less than so many of its standard errors,
 # the correction for noise is hardly determined.
-_LEAST_SHARE, _LEAST_ERRORS = 0.1, 3.0
+_LEAST_SHARE, _LEAST_ERRORS = 0.2, 3.0
 # Terciles whose slopes differ by this -log10 p are worth a word.
 _TERCILES_DIFFER = 3.0
 

@@ -23,6 +23,9 @@ from hlmm_dask.scanning.summary import read_columns
 from hlmm_dask.schema import DISPERSION_COLUMNS
 from hlmm_dask.store import ResultsStore
 
+# In the summary of a scan.
+SLOPE, SLOPE_SE = "slope of var on add", "r_se"
+
 _COLUMNS = ("add", "add_se", "var", "var_se")
 # Names of chromosomes read at once.
 _ROWS = 262_144
@@ -55,11 +58,11 @@ def contigs(store: ResultsStore) -> Iterator[NDArray[Any]]:
 
 def slope_summary(result: DispersionResult) -> dict[str, Any]:
     """Slope of the line, its standard error, and the slopes by tercile, for a summary."""
-    summary: dict[str, Any] = {"slope of var on add": f"{result.r_av:.6g}"}
+    summary: dict[str, Any] = {SLOPE: f"{result.r_av:.6g}"}
     if result.n_excluded:
         summary |= {"variants left out of the slope": result.n_excluded}
     if (errors := result.errors) is not None:
-        summary |= {"r_se": float(f"{errors.r_se:.6g}"), "r_blocks": errors.blocks}
+        summary |= {SLOPE_SE: float(f"{errors.r_se:.6g}"), "r_blocks": errors.blocks}
         if errors.terciles is not None:
             summary |= {"r_by_tercile": errors.terciles.text}
     return summary

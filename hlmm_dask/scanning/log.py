@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shlex
 import sys
 import time
@@ -85,6 +86,7 @@ class RunLog:
             "exit_code": None,
             "error": None,
             "command": list(command),
+            "directory": os.getcwd(),
             "seed": None,
             "versions": versions(),
             "machine": machine(),

@@ -316,10 +316,14 @@ def run_scans(
                     name = str(store.path).encode().decode()
                     at.set_metadata([RUNS_KEY, name], time.time())
             log = FailureLog([store.run_dir for store in stores])
-            failed = run_blocks(
-                scans, source, config, at, (log, *observers), passed=passed,
-                no_workers_timeout=connection.options.patience,
-            )  # fmt: skip
+            try:
+                failed = run_blocks(
+                    scans, source, config, at, (log, *observers), passed=passed,
+                    no_workers_timeout=connection.options.patience,
+                )  # fmt: skip
+            except BaseException as error:
+                log.stopped(error)
+                raise
         if failed:
             raise ScanError(
                 f"{paths[0]}: {len(failed)} of {scans[0].store.n_blocks} blocks failed "

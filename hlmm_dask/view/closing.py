@@ -2,20 +2,51 @@
 
 import sys
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 
+import zarr
+
 from hlmm_dask.errors import InputError
-from hlmm_dask.models.dispersion import DispersionOptions
+from hlmm_dask.store import ResultsStore
+from hlmm_dask.transforms import TRANSFORMS
+from hlmm_dask.view.best import best_loci, loci_of
 from hlmm_dask.view.loci import print_loci
 from hlmm_dask.view.pictures import require_matplotlib, write_pictures
-from hlmm_dask.view.reading import thin
 from hlmm_dask.view.report import read_report, write_report
 from hlmm_dask.view.scales import compare, scale_lines, scales_section
 
 
-def show_loci(outprefix: str, *, dispersion: DispersionOptions | None) -> None:
-    """Print the best loci of OUTPREFIX.zarr, on request those for the dispersion, too."""
-    print_loci(thin(f"{outprefix}.zarr", dispersion=dispersion or False))
+def show_loci(outprefix: str, *, slope: float | str | None, slope_se: float | None = None) -> None:
+    """Print the best loci of OUTPREFIX.zarr, given a slope those for the dispersion, too."""
+    store = ResultsStore.open(f"{outprefix}.zarr")
+    line = None if slope is None else (float(slope), slope_se or 0.0)
+    print_loci(best_loci(store, line=line))
+
+
+def scans_of(outprefix: str) -> list[list[str]]:
+    """Return the scan of that name, or those of its several phenotypes, each with its transforms.
+
+    Raises
+    ------
+    InputError
+        If there is a table only: it says too little for a report.
+    """
+    if Path(f"{outprefix}.zarr").exists():
+        return [[outprefix]]
+    start = Path(f"{outprefix}.x")
+    several = sorted(start.parent.glob(f"{escape(start.name[:-1])}*.zarr"))
+    if not several and Path(f"{outprefix}.models.gz").exists():
+        raise InputError(
+            f"{outprefix}.zarr: does not exist beside the table (hlmm-chr keeps no results store); "
+            "scan with hlmm-scan"
+        )
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for path in several:
+        about = zarr.open_group(ResultsStore.open(path).path, mode="r").attrs
+        place = TRANSFORMS.index(str(about.get("transform", "none")))
+        groups.setdefault(str(about["phenotype"]), []).append((place, str(path.with_suffix(""))))
+    return [[name for _, name in sorted(group)] for group in groups.values()] or [[outprefix]]
 
 
 def make_reports(
@@ -52,7 +83,7 @@ def make_reports(
     for outprefix, report in reports.items():
         if scales:
             print(f"{outprefix}:", file=sys.stderr)
-        print_loci(report.thinned, window=window)
+        print_loci(loci_of(report.thinned, window=window), window=window)
         if page:
             write_report(report, Path(f"{outprefix}.report.html"), section)
             print(f"report: {outprefix}.report.html", file=sys.stderr)

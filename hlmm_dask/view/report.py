@@ -28,7 +28,7 @@ from hlmm_dask.view.run_sections import accounting_section, run_section
 from hlmm_dask.view.spread import of_null
 from hlmm_dask.view.terminal import duration
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
-from hlmm_dask.view.wording import number, p_value
+from hlmm_dask.view.wording import estimate, number, p_value
 
 # Points of the plots and variants kept for their p-value: the page stays below 10 MB.
 _BINS, _CAP = 600, 5000
@@ -195,11 +195,11 @@ def _test_section(report: Report, t: int, test: AssociationTest) -> str:
             entries.append((f"c{i}", f"MAF {label}, λ {thinned.lambda_gc(test.name, i):.3f}"))
     n = _n_significant(report, test)
     distance = f"{report.window / 1000:g} kb"
-    how = (
-        f"none better within {distance}, or r² ≤ 0.1 with it"
-        if isinstance(report.here, AtHand)
-        else f"none better within {distance}"
-    )
+    how, why = f"none better within {distance}", ""
+    if isinstance(report.here, AtHand):
+        how += ", or r² ≤ 0.1 with it"
+    else:
+        why = f"<p class='small muted'>By distance alone: {escape(report.here)}.</p>"
     what = f"{n} lead variants with p < 5e-8" if n != 1 else "1 lead variant with p < 5e-8"
     return (
         f"<section><h2>{escape(test.label)}</h2>"
@@ -207,7 +207,8 @@ def _test_section(report: Report, t: int, test: AssociationTest) -> str:
         f'<div class="pair"><div><h3>Quantiles by frequency</h3>'
         f"{plot('qq', f'QQ plot, {test.label}', t)}{legend(entries)}</div>"
         f"<div><h3>{escape(what)} ({how})</h3>"
-        f"{lead_table(_lead_cells(report, test), _lead_head(report, test))}</div></div></section>"
+        f"{why}{lead_table(_lead_cells(report, test), _lead_head(report, test))}"
+        "</div></div></section>"
     )
 
 
@@ -225,10 +226,7 @@ def _lead_cells(report: Report, test: AssociationTest) -> list[tuple[int, bool, 
     for row in report.leads[test.name].tolist():
         other, effect = report.alleles[int(points["index"][row])]
         names = ("add", "dispersion" if test.name == "dispersion" else "var")
-        effects = [
-            f"{number(points[name][row])} ({number(points[f'{name}_se'][row], 2)})"
-            for name in names
-        ]
+        effects = [estimate(points[name][row], points[f"{name}_se"][row]) for name in names]
         y = float(points[test.column][row])
         cells = [
             str(points["id"][row]), str(points["contig"][row]), f"{points['position'][row]:,}",
@@ -285,13 +283,14 @@ def _spread_section(report: Report) -> str:
         classes = of_null(report.here.counts(index), report.here.null)
         said = "; ".join(f"{c.copies} copies: mean {c.mean:.3f}, SD {c.sd:.3f}" for c in classes)
         effect = report.alleles[index][1]
+        ps = ", ".join(f'<span class="nb">{escape(test)}</span>' for test in tests)
         figures += (
             f"<figure><figcaption>{escape(str(points['id'][row]))}</figcaption>"
             f'<div class="muted small">copies of {escape(_short(effect))}; p: '
-            f"{escape(', '.join(tests))}</div>{spread_picture(classes, said)}</figure>"
+            f"{ps}</div>{spread_picture(classes, said)}</figure>"
         )
     return (
-        f"{head}<p>Adjusted for covariates, in standard deviations of the null model. Shape: "
-        "density; bar: quartiles; dot and line: mean ± SD.</p>"
+        f"{head}<p>What is drawn: {escape(report.here.scale)}. Shape: density; bar: quartiles; dot "
+        "and line: mean ± SD.</p>"
         f'<div class="spreads">{figures}</div></section>'
     )
