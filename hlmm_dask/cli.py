@@ -485,15 +485,23 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
         print_summary(summary, title=title)
         if job.keep_store:
             outprefixes.append(title.removesuffix(".models.gz"))
-            if not (options.report or options.plots):
-                show_loci(
-                    outprefixes[-1],
-                    slope=summary.get(SLOPE),
-                    slope_se=summary.get(SLOPE_SE) if job.dispersion_slope_error else None,
-                )
-            elif len(outprefixes) == n_scales:
-                make_reports(outprefixes, page=options.report, plots=options.plots)
-                outprefixes = []
+            try:
+                if not (options.report or options.plots):
+                    show_loci(
+                        outprefixes[-1],
+                        slope=summary.get(SLOPE),
+                        slope_se=summary.get(SLOPE_SE) if job.dispersion_slope_error else None,
+                    )
+                    outprefixes = []
+                elif len(outprefixes) == n_scales:
+                    make_reports(outprefixes, page=options.report, plots=options.plots)
+                    outprefixes = []
+            except (OSError, ValueError, RuntimeError) as error:
+                again = ["hlmm-report", *outprefixes, *(["--plots"] if options.plots else [])]
+                raise ScanError(
+                    f"{error}; the scan is complete and {title} is written, only its report is "
+                    f"missing: {shlex.join(again)}"
+                ) from error
 
 
 def _report(options: argparse.Namespace) -> None:

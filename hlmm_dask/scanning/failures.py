@@ -50,7 +50,11 @@ def _append(path: Path, content: dict[str, Any]) -> None:
 
 def read_failures(run_dir: Path) -> list[BlockFailed]:
     """Return the blocks that failed in the latest run, in the order in which they did."""
-    return [BlockFailed(**line) for line in _lines(run_dir) if "block" in line]
+    return [
+        BlockFailed(**line | {"workers": tuple(line.get("workers", ()))})
+        for line in _lines(run_dir)
+        if "block" in line
+    ]
 
 
 def read_stop(run_dir: Path) -> str:

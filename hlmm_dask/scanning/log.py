@@ -22,6 +22,7 @@ from hlmm_dask.scanning.environment import machine, versions
 from hlmm_dask.scanning.events import (
     BlockDone,
     BlockFailed,
+    BlockRetried,
     Event,
     Note,
     NullFitted,
@@ -30,7 +31,9 @@ from hlmm_dask.scanning.events import (
     ScanFinished,
     ScanStarted,
     TablesWritten,
+    Warned,
 )
+from hlmm_dask.scanning.warned import warning_text
 from hlmm_dask.transforms import title_of
 
 SCHEMA = 1
@@ -77,7 +80,9 @@ class RunLog:
         self._phenotypes: list[dict[str, Any]] = []
         self._failed: list[dict[str, Any]] = []
         self._tables: dict[str, Any] = {}
-        self._blocks = {"n_done": 0, "n_variants": 0, "n_fitted": 0, "worker_seconds": 0.0}
+        self._blocks = {
+            "n_done": 0, "n_variants": 0, "n_fitted": 0, "worker_seconds": 0.0, "n_retried": 0,
+        }  # fmt: skip
         self._stack = ExitStack()
         self._record: dict[str, Any] = {
             "started": _now(),
@@ -144,6 +149,8 @@ class RunLog:
                 self._enter(event.name)
             case Note():
                 self._count(self._noted, event.text, "note: ")
+            case Warned():
+                self._count(self._warned, event.text, "warning: ", event.count)
             case NullFitted():
                 self._null(event)
             case Planned():
@@ -169,8 +176,15 @@ class RunLog:
                     self._blocks[key] += value
             case BlockFailed():
                 self._failed.append(asdict(event))
+                tried = f", tried on {', '.join(event.workers)}" if event.workers else ""
                 self._say(
-                    f"block {event.block} failed ({event.n_variants} variants): {event.error}"
+                    f"block {event.block} failed ({event.n_variants} variants{tried}): "
+                    f"{event.error}"
+                )
+            case BlockRetried():
+                self._blocks["n_retried"] += 1
+                self._say(
+                    f"block {event.block} failed on {event.worker}, is tried again: {event.error}"
                 )
             case ScanFinished():
                 self._enter("summary")
@@ -209,11 +223,12 @@ class RunLog:
             self._phases[self._phase] = self._phases.get(self._phase, 0.0) + now - self._since
         self._phase, self._since = phase, now
 
-    def _count(self, counts: dict[str, int], text: str, prefix: str) -> bool:
-        counts[text] = counts.get(text, 0) + 1
-        if counts[text] == 1:
+    def _count(self, counts: dict[str, int], text: str, prefix: str, n: int = 1) -> bool:
+        new = text not in counts
+        counts[text] = counts.get(text, 0) + n
+        if new:
             self._say(prefix + text)
-        return counts[text] == 1
+        return new
 
     def _warning(self, show: Callable[..., None]) -> Callable[..., None]:
         def shown(
@@ -224,8 +239,7 @@ class RunLog:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            text = f"{category.__name__}: {' '.join(str(message).split())}"
-            if self._count(self._warned, text, "warning: "):
+            if self._count(self._warned, warning_text(message, category), "warning: "):
                 show(message, category, filename, lineno, file, line)
 
         return shown

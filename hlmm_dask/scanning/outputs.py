@@ -14,7 +14,7 @@ from hlmm_dask.export import check_header
 from hlmm_dask.formats.effects import EFFECTS
 from hlmm_dask.formats.munge import FORMATS, check_targets, targets
 from hlmm_dask.lock import refuse_if_held
-from hlmm_dask.placement import LOCK_FILE, check_place, clean_up
+from hlmm_dask.placement import LOCK_FILE, check_place, clean_up, place_of, require_writable
 from hlmm_dask.scanning.null import Effects, NullModel
 from hlmm_dask.schema import TSV_HEADERS
 from hlmm_dask.store import ResultsStore
@@ -123,6 +123,7 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
         First clean up what killed runs left.
     """
     check_outprefix(job.outprefix)
+    place = place_of(job.output(".zarr"))
     if tidy:
         tidy_up(job.outprefix)
     table = job.output(".models.gz")
@@ -144,10 +145,11 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
     path = job.output(".zarr")
     if job.resume and path.exists():
         refuse_if_held(ResultsStore.open(path).run_dir / LOCK_FILE)
+        require_writable(place)
         return
     if job.overwrite:
         if job.keep_store:
-            check_place(Path(os.path.realpath(path)), overwrite=True)
+            check_place(place, overwrite=True)
         return
     for suffix in (".zarr", ".models.gz", ".parquet"):
         if job.output(suffix).exists():

@@ -17,7 +17,7 @@ from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
-from hlmm_dask.placement import clean_up
+from hlmm_dask.placement import clean_up, place_of
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
@@ -274,7 +274,7 @@ def run_scans(
         check_left_out(config, null)
     paths = [Path(out) for _, out in traits]
     for path in paths:
-        clean_up(Path(os.path.realpath(path)))
+        clean_up(place_of(path))
         if path.exists() and not (resume or overwrite):
             raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
     with ExitStack() as stack:
@@ -299,7 +299,10 @@ def run_scans(
         stores = [scan.store for scan in scans]
         finished = sorted(set().union(*(store.done() for store in stores)))
         if finished:
-            check_genotypes(stores, source, finished, connection.client())
+            check_genotypes(
+                stores, source, finished, connection.client(),
+                no_workers_timeout=connection.options.patience,
+            )  # fmt: skip
         for scan in scans:
             if config.loco:
                 _mend_set_nulls(scan.store)

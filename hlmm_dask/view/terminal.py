@@ -24,6 +24,7 @@ from hlmm_dask.scanning.events import (
     Note,
     ScanFinished,
     ScanStarted,
+    Warned,
 )
 from hlmm_dask.schema import STATUS_DOC
 
@@ -61,6 +62,7 @@ class TerminalProgress:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._last_line = float("-inf")
+        self._warned: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -90,6 +92,9 @@ class TerminalProgress:
                 self._advance(now)
             case Note():
                 self._say(event.text)
+            case Warned() if event.text not in self._warned:
+                self._warned.add(event.text)
+                self._say(f"warning: {event.text}")
             case ScanFinished():
                 self.close()
                 self._say(self._tally.line(now))
