@@ -137,10 +137,13 @@ def effects(
     data: "Source | Thinned",
     *,
     slope: float | None = None,
+    slope_se: float | None = None,
     ax: Axes | None = None,
     style: Style = "light",
 ) -> Axes:
     """Draw effects on the variance against effects on the mean, with the line fitted to them.
+
+    Around the line is its 95% confidence band, where its standard error is known.
 
     Parameters
     ----------
@@ -148,6 +151,8 @@ def effects(
         As of `manhattan`.
     slope : float, optional
         Of the line; by default that from which dispersion effects are measured, if any.
+    slope_se : float, optional
+        Its standard error; by default that of the default slope.
     """
     if not isinstance(data, Thinned):
         data = thin(data, dispersion=True)
@@ -166,12 +171,19 @@ def effects(
     ):
         if rows.any():
             draw_points(ax, add[rows], var[rows], colour, label=label, size=9, alpha=0.7)
-    slope = thinned.slope if slope is None else slope
+    if slope is None:
+        slope, slope_se = thinned.slope, thinned.slope_se if slope_se is None else slope_se
     if slope is not None and add.size:
         low, high = ax.get_ylim()
+        said = "" if slope_se is None else f" (SE {slope_se:.2g})"
         reach = 1.03 * np.nanmax(np.abs(add)) * np.array([-1.0, 1.0])
         ax.plot(reach, slope * reach, color=colours.line, lw=1.8, zorder=3,
-                label=f"fitted line, slope {slope:.3g}".replace("-", "−"))  # fmt: skip
+                label=f"fitted line, slope {slope:.3g}{said}".replace("-", "−"))  # fmt: skip
+        if slope_se is not None:
+            half = 1.96 * slope_se
+            bounds = slope + half * np.array([-1.0, -1.0, 1.0, 1.0])
+            corners = reach[[0, 1, 1, 0]]
+            ax.fill(corners, bounds * corners, lw=0, color=colours.line, alpha=0.2, zorder=2.5)
         ax.set_ylim(low, high)
     ax.set(
         xlabel=f"Effect on the mean ({f'{thinned.unit} per allele'.strip()})",

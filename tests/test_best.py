@@ -28,7 +28,7 @@ def store(tmp_path_factory):
 def test_the_same_as_of_the_whole_scan(store):
     whole = thin(store, dispersion=True)
     expected = loci_of(whole)
-    found = best_loci(store, slope=whole.slope)
+    found = best_loci(store, line=(whole.slope, 0.0))
     assert [each.test.name for each in found] == ["mean", "variance", "dispersion"]
     for one, other in zip(found, expected, strict=True):
         assert one.test == other.test

@@ -129,6 +129,12 @@ def test_effects_have_the_fitted_line(store, dataset):
     x, y = line.get_data()
     slope = hlmm_dask.plot.thin(store, dispersion=True).slope
     assert np.diff(y)[0] / np.diff(x)[0] == pytest.approx(slope)
+    (band,) = ax.patches
+    corners = band.get_xy()[:4]
+    slopes = np.sort(corners[:, 1] / corners[:, 0])
+    se = hlmm_dask.plot.thin(store, dispersion=True).slope_se
+    np.testing.assert_allclose(slopes, slope + 1.96 * se * np.array([-1, -1, 1, 1]))
+    assert not hlmm_dask.plot.effects(dataset, slope=0.3).patches
     assert ax.get_xlabel() == "Effect on the mean (SD per allele)"
     assert ax.get_ylabel() == "Effect on the log variance (per allele)"
 

@@ -15,7 +15,7 @@ from studies import make_study, write_values
 from hlmm_dask import fit_null, open_bed, scan
 from hlmm_dask.cli import report_main, scan_main
 from hlmm_dask.genotypes.plink import open_plink, write_plink
-from hlmm_dask.models.dispersion import dispersion_effects
+from hlmm_dask.models.dispersion import DispersionOptions, dispersion_effects
 from hlmm_dask.results import open_results
 from hlmm_dask.view.report import read_report
 
@@ -116,8 +116,14 @@ def test_points_are_those_of_the_store(scanned):
         np.testing.assert_allclose(page.points[name], results[column].to_numpy(), rtol=1e-6)
     np.testing.assert_array_equal(page.points["position"], results["variant_position"])
     assert [c["name"] for c in page.data["contigs"]] == ["1", "2"]
-    fit = dispersion_effects(*(results[c] for c in ("add", "add_se", "var", "var_se")))
+    fit = dispersion_effects(
+        *(results[c] for c in ("add", "add_se", "var", "var_se")),
+        options=DispersionOptions(blocks="auto"),
+    )
     assert page.data["slope"] == pytest.approx(fit.r_av)
+    assert page.data["slope_se"] == pytest.approx(fit.errors.r_se)
+    assert f"(SE {fit.errors.r_se:#.2g}, by 20 windows), with its 95% confidence band" in page.text
+    assert fit.errors.terciles.text in page.text
     np.testing.assert_allclose(page.points["dispersion"], fit.dispersion_neg_log10_p, rtol=1e-6)
     for test in page.data["tests"]:
         y = np.sort(page.points[test["name"]])[::-1]

@@ -13,6 +13,7 @@ from hlmm_dask.durable import replacing
 from hlmm_dask.formats.effects import Effect
 from hlmm_dask.placement import read_manifest
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.transforms import title_of
 
 # What the catalogue writes where something was not reported.
 UNKNOWN = "NR"
@@ -25,7 +26,7 @@ class Study:
     Attributes
     ----------
     phenotype : str
-        Its name in the file.
+        Its name in the file, with its transform.
     n_samples : int
         Samples of the null model.
     software : str
@@ -51,7 +52,9 @@ class Study:
         about = dict(zarr.open_group(store.path, mode="r").attrs)
         fitted = read_manifest(store.path)["fingerprint"].get("fit_covariates", False)
         return cls(
-            phenotype=str(about.get("phenotype", UNKNOWN)),
+            phenotype=title_of(
+                str(about.get("phenotype", UNKNOWN)), str(about.get("transform", "none"))
+            ),
             n_samples=int(str(about.get("n_analysed_samples", 0))),
             software=f"hlmm-dask {about.get('hlmm_dask', '')}".strip(),
             model=str(about.get("model", "")),

@@ -18,7 +18,7 @@ class NullFitted:
 
     Attributes
     ----------
-    phenotype, model : str
+    phenotype, model, transform : str
         Their names.
     accounting : tuple of (str, int)
         Steps of the selection of samples, and how many are left after each.
@@ -40,6 +40,7 @@ class NullFitted:
     n_random: int = 0
     h2: float | None = None
     h2_se: float | None = None
+    transform: str = "none"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from hlmm_dask.scanning.null import (
     Effects,
     Genotypes,
     NullInput,
+    NullModel,
     TableSource,
     effects_per_unit,
     genotyped_samples,
@@ -27,15 +28,12 @@ from hlmm_dask.scanning.null import (
     refused,
 )
 from hlmm_dask.scanning.relationships import Relationships, Rotated
-
-if TYPE_CHECKING:
-    from hlmm_dask.scanning.null import NullModel
+from hlmm_dask.transforms import title_of
 
 # Share of negative eigenvalues.
 _WORTH_A_NOTE = 1e-3
 
 FloatArray = NDArray[np.float64]
-AnyNull: TypeAlias = "NullModel | LMMNullModel"
 KinshipLike: TypeAlias = str | PathLike[str] | Kinship | RelationshipParts | Relationships
 
 
@@ -85,7 +83,7 @@ class LMMNullModel:
         Mean of its diagonal.
     estimates : VarianceEstimates
         Of that fit.
-    n_file_samples, sample_index, phenotype_name, mean_effects, accounting, notes
+    n_file_samples, sample_index, phenotype_name, mean_effects, accounting, notes, transform
         As in ``NullModel``.
     input_sha256, file_samples_sha256 : str
         As in ``NullModel``.
@@ -106,11 +104,17 @@ class LMMNullModel:
     notes: tuple[str, ...]
     input_sha256: str
     file_samples_sha256: str
+    transform: str = "none"
 
     name = "LMM"
     n_random = 0
     fit_covariates = True
     variance_effects = Effects((), np.empty(0), np.empty(0))
+
+    @property
+    def title(self) -> str:
+        """Name of the phenotype with its transform."""
+        return title_of(self.phenotype_name, self.transform)
 
     @property
     def n_samples(self) -> int:
@@ -139,6 +143,9 @@ class LMMNullModel:
         return null, rotated.diagonal, variance_estimates(null, rotated.diagonal, chromosome)
 
 
+AnyNull: TypeAlias = NullModel | LMMNullModel
+
+
 def fit_lmm_null(
     genotypes: Genotypes,
     phenotype: TableSource,
@@ -147,6 +154,7 @@ def fit_lmm_null(
     phenotype_column: str | int = 1,
     mean_covariates: TableSource | None = None,
     missing: Sequence[str] = ("NA",),
+    transform: str = "none",
 ) -> LMMNullModel:
     """Match samples, and fit the homoskedastic mixed model without a variant by REML and ML.
 
@@ -165,6 +173,8 @@ def fit_lmm_null(
         FID, IID, covariates.
     missing : sequence of str
         What stands for a missing value in the tables.
+    transform : {"none", "log", "rint"}
+        What is done to the phenotype first.
 
     Raises
     ------
@@ -174,6 +184,7 @@ def fit_lmm_null(
     given = read_null_input(
         genotypes, phenotype, phenotype_column=phenotype_column,
         mean_covariates=mean_covariates, fit_covariates=True, missing=missing,
+        transform=transform,
     )  # fmt: skip
     if isinstance(kinship, str | PathLike):
         samples = genotyped_samples(genotypes)[0]
@@ -218,6 +229,7 @@ def fit_lmm_input(given: NullInput, relationships: Relationships) -> LMMNullMode
         notes=(*given.notes, *_notes(rotated, relationships)),
         input_sha256=digest.hexdigest(),
         file_samples_sha256=given.file_samples_sha256,
+        transform=given.transform,
     )
 
 

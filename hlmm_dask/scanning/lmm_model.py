@@ -124,6 +124,7 @@ def lmm_fingerprint(
         "start": source.start,
         "stop": source.stop,
         "phenotype": null.phenotype_name,
+        "transform": null.transform,
         "model": null.name,
         "fit_covariates": True,
         "n_samples": null.n_samples,

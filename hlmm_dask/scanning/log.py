@@ -34,6 +34,7 @@ from hlmm_dask.scanning.events import (
     Warned,
 )
 from hlmm_dask.scanning.warned import warning_text
+from hlmm_dask.transforms import title_of
 
 SCHEMA = 1
 
@@ -208,7 +209,7 @@ class RunLog:
         names = ("part", "name", "effect", "se")
         record["effects"] = [dict(zip(names, row, strict=True)) for row in event.effects]
         self._phenotypes.append(record)
-        what = f"phenotype '{event.phenotype}'"
+        what = f"phenotype '{title_of(event.phenotype, event.transform)}'"
         for part, name, effect, se in event.effects:
             self._say(f"{what}, null model: {part} of {name} {effect:.6g}, SE {se:.3g}")
         self._say(f"{what}, null model: log-likelihood {event.loglik:.6f}")

@@ -1,14 +1,14 @@
 """Files for other programs from a finished store; see ``hlmm-munge``."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.export import Values
 from hlmm_dask.formats.effects import EFFECTS, Effect, effects_in, require_columns
 from hlmm_dask.formats.munge import check_targets, write_formats
-from hlmm_dask.models.dispersion import NotEstimable
-from hlmm_dask.scanning.dispersion import dispersion_columns, estimate_dispersion
+from hlmm_dask.models.dispersion import DispersionOptions, NotEstimable
+from hlmm_dask.scanning.dispersion import check_options, dispersion_columns, estimate_dispersion
 from hlmm_dask.scanning.outputs import check_outprefix
 from hlmm_dask.store import ResultsStore
 
@@ -29,6 +29,8 @@ class MungeJob:
         Genome assembly of the positions.
     overwrite : bool
         Replace existing files.
+    dispersion : DispersionOptions
+        How dispersion effects are estimated.
     """
 
     outprefix: str
@@ -36,6 +38,7 @@ class MungeJob:
     effects: tuple[str, ...] = ()
     assembly: str | None = None
     overwrite: bool = False
+    dispersion: DispersionOptions = field(default_factory=DispersionOptions)
 
     def check(self) -> "CheckedMunge":
         """See that all can be written, before anything is.
@@ -45,6 +48,7 @@ class MungeJob:
         InputError, StoreError
             If the store is not complete, lacks an effect that was asked for, or a file exists.
         """
+        check_options(self.dispersion)
         store = ResultsStore.open(f"{self.outprefix}.zarr")
         check_outprefix(self.outprefix)
         store.require_intact()
@@ -63,7 +67,7 @@ class MungeJob:
         extra: Mapping[str, Values] = {}
         notes: list[str] = []
         if _DISPERSION.name in chosen and not {*_DISPERSION.required} <= {*store.columns}:
-            result = estimate_dispersion(store)
+            result = estimate_dispersion(store, self.dispersion)
             if not isinstance(result, NotEstimable):
                 extra = dispersion_columns(result)
             elif self.effects:

@@ -46,37 +46,43 @@ def loci_of(thinned: Thinned, *, n: int = 10, window: int = 500_000) -> list[Loc
 
 
 def best_loci(
-    store: ResultsStore, *, slope: float | None = None, n: int = 10, window: int = 500_000
+    store: ResultsStore,
+    *,
+    line: tuple[float, float] | None = None,
+    n: int = 10,
+    window: int = 500_000,
 ) -> list[Loci]:
-    """Find the best loci for the mean, the variance and, with a slope, the dispersion.
+    """Find the best loci for the mean, the variance and, with a line, the dispersion.
 
     Parameters
     ----------
     store : ResultsStore
         Complete or not.
-    slope : float, optional
-        Of the effects on the variance that go with effects on the mean.
+    line : (float, float), optional
+        Slope of the effects on the variance that go with effects on the mean, and its standard
+        error where the dispersion effects' are to hold it, else 0.
     n : int
         Loci of each test.
     window : int
         Base pairs within which a weaker variant belongs to a better one's locus.
     """
     tests = [t for t in TESTS if t.effect is not None and t.column in store.columns]
-    if slope is not None:
+    if line is not None:
         tests.append(DISPERSION)
     kept = [_Kept(test) for test in tests]
     for start, columns in store_values(store, (*_CARRIED, *(t.column for t in tests))):
-        if slope is not None:
-            columns |= _dispersion(columns, slope)
+        if line is not None:
+            columns |= _dispersion(columns, *line)
         for each in kept:
             each.add(start, columns)
     names = _Names(store, [each.best() for each in kept])
     return [Loci(each.test, names.loci(each.best(), n, window)) for each in kept]
 
 
-def _dispersion(columns: Values, slope: float) -> Values:
+def _dispersion(columns: Values, slope: float, slope_se: float) -> Values:
     effect = columns["var"] - slope * columns["add"]
     se = np.hypot(columns["var_se"], slope * columns["add_se"])
+    se = np.hypot(se, slope_se * columns["add"])
     return {
         "dispersion": effect,
         "dispersion_se": se,

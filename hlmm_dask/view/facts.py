@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.models.dispersion import DispersionOptions
 from hlmm_dask.placement import read_manifest
 from hlmm_dask.scanning.events import BlockFailed
 from hlmm_dask.scanning.failures import read_failures, read_stop
 from hlmm_dask.schema import phenotype_unit
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.transforms import title_of
 from hlmm_dask.view.thinned import Thinned
 
 # λ_GC outside of these is worth a word.
 _LAMBDA = (0.95, 1.05)
 _MIN_FOR_LAMBDA = 1000
-# Share of the effects' variance, below which the slope is mostly the correction for noise.
-_RELIABLE = 0.2
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,26 @@ class Facts:
     stopped_by: str
 
     @property
+    def transform(self) -> str:
+        """Of the phenotype."""
+        return str(self.attrs.get("transform", "none"))
+
+    @property
+    def title(self) -> str:
+        """Name of the phenotype with its transform."""
+        return title_of(str(self.attrs["phenotype"]), self.transform)
+
+    @property
+    def dispersion_options(self) -> DispersionOptions:
+        """How dispersion effects are estimated: as the command said, where it is known."""
+        given = self.options
+        return DispersionOptions(
+            given.get("dispersion_blocks", "auto"),
+            given.get("dispersion_exclude"),
+            given.get("dispersion_slope_error", False),
+        )
+
+    @property
     def unit(self) -> str:
         """Unit of the effects on the mean, per allele."""
         return phenotype_unit(self.fingerprint)
@@ -88,7 +108,12 @@ def gather(store: ResultsStore, outprefix: str) -> Facts:
     runs = _read_record(outprefix)
     run = runs[-1] if runs else {}
     # A run that went on with finished blocks has fitted the null model all the same.
-    phenotypes = [p for p in run.get("phenotypes", []) if p.get("phenotype") == attrs["phenotype"]]
+    phenotypes = [
+        p
+        for p in run.get("phenotypes", [])
+        if (p.get("phenotype"), p.get("transform", "none"))
+        == (attrs["phenotype"], attrs.get("transform", "none"))
+    ]
     return Facts(
         attrs=attrs,
         fingerprint=read_manifest(store.path)["fingerprint"],
@@ -155,15 +180,9 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
     left_out = total - facts.counts.get("ok", 0)
     if total and left_out > 0.2 * total:
         lines.append(f"{left_out:,} of {total:,} variants were left out; see their status below.")
-    if thinned.reliability is not None and not _RELIABLE <= thinned.reliability <= 1.0:
-        share = max(thinned.reliability, 0.0)
-        lines.append(
-            "Dispersion effects are not to be relied on: "
-            f"{share:.0%} of the variance of the effects on the mean is more than their noise, too "
-            "little for the slope of the line."
-        )
     if thinned.no_dispersion:
         lines.append(f"No dispersion effects: {thinned.no_dispersion}.")
+    lines += [f"{line[0].upper()}{line[1:]}." for line in thinned.cautions]
     lines += [str(each["text"]) for each in facts.run.get("warnings", [])]
     return list(dict.fromkeys(lines))
 

@@ -81,6 +81,7 @@ def at_hand(facts: Facts) -> AtHand | str:
             mean_covariates=_covariates(options, "mean"),
             variance_covariates=_covariates(options, "var"),
             missing=missing,
+            transform=facts.transform,
         )
     except (InputError, OSError) as error:
         return str(error)

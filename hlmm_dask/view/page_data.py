@@ -52,6 +52,7 @@ def page_json(thinned: Thinned, unit: str) -> str:
         "tests": [_test(thinned, test) for test in thinned.tests],
         "genome_wide": -float(np.log10(GENOME_WIDE)),
         "slope": thinned.slope,
+        "slope_se": thinned.slope_se,
         "unit": unit,
     }  # fmt: skip
     # "</script>" in an ID must not end the element.

@@ -10,8 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from hlmm_dask.genotypes.contigs import contig_codes
 from hlmm_dask.layout import METADATA, array_of, read_chunk
-from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersion_effects
+from hlmm_dask.models.dispersion import (
+    DispersionOptions,
+    DispersionResult,
+    NotEstimable,
+    dispersion_effects,
+)
 from hlmm_dask.placement import read_manifest
 from hlmm_dask.schema import DISPERSION_COLUMNS, phenotype_unit
 from hlmm_dask.store import ResultsStore
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _NAMES = METADATA[:3]
+_CONTIG = "variant_contig"
 _WANTED = {*CARRIED, *(test.column for test in TESTS)}
 # Variants read at once.
 _ROWS = 65_536
@@ -80,7 +87,7 @@ class BlockReader:
 def thin(
     source: Source,
     *,
-    dispersion: bool = False,
+    dispersion: bool | DispersionOptions = False,
     **options: Any,
 ) -> Thinned:
     """Thin a whole scan, complete or not, to what pictures need.
@@ -89,9 +96,9 @@ def thin(
     ----------
     source : path, ResultsStore or Dataset
         OUTPREFIX.zarr, or a Dataset as of ``open_results``.
-    dispersion : bool
+    dispersion : bool or DispersionOptions
         Estimate dispersion effects, and keep them as a further test; without effect where they
-        can't be estimated.
+        can't be estimated. Options say how.
     options
         Of ``Thinner``.
     """
@@ -102,12 +109,14 @@ def thin(
     columns = source.columns if isinstance(source, ResultsStore) else source.data_vars
     extra: dict[str, npt.NDArray[np.float64]] = {}
     relation: DispersionResult | NotEstimable | None = None
-    if dispersion and "var" in columns:
+    if dispersion is not False and "var" in columns:
         whole = {name: np.empty(n) for name in ("add", "add_se", "var", "var_se")}
         for start, _, values in pieces(source, names=False):
             for name, column in whole.items():
                 column[start : start + len(values[name])] = values[name]
-        relation = dispersion_effects(*whole.values())
+        how = DispersionOptions(blocks="auto") if dispersion is True else dispersion
+        contig = contig_codes(_contigs(source))
+        relation = dispersion_effects(*whole.values(), options=how, contig=contig)
         del whole
     if isinstance(relation, DispersionResult):
         extra = {c.name: getattr(relation, c.name) for c in DISPERSION_COLUMNS}
@@ -118,9 +127,18 @@ def thin(
         thinner.add(start, variants, values | {k: v[start:stop] for k, v in extra.items()})
     thinned = replace(thinner.thinned(), unit=_unit(source))
     if isinstance(relation, DispersionResult):
-        reliability = 1.0 / relation.noise_adjustment
-        return replace(thinned, slope=relation.r_av, reliability=reliability)
+        return replace(
+            thinned, slope=relation.r_av, slope_errors=relation.errors, cautions=relation.cautions
+        )
     return thinned if relation is None else replace(thinned, no_dispersion=relation.reason)
+
+
+def _contigs(source: Any) -> Iterator[npt.NDArray[Any]]:
+    n = source.n_variants if isinstance(source, ResultsStore) else source.sizes["variants"]
+    if isinstance(source, ResultsStore):
+        source = {_CONTIG: array_of(zarr.open_group(source.path, mode="r"), _CONTIG)}
+    for start in range(0, n, _ROWS):
+        yield np.asarray(source[_CONTIG][start : start + _ROWS])
 
 
 def _unit(source: Any) -> str:

@@ -250,7 +250,14 @@
       under: ({ line, px, py, left, right, top, bottom }) => {
         line(left, py(0), right, py(0), "muted"); line(px(0), top, px(0), bottom, "muted");
       },
-      over: ({ line, px, py }) => {
+      over: ({ c, colour, line, px, py }) => {
+        if (data.slope_se !== null) {
+          const high = data.slope + 1.96 * data.slope_se, low = data.slope - 1.96 * data.slope_se;
+          c.fillStyle = colour("fit"); c.globalAlpha = 0.2; c.beginPath();
+          for (const [at, slope] of [[-rx, low], [rx, low], [rx, high], [-rx, high]])
+            c.lineTo(px(at), py(at * slope));
+          c.fill(); c.globalAlpha = 1;
+        }
         if (data.slope !== null)
           line(px(-rx), py(-rx * data.slope), px(rx), py(rx * data.slope), "fit", [], 2);
       },

@@ -41,6 +41,8 @@ class Report:
 
     Attributes
     ----------
+    store : ResultsStore
+        The results.
     facts : Facts
         Of the run.
     thinned : Thinned
@@ -55,6 +57,7 @@ class Report:
         Of the leads, by index: other allele, effect allele.
     """
 
+    store: ResultsStore
     facts: Facts
     thinned: Thinned
     here: AtHand | str
@@ -100,7 +103,7 @@ def read_report(outprefix: str, *, window: int = 500_000) -> Report:
     """
     store = ResultsStore.open(f"{outprefix}.zarr")
     facts = gather(store, outprefix)
-    thinned = thin(store, dispersion=True, n_bins=_BINS, cap=_CAP)
+    thinned = thin(store, dispersion=facts.dispersion_options, n_bins=_BINS, cap=_CAP)
     if not thinned.points:
         raise StoreError(f"{store.path}: no variant has results yet; nothing to report")
     here = at_hand(facts)
@@ -108,13 +111,13 @@ def read_report(outprefix: str, *, window: int = 500_000) -> Report:
     leads = {t.name: lead_rows(thinned, t.name, genotypes, window=window) for t in thinned.tests}
     rows = sorted({row for each in leads.values() for row in each.tolist()})
     alleles = _alleles(store, thinned.points["index"][rows].tolist())
-    return Report(facts, thinned, here, leads, window, alleles)
+    return Report(store, facts, thinned, here, leads, window, alleles)
 
 
-def write_report(report: Report, path: Path) -> None:
-    """Write the page, whole or not at all."""
+def write_report(report: Report, path: Path, scales: str = "") -> None:
+    """Write the page, whole or not at all; ``scales`` is the section that compares scans."""
     with replacing(path) as file:
-        file.write(_page(report).encode())
+        file.write(_page(report, scales).encode())
 
 
 def _alleles(store: ResultsStore, indices: list[int]) -> dict[int, tuple[str, str]]:
@@ -131,16 +134,16 @@ def _alleles(store: ResultsStore, indices: list[int]) -> dict[int, tuple[str, st
     return found
 
 
-def _page(report: Report) -> str:
+def _page(report: Report, scales: str) -> str:
     folder = Path(__file__).parent
     style, script = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    attrs = report.facts.attrs
     what = "mean and variance" if report.has_variance else "the mean"
-    title = f"Phenotype {attrs['phenotype']}: effects on {what}"
+    title = f"Phenotype {report.facts.title}: effects on {what}"
     sections = [
         _warnings(report),
         *(_test_section(report, t, test) for t, test in enumerate(report.thinned.tests)),
         *([_effects_section(report)] if report.has_variance else []),
+        scales,
         _spread_section(report),
         accounting_section(report.facts),
         run_section(report.facts),
@@ -254,17 +257,23 @@ def _effects_section(report: Report) -> str:
     if thinned.slope is None:
         said = f"No line: {thinned.no_dispersion}."
     else:
-        entries.append(("fit", f"fitted line, slope {number(thinned.slope)}"))
+        errors, slope, band = thinned.slope_errors, number(thinned.slope), ""
+        if thinned.slope_se is not None and errors is not None:
+            slope += f" (SE {number(thinned.slope_se, 2)}, by {errors.blocks})"
+            band = ", with its 95% confidence band"
+        entries.append(("fit", f"fitted line, slope {slope}{band}"))
         said = (
             "The line is the effect on the log variance that goes with an effect on the mean, by "
             "robust regression through the origin, corrected for the noise of the effects on the "
             "mean. What is left of an effect on the variance is the dispersion effect."
         )
         facts = {
-            f"Slope, log variance per {report.facts.unit}": number(thinned.slope),
+            f"Slope, log variance per {report.facts.unit}": slope,
             "λ before, variance effects": f"{thinned.lambda_gc('variance'):.3f}",
             "λ after, dispersion effects": f"{thinned.lambda_gc('dispersion'):.3f}",
         }
+        if errors is not None and errors.terciles is not None:
+            facts["Slope by size of the effect on the mean (thirds)"] = errors.terciles.text
     return (
         '<section><h2>Effect on the variance against effect on the mean</h2><div class="halves">'
         f"<div>{plot('effects', 'Effect on the log variance against effect on the mean')}"

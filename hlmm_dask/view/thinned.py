@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from hlmm_dask.models.jackknife import SlopeErrors
 from hlmm_dask.view.genome import Axis, Contig
 
 _Floats = npt.NDArray[np.float64]
@@ -107,9 +108,10 @@ class Thinned:
         Of variance on additive effects, where dispersion effects were estimated.
     no_dispersion : str
         Why they could not be.
-    reliability : float or None
-        Share of the variance of the effects on the mean that is not their noise; the slope was
-        divided by it.
+    slope_errors : SlopeErrors or None
+        What a jackknife says of the slope.
+    cautions : tuple of str
+        What a reader of the dispersion effects should know.
     unit : str
         Of effects on the mean, per allele; nothing where it is not known.
     """
@@ -127,8 +129,15 @@ class Thinned:
     exact: tuple[tuple[_Floats, npt.NDArray[np.int64]], ...] | None
     slope: float | None = None
     no_dispersion: str = ""
-    reliability: float | None = None
+    slope_errors: SlopeErrors | None = None
+    cautions: tuple[str, ...] = ()
     unit: str = ""
+
+    @property
+    def slope_se(self) -> float | None:
+        """Standard error of the slope, None where it is not known."""
+        errors = self.slope_errors
+        return None if errors is None or np.isnan(errors.r_se) else errors.r_se
 
     @property
     def axis(self) -> Axis:
