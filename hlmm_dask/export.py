@@ -25,6 +25,7 @@ from hlmm_dask import bgzf
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError
 from hlmm_dask.schema import (
+    CLASS_DOC,
     DISPERSION_COLUMNS,
     RESULT_COLUMNS,
     RESULT_NAMES,
@@ -278,6 +279,7 @@ def _labels(values: npt.NDArray[np.float64]) -> pa.Array:
 
 _TYPED: dict[str, Callable[[npt.NDArray[np.float64]], pa.Array]] = {
     "n_samples": _integers,
+    **{f"n_{name}": _integers for name in CLASS_DOC},
     "status": _labels,
 }
 

@@ -58,6 +58,13 @@ class Column:
     doc: str
 
 
+# Genotypes by the name in a column's, in the order of the copies of the effect allele.
+CLASS_DOC = {
+    "hom_ref": "without the effect allele",
+    "het": "with one copy of it",
+    "hom_alt": "with two copies of it",
+}
+
 # What a kernel returns for each variant and the store keeps: float64, in this order.
 RESULT_COLUMNS: tuple[Column, ...] = (
     Column("n_samples", "n", "count", "analysed samples with a call"),
@@ -84,7 +91,35 @@ RESULT_COLUMNS: tuple[Column, ...] = (
         "sandwich standard error of var",
     ),
     Column("status", "status", "code", "0 = fitted, else why not (schema.Status)"),
-)
+    Column("add_var_cov", "add_var_cov", "phenotype log variance per allele²",
+           "sandwich covariance of add and var"),
+    Column("av_robust_neg_log10_p", "av_robust_pval", "-log10",
+           "-log10 p of add and var by their sandwich covariance, chi-square, 2 df"),
+    Column("var_lrt_neg_log10_p", "var_lrt_pval", "-log10",
+           "-log10 p of the likelihood ratio of an effect on the variance, chi-square, 1 df"),
+    Column("add_score_neg_log10_p", "add_score_pval", "-log10",
+           "-log10 p of the score of an effect on the mean, saddlepoint tails"),
+    Column("var_score_t", "var_score_t", "1", "studentised score of an effect on the variance"),
+    Column("var_score_neg_log10_p", "var_score_pval", "-log10",
+           "-log10 p of var_score_t, saddlepoint tails"),
+    Column("av_score_neg_log10_p", "av_score_pval", "-log10",
+           "-log10 p of both scores, 2 df, saddlepoint tail"),
+    Column("var_best_neg_log10_p", "var_best_pval", "-log10",
+           "-log10 p of an effect on the variance to go by: var_score_pval"),
+    *(
+        Column(f"n_{name}", f"n_{name}", "count", f"samples {text}")
+        for name, text in CLASS_DOC.items()
+    ),
+    *(
+        Column(f"pheno_mean_{name}", f"pheno_mean_{name}", "phenotype", f"mean of those {text}")
+        for name, text in CLASS_DOC.items()
+    ),
+    *(
+        Column(f"pheno_sd_{name}", f"pheno_sd_{name}", "phenotype",
+               f"standard deviation of those {text}")
+        for name, text in CLASS_DOC.items()
+    ),
+)  # fmt: skip
 
 RESULT_NAMES: tuple[str, ...] = tuple(column.name for column in RESULT_COLUMNS)
 INDEX: dict[str, int] = {name: i for i, name in enumerate(RESULT_NAMES)}
@@ -104,5 +139,7 @@ TSV_HEADERS: tuple[str, ...] = (
     "add", "add_se", "add_t", "add_pval",
     "var", "var_se", "var_t", "var_pval", "av_pval",
     "chrom", "pos", "effect_allele", "other_allele", "effect_allele_frequency", "h2", "status",
-    "add_robust_se", "var_robust_se",
+    "add_robust_se", "var_robust_se", "add_var_cov", "av_robust_pval", "var_lrt_pval",
+    "add_score_pval", "var_score_t", "var_score_pval", "av_score_pval", "var_best_pval",
+    *(f"{what}_{name}" for what in ("n", "pheno_mean", "pheno_sd") for name in CLASS_DOC),
 )  # fmt: skip

@@ -22,7 +22,7 @@ Codes = NDArray[np.int8]
 FloatArray = NDArray[np.float64]
 ALL = Filters(min_maf=0.0, max_missing=100.0)
 ESTIMATES = RESULT_NAMES[RESULT_NAMES.index("loglik") : RESULT_NAMES.index("av_neg_log10_p") + 1]
-ROBUST = ("add_robust_se", "var_robust_se")
+ROBUST = ("add_robust_se", "var_robust_se", "add_var_cov", "av_robust_neg_log10_p")
 N = 200
 
 

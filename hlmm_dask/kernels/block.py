@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.kernels.class_moments import ClassMoments
 from hlmm_dask.kernels.covariate_null import CovariateModel
 from hlmm_dask.kernels.dense import DenseModel, fit_dense
 from hlmm_dask.kernels.hlm import fit_class_sums
@@ -27,11 +29,15 @@ from hlmm_dask.kernels.packed import (
     pack_phenotype,
     unpack,
 )
+from hlmm_dask.kernels.residual_nodes import ResidualNodes
+from hlmm_dask.kernels.score import SPA_THRESHOLD, Scores, score_columns, tails_of
 from hlmm_dask.kernels.table import (
     Filters,
     VariantFit,
     classify,
     empty_results,
+    fill_classes,
+    fill_columns,
     fill_estimates,
 )
 from hlmm_dask.schema import INDEX, Status
@@ -70,6 +76,8 @@ class BlockModel:
     left_out : LeftOut, optional
         Columns of G that are left out for some variants; the model of each set is made from
         this one where it is needed, and kept while it is in use.
+    spa_threshold : float
+        Scores above this many standard deviations have saddlepoint tails.
     """
 
     phenotype: PackedPhenotype
@@ -80,12 +88,28 @@ class BlockModel:
     linear: LinearModel | None = None
     engine: Engine = "numba"
     left_out: LeftOut | None = None
+    spa_threshold: float = SPA_THRESHOLD
     _sets: FewKept["BlockModel"] = field(default_factory=FewKept, compare=False, repr=False)
 
     @property
     def layout(self) -> PackedLayout:
         """Where the analysed samples stand in the file."""
         return self.phenotype.layout
+
+    @cached_property
+    def mean(self) -> float:
+        """Mean of the phenotype."""
+        return float(self.dense.y.mean())
+
+    @cached_property
+    def y(self) -> FloatArray:
+        """Phenotype (n,), centred."""
+        return self.dense.y - self.mean
+
+    @cached_property
+    def nodes(self) -> ResidualNodes:
+        """What stands for its distribution."""
+        return ResidualNodes.of(self.y, self.layout.sample_index)
 
     @property
     def from_sums(self) -> bool:
@@ -155,6 +179,7 @@ def block_model(
     *,
     method: Method = "exact",
     engine: Engine = "numba",
+    spa_threshold: float = SPA_THRESHOLD,
 ) -> BlockModel:
     """Choose the kernel for a model and lay out what it needs.
 
@@ -171,6 +196,8 @@ def block_model(
         by it where it is good and exactly where it matters, see :func:`needs_exact`.
     engine : {"numba", "numpy"}
         How class sums are computed.
+    spa_threshold : float
+        Scores above this many standard deviations have saddlepoint tails.
     """
     kernel = choose_kernel(
         len(dense.y),
@@ -206,6 +233,7 @@ def block_model(
         random_effects=random_effects,
         linear=linear,
         engine=engine,
+        spa_threshold=spa_threshold,
     )
 
 
@@ -286,16 +314,39 @@ def fit_packed(model: BlockModel, packed: Packed, *, first: int = 0) -> FloatArr
         n_analysed=model.layout.n_samples,
         filters=model.filters,
     )
+    fill_classes(results, sums, mean=model.mean, count_a2=model.filters.count_a2)
     rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
     for part, chosen in model.by_set(rows, first):
         if not chosen.size:
             continue
         if part.from_sums:
-            fit = fit_class_sums(sums.take(chosen))
+            own = sums.take(chosen)
+            moments = ClassMoments.of(own)
+            fit = fit_class_sums(own, moments=moments)
             fill_estimates(results, chosen, fit, count_a2=model.filters.count_a2)
+            _fill_scores(part, packed, chosen, moments, results)
         else:
             _fit_unpacked(part, packed, chosen, results)
     return results
+
+
+def _fill_scores(
+    model: BlockModel,
+    packed: Packed,
+    rows: NDArray[np.int64],
+    moments: ClassMoments,
+    results: FloatArray,
+) -> None:
+    scores = Scores.of(moments)
+    tails = tails_of(
+        scores, packed, rows, model.nodes, model.y, lambda some: unpack(some, model.layout),
+        threshold=model.spa_threshold,
+    )  # fmt: skip
+    columns = score_columns(scores, tails)
+    if model.filters.count_a2:
+        columns["var_score_t"] = -columns["var_score_t"]
+    fitted = results[rows, INDEX["status"]] == Status.OK
+    fill_columns(results, rows[fitted], {name: v[fitted] for name, v in columns.items()})
 
 
 def _fit_unpacked(

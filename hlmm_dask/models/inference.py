@@ -81,6 +81,27 @@ def neg_log10_p_chi2_2df(chi2: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.asarray(chi2, dtype=np.float64) / (2.0 * _LN10))
 
 
+def neg_log10_p_tails(r: NDArray[np.float64]) -> NDArray[np.float64]:
+    """-log10 of Φ(-r) added up over the tails of a test.
+
+    Parameters
+    ----------
+    r : (m, k) float64
+        Normal quantiles of the tails, infinite where there is none.
+
+    Returns
+    -------
+    (m,) float64
+        NaN where one of them is.
+    """
+    log_tail = special.log_ndtr(-r)
+    total = log_tail[:, 0]
+    with np.errstate(invalid="ignore"):
+        for other in log_tail.T[1:]:
+            total = np.logaddexp(total, other)
+    return np.asarray(np.maximum(-total, 0.0) / _LN10)
+
+
 def genomic_control_lambda(t: ArrayLike) -> float:
     """Genomic control λ: the median of t² over the median of chi-square with 1 df.
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from hlmm_dask.errors import InputError
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
+from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.kernels.table import Filters
 
 
@@ -35,6 +36,8 @@ class ScanConfig:
         Leave the columns of G on a variant's chromosome out of its random effects.
     exclude_window : float, optional
         Leave out those at most so many kilobases from it.
+    spa_threshold : float
+        Scores above this many standard deviations have saddlepoint tails.
     """
 
     start: int = 0
@@ -47,6 +50,7 @@ class ScanConfig:
     engine: Engine = "numba"
     loco: bool = False
     exclude_window: float | None = None
+    spa_threshold: float = SPA_THRESHOLD
 
     def check(self) -> None:
         """Raise an `InputError` for values that make no sense."""
@@ -69,6 +73,10 @@ class ScanConfig:
         if self.exclude_window is not None and not 0.0 <= self.exclude_window < math.inf:
             raise InputError(
                 f"exclude_window {self.exclude_window:g}: expected kilobases, 0 or more"
+            )
+        if not self.spa_threshold >= 0.0:
+            raise InputError(
+                f"spa_threshold {self.spa_threshold:g}: expected standard deviations, 0 or more"
             )
 
     @property

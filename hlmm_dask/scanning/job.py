@@ -13,6 +13,7 @@ from hlmm_dask.durable import aside
 from hlmm_dask.export import write_parquet, write_tsv
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
+from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.models.dispersion import NotEstimable
 from hlmm_dask.scanning.checks import check_job
 from hlmm_dask.scanning.cluster import ClusterOptions
@@ -56,6 +57,7 @@ class ScanJob:
     engine: Engine = "numba"
     loco: bool = False
     exclude_window: float | None = None
+    spa_threshold: float = SPA_THRESHOLD
     scheduler: str | None = None
     scheduler_file: str | None = None
     workers: int | None = None
@@ -89,7 +91,7 @@ class ScanJob:
         """What decides the numbers."""
         return ScanConfig(
             self.start, self.stop, self.min_maf, self.max_missing, self.count_a2, self.h2,
-            self.method, self.engine, self.loco, self.exclude_window,
+            self.method, self.engine, self.loco, self.exclude_window, self.spa_threshold,
         )  # fmt: skip
 
     @property

@@ -17,6 +17,7 @@ from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
+from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.placement import clean_up
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
@@ -63,6 +64,7 @@ class _Options(TypedDict, total=False):
     engine: Engine
     loco: bool
     exclude_window: float | None
+    spa_threshold: float
     block_size: int | None
     resume: bool
     overwrite: bool
@@ -106,6 +108,7 @@ def scan(
     engine: Engine = "numba",
     loco: bool = False,
     exclude_window: float | None = None,
+    spa_threshold: float = SPA_THRESHOLD,
     block_size: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -127,7 +130,7 @@ def scan(
         How to connect or what to start, where no client is given.
     out : path, optional
         Results store (a folder, ``.zarr``) to write. Without, results are kept in memory.
-    start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
+    start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window, spa_threshold
         See ``ScanConfig``.
     block_size : int, optional
         Variants a block (task, chunk); chosen from the data by default.
@@ -159,8 +162,9 @@ def scan(
     from hlmm_dask.results import open_results
 
     config = ScanConfig(
-        start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
-    )
+        start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window,
+        spa_threshold,
+    )  # fmt: skip
     if background:
         from hlmm_dask.scanning.background import Run
 

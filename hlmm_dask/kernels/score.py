@@ -1,0 +1,191 @@
+"""Score tests of mean and variance effects whose reference distribution comes from the genotypes.
+
+With e what y is above its mean, r the residuals of its regression on the genotype x (centred), and
+v = r²/σ² - 1, σ² the mean of r², the studentised scores are
+
+    z_mean = Σ x e / (Σ x² · mean e²)^½,    z_var = Σ x v / (Σ x² · mean v²)^½    (Koenker)
+
+For random genotypes and fixed residuals their correlation is ρ = Σ r v / (Σ r² Σ v²)^½, so that
+z⊥ = (z_var - ρ z_mean) / (1 - ρ²)^½ is not correlated with z_mean, and T² = z_mean² + z⊥² has two
+degrees of freedom. T is the score of f = (z_mean r̃ + z⊥ ṽ⊥)/T itself, r̃ and ṽ⊥ of unit variance:
+of all directions the one in which the variant lies farthest out.
+
+A normal tail is replaced by the saddlepoint approximation where the score is large: for z_mean and
+z_var by both tails of theirs. The upper tail of f is made a normal quantile, that of the joint test
+is then the chi-square's with two degrees of freedom beyond its square: for normal scores T².
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hlmm_dask.kernels.class_moments import ClassMoments
+from hlmm_dask.kernels.packed import Packed
+from hlmm_dask.kernels.residual_nodes import ResidualNodes
+from hlmm_dask.models.inference import (
+    neg_log10_p_chi2_2df,
+    neg_log10_p_normal,
+    neg_log10_p_tails,
+)
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Codes = NDArray[np.int8]
+
+SPA_THRESHOLD = 2.0
+_LN10 = float(np.log(10.0))
+# Below this score a tail is the normal one: what both tails lack of it cancels.
+_CENTRE = 0.05
+# With fewer samples all of them are summed.
+_FEW_SAMPLES = 400
+# Genotypes that are unpacked at once.
+_UNPACKED = 4_000_000
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Studentised scores of ``m`` variants and what their distribution depends on.
+
+    Attributes
+    ----------
+    mean, variance, joint : (m,) float64
+        z_mean, z_var and T; NaN where there is no such score.
+    at : (m, 12) float64
+        What the loops take, see `hlmm_dask.kernels.score_loops`.
+    frequencies : (m, 3) float64
+        Of the genotypes, from the lowest that occurs.
+    residual_squares : (m,) float64
+        Σ r².
+    """
+
+    mean: FloatArray
+    variance: FloatArray
+    joint: FloatArray
+    at: FloatArray
+    frequencies: FloatArray
+    residual_squares: FloatArray
+
+    @classmethod
+    def of(cls, moments: ClassMoments) -> "Scores":
+        """Scores from class moments up to the fourth."""
+        n_k, x, n = moments.counts, moments.x, moments.n
+        with np.errstate(all="ignore"):
+            x_square = (n_k * x * x).sum(axis=0)
+            slope = (n_k * x * moments.means).sum(axis=0) / x_square
+            _, r2, r3, r4 = moments.powers(np.where(n_k > 0, moments.means - slope * x, 0.0))
+            squares = r2.sum(axis=0)
+            sigma2 = squares / n
+            v_square = r4.sum(axis=0) / sigma2**2 - n
+            v_square = np.where(v_square > 1e-10 * n, v_square, np.nan)
+            all_squares = squares + slope**2 * x_square
+            z_mean = slope * np.sqrt(x_square * n / all_squares)
+            z_var = (x * r2).sum(axis=0) / sigma2 / np.sqrt(x_square * v_square / n)
+            rho = r3.sum(axis=0) / sigma2 / np.sqrt(squares * v_square)
+            left = 1.0 - rho * rho
+            apart = np.where(left > 1e-10, (z_var - rho * z_mean) / np.sqrt(left), np.nan)
+            joint = np.hypot(z_mean, apart)
+            of_v = apart / np.sqrt(left)
+            lowest = (n_k > 0).argmax(axis=0)
+            classes = np.minimum(lowest + np.arange(3)[:, None], 2)
+            q = np.take_along_axis(n_k / n, classes, axis=0)
+            q = np.where(lowest + np.arange(3)[:, None] > 2, 0.0, q)
+            at = np.stack([
+                moments.centre, slope, -x[0], n, sigma2, v_square, all_squares, z_mean, z_var,
+                (z_mean - rho * of_v) / np.sqrt(sigma2), of_v / np.sqrt(v_square / n), joint,
+            ], axis=1)  # fmt: skip
+        return cls(z_mean, z_var, joint, at, np.ascontiguousarray(q.T), squares)
+
+
+def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
+    """Columns of the results by name, from scores and the r* (m, 5) of `tails_of`."""
+    plain = {
+        "add_score_neg_log10_p": neg_log10_p_normal(scores.mean),
+        "var_score_neg_log10_p": neg_log10_p_normal(scores.variance),
+        "av_score_neg_log10_p": neg_log10_p_chi2_2df(scores.joint**2),
+    }
+    rows = np.flatnonzero(~np.isnan(tails).all(axis=1))
+    for name, part in zip(plain, (slice(0, 2), slice(2, 4), slice(4, 5)), strict=True):
+        r = tails[rows, part]
+        if part.start == 4:
+            # Far below its centre a large T has no meaning.
+            better = neg_log10_p_chi2_2df(np.maximum(r[:, 0], 0.0) ** 2)
+        else:
+            better = neg_log10_p_tails(r)
+        known = np.isfinite(better)
+        plain[name][rows[known]] = better[known]
+    best = plain["var_score_neg_log10_p"]
+    return {"var_score_t": scores.variance, **plain, "var_best_neg_log10_p": best}
+
+
+def tails_of(
+    scores: Scores,
+    packed: Packed,
+    rows: IntArray,
+    nodes: ResidualNodes,
+    y: FloatArray,
+    unpack: Callable[[Packed], Codes],
+    *,
+    threshold: float = SPA_THRESHOLD,
+) -> FloatArray:
+    """Saddlepoint tails of the scores that are above a threshold.
+
+    Parameters
+    ----------
+    scores : Scores
+        Of m variants.
+    packed, rows
+        Packed genotypes of a block, and where in it the m variants stand.
+    nodes : ResidualNodes
+        Of the centred phenotype.
+    y : (n,) float64
+        That phenotype.
+    unpack : callable
+        Gives the codes (k, n) of packed variants (k, n_bytes).
+    threshold : float
+        In standard deviations; for the joint score what has the same p-value.
+
+    Returns
+    -------
+    (m, 5) float64
+        r* of upper and lower tail of mean and variance, and of the joint score's; else NaN.
+    """
+    # Imported late: who only plans a scan needs no compiler.
+    from hlmm_dask.kernels import score_loops
+
+    out = np.full((len(rows), 5), np.nan)
+    wanted = wanted_tails(scores, threshold)
+    found = np.flatnonzero(wanted.any(axis=1))
+    if not found.size:
+        return out
+    part, left = out[found], wanted[found]
+    at, q = scores.at[found], scores.frequencies[found]
+    chosen = np.ascontiguousarray(packed[rows[found]])
+    if len(y) >= _FEW_SAMPLES:
+        score_loops.node_tails(
+            chosen, nodes.outlier_at, nodes.outlier, nodes.value, nodes.weight, at, q, left, part
+        )
+    rest = np.flatnonzero(left.any(axis=1))
+    step = max(1, _UNPACKED // len(y))
+    for i in range(0, len(rest), step):
+        some = rest[i : i + step]
+        own = part[some]
+        score_loops.sample_tails(unpack(chosen[some]), y, at[some], q[some], left[some], own)
+        part[some] = own
+    out[found] = part
+    return out
+
+
+def wanted_tails(scores: Scores, threshold: float) -> NDArray[np.bool_]:
+    """Which of the scores of mean and variance and of the joint one are above a threshold, (m, 3)."""
+    joint = np.sqrt(2.0 * _LN10 * neg_log10_p_normal(threshold))
+    with np.errstate(invalid="ignore"):
+        return np.stack(
+            [
+                np.abs(scores.mean) > max(threshold, _CENTRE),
+                np.abs(scores.variance) > max(threshold, _CENTRE),
+                scores.joint > max(float(joint), _CENTRE),
+            ],
+            axis=1,
+        )
