@@ -11,7 +11,6 @@ is as in `hlmm_dask.kernels.score`: scores are studentised as for independent ge
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray

@@ -33,9 +33,8 @@ def centre(dosage: Any, g: Any, called: Any, about: Any) -> None:  # pragma: no 
     for j in range(m):
         count = copies = zero = one = two = 0.0
         for i in range(n):
-            x = np.float64(dosage[j, i])
-            is_called = 1.0 if x >= 0.0 else 0.0
-            x = x if x >= 0.0 else 0.0
+            is_called = 1.0 if dosage[j, i] >= 0 else 0.0
+            x = np.float64(dosage[j, i]) if dosage[j, i] >= 0 else 0.0
             called[j, i] = is_called
             g[j, i] = x
             count += is_called

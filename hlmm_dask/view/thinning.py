@@ -38,7 +38,7 @@ DISPERSION = AssociationTest(
 )
 
 
-def tests_of(columns: Iterable[str]) -> tuple[AssociationTest, ...]:
+def tests_of(columns: Iterable[Any]) -> tuple[AssociationTest, ...]:
     """Tests to draw of results with these columns."""
     best = BEST_VARIANCE.column in columns
     return tuple(BEST_VARIANCE if best and t.name == "variance" else t for t in TESTS)
