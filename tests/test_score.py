@@ -132,7 +132,7 @@ def test_columns_follow_the_definition(kind: str, maf: float) -> None:
         parts = min(special.ndtri_exp(np.logaddexp(*tails) - np.log(2.0)), 0.0) ** 2
         parts += stats.norm.isf(0.5 * 10.0 ** -row[INDEX["add_score_neg_log10_p"]]) ** 2
         if min(abs(z), abs(z_apart)) > 0.1 and joint > 0.3:
-            both = (max(direction, 0.0) ** 2 + parts) / (4.0 * np.log(10.0))
+            both = -np.log10(0.5 * (np.exp(-0.5 * max(direction, 0.0) ** 2) + np.exp(-0.5 * parts)))
             joint_p = row[INDEX["av_score_neg_log10_p"]]
             np.testing.assert_allclose(joint_p, both, rtol=1e-3, atol=1e-3)
     best, own = column(results, "var_best_neg_log10_p"), column(results, "var_score_neg_log10_p")

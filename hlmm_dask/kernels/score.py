@@ -13,11 +13,11 @@ therefore the larger one of those by v and by v0.
 The joint test of no effect at all goes by e and v0. With ρ their correlation, z0 the score of v0,
 z⊥ = (z0 - ρ z_mean) / (1 - ρ²)^½ is not correlated with z_mean, and T² = z_mean² + z⊥² has two
 degrees of freedom. T is the score of f = (z_mean ẽ + z⊥ ṽ⊥)/T itself, ẽ and ṽ⊥ of unit variance:
-of all directions the one in which the variant lies farthest out. The p-value is the geometric mean
-of two of a chi-square with two degrees of freedom, both of T² where scores are normal: of the
-squared normal quantile of the upper tail of f, in simulations too large for rare variants and
-skewed residuals; and of the sum of the squared quantiles of z_mean and z⊥, too small there, since the same
-few samples make both. Their errors cancel.
+of all directions the one in which the variant lies farthest out. The p-value is the mean of two of
+a chi-square with two degrees of freedom, both of T² where scores are normal: of the squared normal
+quantile of the upper tail of f, in simulations too large for rare variants and skewed residuals; and
+of the sum of the squared quantiles of z_mean and z⊥, too small there, since the same few samples
+make both.
 """
 
 from collections.abc import Callable
@@ -141,9 +141,9 @@ def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
         apart = mended(scores.apart, slice(7, 9))[rows]
         parts = normal_quantile(mean[rows]) ** 2 + normal_quantile(apart) ** 2
         direction = np.maximum(found[:, 6], 0.0) ** 2
-        mean_of_both = neg_log10_p_chi2_2df(0.5 * (direction + parts))
-        known = np.isfinite(mean_of_both)
-        joint[rows[known]] = mean_of_both[known]
+        log_p = np.logaddexp(-0.5 * direction, -0.5 * parts) - np.log(2.0)
+        known = np.isfinite(log_p)
+        joint[rows[known]] = np.maximum(-log_p[known], 0.0) / _LN10
     return {
         "add_score_neg_log10_p": mean,
         "var_score_t": scores.variance,
