@@ -15,8 +15,8 @@ z⊥ = (z0 - ρ z_mean) / (1 - ρ²)^½ is not correlated with z_mean, and T² =
 degrees of freedom. T is the score of f = (z_mean ẽ + z⊥ ṽ⊥)/T itself, ẽ and ṽ⊥ of unit variance:
 of all directions the one in which the variant lies farthest out. The p-value is the mean of two of
 a chi-square with two degrees of freedom, both of T² where scores are normal: of the squared normal
-quantile of the upper tail of f, in simulations too large for rare variants and skewed residuals; and
-of the sum of the squared quantiles of z_mean and z⊥, too small there, since the same few samples
+quantile of the upper tail of f, in simulations too large for rare variants and skewed residuals;
+and of the sum of the squared quantiles of z_mean and z⊥, too small there, since the same few samples
 make both.
 """
 
@@ -141,7 +141,8 @@ def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
         apart = mended(scores.apart, slice(7, 9))[rows]
         parts = normal_quantile(mean[rows]) ** 2 + normal_quantile(apart) ** 2
         direction = np.maximum(found[:, 6], 0.0) ** 2
-        log_p = np.logaddexp(-0.5 * direction, -0.5 * parts) - np.log(2.0)
+        with np.errstate(invalid="ignore"):
+            log_p = np.logaddexp(-0.5 * direction, -0.5 * parts) - np.log(2.0)
         known = np.isfinite(log_p)
         joint[rows[known]] = np.maximum(-log_p[known], 0.0) / _LN10
     return {
