@@ -25,12 +25,14 @@ from hlmm_dask import bgzf
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError
 from hlmm_dask.schema import (
+    CLASS_DOC,
     DISPERSION_COLUMNS,
     LMM_COLUMNS,
     LMM_HEADERS,
     LMM_NAMES,
     RESULT_COLUMNS,
     RESULT_NAMES,
+    TEST_COLUMNS,
     TSV_HEADERS,
     Status,
 )
@@ -219,14 +221,15 @@ def read_models_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a whole .models.gz table: {reason}") from error
     frame = cast(pd.DataFrame, table.to_pandas())
-    for name in ("n", "pos"):
+    for name in ("n", "pos", *(f"n_{name}" for name in CLASS_DOC)):
         if name in frame and bool((frame[name] % 1 == 0).all()):
             frame[name] = frame[name].astype(np.int64)
     return frame
 
 
 def _header(name: str) -> str:
-    columns = (*RESULT_COLUMNS, *LMM_COLUMNS, *DISPERSION_COLUMNS)
+    tests = chain.from_iterable(TEST_COLUMNS.values())
+    columns = (*RESULT_COLUMNS, *LMM_COLUMNS, *DISPERSION_COLUMNS, *tests)
     headers = {column.name: column.header for column in columns}
     return headers.get(name, name)
 
@@ -284,6 +287,7 @@ def _labels(values: npt.NDArray[np.float64]) -> pa.Array:
 
 _TYPED: dict[str, Callable[[npt.NDArray[np.float64]], pa.Array]] = {
     "n_samples": _integers,
+    **{f"n_{name}": _integers for name in CLASS_DOC},
     "status": _labels,
 }
 

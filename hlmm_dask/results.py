@@ -1,6 +1,7 @@
 """Results as a Dataset."""
 
 import os
+from itertools import chain
 
 import numpy as np
 import xarray as xr
@@ -13,6 +14,7 @@ from hlmm_dask.schema import (
     LMM_NAMES,
     RESULT_COLUMNS,
     STATUS_DOC,
+    TEST_COLUMNS,
     Status,
     phenotype_unit,
 )
@@ -45,7 +47,8 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
     store.require_intact()
     dataset = xr.open_zarr(store.path, consolidated=True)
     own = LMM_COLUMNS if store.columns == LMM_NAMES else RESULT_COLUMNS
-    about = {column.name: column for column in (*own, *DISPERSION_COLUMNS)}
+    tests = chain.from_iterable(TEST_COLUMNS.values())
+    about = {column.name: column for column in (*own, *DISPERSION_COLUMNS, *tests)}
     results = dataset["results"]
     unit = phenotype_unit(read_manifest(store.path)["fingerprint"])
     variables: dict[str, xr.DataArray] = {}

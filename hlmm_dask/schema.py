@@ -60,6 +60,13 @@ class Column:
     doc: str
 
 
+# Genotypes by the name in a column's, in the order of the copies of the effect allele.
+CLASS_DOC = {
+    "hom_ref": "without the effect allele",
+    "het": "with one copy of it",
+    "hom_alt": "with two copies of it",
+}
+
 # What a kernel returns for each variant and the store keeps: float64, in this order.
 RESULT_COLUMNS: tuple[Column, ...] = (
     Column("n_samples", "n", "count", "analysed samples with a call"),
@@ -86,7 +93,35 @@ RESULT_COLUMNS: tuple[Column, ...] = (
         "sandwich standard error of var",
     ),
     Column("status", "status", "code", "0 = fitted, else why not (schema.Status)"),
-)
+    Column("add_var_cov", "add_var_cov", "phenotype log variance per allele²",
+           "sandwich covariance of add and var"),
+    Column("av_robust_neg_log10_p", "av_robust_pval", "-log10",
+           "-log10 p of add and var by their sandwich covariance, chi-square, 2 df"),
+    Column("var_lrt_neg_log10_p", "var_lrt_pval", "-log10",
+           "-log10 p of the likelihood ratio of an effect on the variance, chi-square, 1 df"),
+    Column("add_score_neg_log10_p", "add_score_pval", "-log10",
+           "-log10 p of the score of an effect on the mean, saddlepoint tails"),
+    Column("var_score_t", "var_score_t", "1", "studentised score of an effect on the variance"),
+    Column("var_score_neg_log10_p", "var_score_pval", "-log10",
+           "-log10 p of var_score_t, saddlepoint tails"),
+    Column("av_score_neg_log10_p", "av_score_pval", "-log10",
+           "-log10 p of both scores, 2 df, saddlepoint tail"),
+    Column("var_best_neg_log10_p", "var_best_pval", "-log10",
+           "-log10 p of an effect on the variance to go by: var_score_pval"),
+    *(
+        Column(f"n_{name}", f"n_{name}", "count", f"samples {text}")
+        for name, text in CLASS_DOC.items()
+    ),
+    *(
+        Column(f"pheno_mean_{name}", f"pheno_mean_{name}", "phenotype", f"mean of those {text}")
+        for name, text in CLASS_DOC.items()
+    ),
+    *(
+        Column(f"pheno_sd_{name}", f"pheno_sd_{name}", "phenotype",
+               f"standard deviation of those {text}")
+        for name, text in CLASS_DOC.items()
+    ),
+)  # fmt: skip
 
 RESULT_NAMES: tuple[str, ...] = tuple(column.name for column in RESULT_COLUMNS)
 INDEX: dict[str, int] = {name: i for i, name in enumerate(RESULT_NAMES)}
@@ -113,6 +148,21 @@ LMM_COLUMNS: tuple[Column, ...] = (
 LMM_NAMES: tuple[str, ...] = tuple(column.name for column in LMM_COLUMNS)
 LMM_INDEX: dict[str, int] = {name: i for i, name in enumerate(LMM_NAMES)}
 
+# Further tests of the variance, by the name that asks for one: its statistic and its -log10 p.
+TEST_COLUMNS: dict[str, tuple[Column, Column]] = {
+    test: (
+        Column(f"{name}_{symbol}", f"{name}_{symbol}", "1", f"{doc}: {symbol}"),
+        Column(f"{name}_neg_log10_p", f"{name}_pval", "-log10", f"-log10 p of {name}_{symbol}"),
+    )
+    for test, name, symbol, doc in (
+        ("levene", "levene", "f", "Levene's test, deviations from class means"),
+        ("brown-forsythe", "brown_forsythe", "f", "Brown and Forsythe's, from class medians"),
+        ("bartlett", "bartlett", "chi2", "Bartlett's test, for normal residuals"),
+        ("drm", "drm", "t", "deviation regression model, from class medians"),
+        ("svlm", "svlm", "t", "squared residual value linear model"),
+    )
+}
+
 
 def phenotype_unit(fingerprint: Mapping[str, Any]) -> str:
     """Return the unit of the phenotype as it was fitted, given what a store was made with."""
@@ -133,7 +183,9 @@ TSV_HEADERS: tuple[str, ...] = (
     "add", "add_se", "add_t", "add_pval",
     "var", "var_se", "var_t", "var_pval", "av_pval",
     "chrom", "pos", "effect_allele", "other_allele", "effect_allele_frequency", "h2", "status",
-    "add_robust_se", "var_robust_se",
+    "add_robust_se", "var_robust_se", "add_var_cov", "av_robust_pval", "var_lrt_pval",
+    "add_score_pval", "var_score_t", "var_score_pval", "av_score_pval", "var_best_pval",
+    *(f"{what}_{name}" for what in ("n", "pheno_mean", "pheno_sd") for name in CLASS_DOC),
 )  # fmt: skip
 LMM_HEADERS: tuple[str, ...] = (
     "SNP", "n", "frequency", "likelihood",

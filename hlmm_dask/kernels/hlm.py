@@ -11,13 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.kernels.class_moments import ClassMoments
 from hlmm_dask.kernels.packed import ClassSums
-from hlmm_dask.kernels.table import (
-    UNBOUNDED_SPAN,
-    VariantFit,
-    convergence_status,
-    within_class_squares,
-)
+from hlmm_dask.kernels.table import UNBOUNDED_SPAN, VariantFit, convergence_status
 from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
 from hlmm_dask.models.newton import minimise
@@ -38,7 +34,9 @@ class _Profile:
     away: FloatArray  # class mean of y less μ, (3, b)
 
 
-def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
+def fit_class_sums(
+    sums: ClassSums, *, moments: ClassMoments | None = None, tolerance: float = 1e-7
+) -> VariantFit:
     """Fit every variant of a block from its class sums.
 
     With x_k = k - ḡ, v_k = exp(-β1 x_k) and R_k = Σ_{g=k} (y - α0 - α1 x_k)² at the
@@ -49,6 +47,8 @@ def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
     sums : ClassSums
         Sums of variants with at least two classes; with cubes and fourths the fit has robust
         standard errors, without them it has none.
+    moments : ClassMoments, optional
+        Of these sums, where they are known already.
     tolerance : float
         Distance to the maximum, in standard errors, at which to stop.
 
@@ -57,16 +57,10 @@ def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
     VariantFit
         ``UNBOUNDED`` where the likelihood has no maximum.
     """
-    n_k = sums.counts
-    n = n_k.sum(axis=0)
-    mean = (n_k[1] + 2.0 * n_k[2]) / n
-    x = np.arange(3.0)[:, None] - mean
+    moments = moments or ClassMoments.of(sums)
+    n_k, x, mean_k, within_k = moments.counts, moments.x, moments.means, moments.within
+    n, s_k = moments.n, sums.sums - n_k * moments.centre
     x_square = np.sum(n_k * x * x, axis=0)
-    # Centred at the variant's own mean, so that no digits are lost in Σy² - 2μΣy + nμ².
-    centre = sums.sums.sum(axis=0) / n
-    s_k = sums.sums - n_k * centre
-    q_k = sums.squares - 2.0 * centre * sums.sums + n_k * centre**2
-    mean_k, within_k = within_class_squares(n_k, s_k, q_k)
 
     def profile(beta1: FloatArray, rows: NDArray[np.int64]) -> _Profile:
         xr, nr, sr = x[:, rows], n_k[:, rows], s_k[:, rows]
@@ -123,14 +117,7 @@ def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
         beta1 = result.x[:, 0]
         at = profile(beta1, everything)
         loglik = -0.5 * (at.deviance + n * LOG_2PI)
-        robust: dict[str, FloatArray] = {}
-        if sums.cubes is not None and sums.fourths is not None:
-            third_k, fourth_k = _within_class_moments(
-                sums, mean_k=np.where(n_k > 0, mean_k + centre, 0.0), within_k=within_k
-            )
-            robust["add_robust_se"], robust["var_robust_se"] = _robust_se(
-                at, x=x, n_k=n_k, within_k=within_k, third_k=third_k, fourth_k=fourth_k
-            )
+        robust = {} if moments.fourth is None else _robust(at, moments)
         return VariantFit(
             add=at.slope,
             add_se=1.0 / np.sqrt(at.information),
@@ -138,38 +125,13 @@ def fit_class_sums(sums: ClassSums, *, tolerance: float = 1e-7) -> VariantFit:
             var_se=np.sqrt(2.0 / x_square),
             loglik=loglik,
             status=convergence_status(result.convergence, beta1, span),
+            loglik_mean=-0.5 * (flat.deviance + n * LOG_2PI),
             **robust,
         )
 
 
-def _within_class_moments(
-    sums: ClassSums, *, mean_k: FloatArray, within_k: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Sum third and fourth powers of y about the class means ``mean_k``; (3, m) each."""
-    assert sums.cubes is not None
-    assert sums.fourths is not None
-    n, q, c, f, a = sums.counts, sums.squares, sums.cubes, sums.fourths, mean_k
-    square = a * a
-    third = c - a * (3.0 * q - 2.0 * n * square)
-    fourth = f - a * (4.0 * c - a * (6.0 * q - 3.0 * n * square))
-    # A class that comes by difference has the rounding errors of the total; what no sample can
-    # have is taken off (Cauchy-Schwarz).
-    fourth = np.maximum(fourth, within_k * within_k / np.maximum(n, 1.0))
-    limit = np.sqrt(within_k * fourth)
-    empty = within_k == 0.0
-    return np.where(empty, 0.0, np.clip(third, -limit, limit)), np.where(empty, 0.0, fourth)
-
-
-def _robust_se(
-    at: _Profile,
-    *,
-    x: FloatArray,
-    n_k: FloatArray,
-    within_k: FloatArray,
-    third_k: FloatArray,
-    fourth_k: FloatArray,
-) -> tuple[FloatArray, FloatArray]:
-    """Sandwich standard errors of α1 and β1 at the maximum, (m,) each.
+def _robust(at: _Profile, moments: ClassMoments) -> dict[str, FloatArray]:
+    """Sandwich standard errors and covariance of α1 and β1 at the maximum, (m,) each.
 
     The covariance is H⁻¹ M H⁻¹, H the observed information of (α0, α1, β0, β1) and
     M = Σ s_i s_iᵀ; with z = (1, x), r = y - μ and w = e^-η a sample's score is
@@ -188,12 +150,8 @@ def _robust_se(
     The sum of their squares over the samples of a class needs Σ r .. Σ r⁴ only, which follow
     from the moments about the class mean and its distance to μ.
     """
-    w, away = at.weight, at.away
-    step = away * away
-    r1 = n_k * away
-    r2 = within_k + r1 * away
-    r3 = third_k + away * (3.0 * within_k + n_k * step)
-    r4 = fourth_k + away * (4.0 * third_k + away * (6.0 * within_k + n_k * step))
+    w, x, n_k = at.weight, moments.x, moments.counts
+    r1, r2, r3, r4 = moments.powers(at.away)
     wn, wr1, wr2 = w * n_k, w * r1, w * r2
     h = x - (wn * x).sum(axis=0) / wn.sum(axis=0)
     square = x * x
@@ -207,4 +165,9 @@ def _robust_se(
     spread = 0.25 * ((w * w * r4 - 2.0 * wr2 + n_k) * square).sum(axis=0)
     add = b * b * mean - 2.0 * b * c * both + c * c * spread
     var = c * c * mean - 2.0 * a * c * both + a * a * spread
-    return np.sqrt(np.maximum(add, 0.0)) / d, np.sqrt(np.maximum(var, 0.0)) / d
+    cov = (a * b + c * c) * both - b * c * mean - a * c * spread
+    return {
+        "add_robust_se": np.sqrt(np.maximum(add, 0.0)) / d,
+        "var_robust_se": np.sqrt(np.maximum(var, 0.0)) / d,
+        "add_var_cov": cov / (d * d),
+    }

@@ -1,13 +1,15 @@
 """Which variants are fitted, and the table of results that every kernel fills."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.kernels.packed import ClassSums
 from hlmm_dask.models.inference import neg_log10_p_chi2_2df, neg_log10_p_normal
 from hlmm_dask.models.newton import Convergence
-from hlmm_dask.schema import INDEX, N_COLUMNS, Status
+from hlmm_dask.schema import CLASS_DOC, INDEX, N_COLUMNS, Status
 
 FloatArray = NDArray[np.float64]
 
@@ -52,8 +54,10 @@ class VariantFit:
         A :class:`~hlmm_dask.schema.Status` code.
     h2 : (m,) float64, optional
         Variance of the random effects.
-    add_robust_se, var_robust_se : (m,) float64, optional
-        Sandwich standard errors, which don't assume normal residuals.
+    add_robust_se, var_robust_se, add_var_cov : (m,) float64, optional
+        Sandwich standard errors and covariance, which don't assume normal residuals.
+    loglik_mean : (m,) float64, optional
+        Log-likelihood without an effect on the variance.
     """
 
     add: FloatArray
@@ -65,6 +69,8 @@ class VariantFit:
     h2: FloatArray | None = None
     add_robust_se: FloatArray | None = None
     var_robust_se: FloatArray | None = None
+    add_var_cov: FloatArray | None = None
+    loglik_mean: FloatArray | None = None
 
     def replaced(self, rows: NDArray[np.int64], other: "VariantFit") -> "VariantFit":
         """Return the fits with those of ``rows`` (k,) taken from ``other``, k fits."""
@@ -190,7 +196,55 @@ def fill_estimates(
         "h2": fit.h2,
         "add_robust_se": fit.add_robust_se,
         "var_robust_se": fit.var_robust_se,
+        "add_var_cov": fit.add_var_cov,
     }
     columns |= {name: values[fitted] for name, values in optional.items() if values is not None}
+    if "add_var_cov" in columns:
+        columns["av_robust_neg_log10_p"] = neg_log10_p_chi2_2df(_wald(columns))
+    if fit.loglik_mean is not None:
+        gain = np.maximum(columns["loglik"] - fit.loglik_mean[fitted], 0.0)
+        columns["var_lrt_neg_log10_p"] = neg_log10_p_normal(np.sqrt(2.0 * gain))
+    fill_columns(results, rows, columns)
+
+
+def fill_columns(
+    results: FloatArray, rows: NDArray[np.int64], columns: Mapping[str, FloatArray]
+) -> None:
+    """Fill columns by name, each with values (k,) of ``rows`` (k,)."""
     for name, values in columns.items():
         results[rows, INDEX[name]] = values
+
+
+def fill_classes(results: FloatArray, sums: ClassSums, *, mean: float, count_a2: bool) -> None:
+    """Fill counts, and mean and standard deviation of the phenotype, by genotype.
+
+    Parameters
+    ----------
+    results : (m, N_COLUMNS) float64
+        Filled in place.
+    sums : ClassSums
+        Of the centred phenotype, for all of the variants.
+    mean : float
+        What was taken off the phenotype.
+    count_a2 : bool
+        The effect allele is allele 2.
+    """
+    n_k = sums.counts
+    means, within = within_class_squares(n_k, sums.sums, sums.squares)
+    names = [*CLASS_DOC][:: -1 if count_a2 else 1]
+    for k, name in enumerate(names):
+        n = n_k[k]
+        results[:, INDEX[f"n_{name}"]] = n
+        results[:, INDEX[f"pheno_mean_{name}"]] = np.where(n > 0, means[k] + mean, np.nan)
+        sd = np.sqrt(np.maximum(within[k], 0.0) / np.maximum(n - 1.0, 1.0))
+        results[:, INDEX[f"pheno_sd_{name}"]] = np.where(n > 1, sd, np.nan)
+
+
+def _wald(columns: Mapping[str, FloatArray]) -> FloatArray:
+    """Statistic of add and var by their sandwich covariance, NaN where that is singular."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a = columns["add"] / columns["add_robust_se"]
+        b = columns["var"] / columns["var_robust_se"]
+        r = columns["add_var_cov"] / (columns["add_robust_se"] * columns["var_robust_se"])
+        left = np.where(r * r < 1.0 - 1e-10, 1.0 - r * r, np.nan)
+        return np.asarray((a * a - 2.0 * r * a * b + b * b) / left)

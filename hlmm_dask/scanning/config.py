@@ -7,7 +7,9 @@ from typing import Any, Literal
 from hlmm_dask.errors import InputError
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
+from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.kernels.table import Filters
+from hlmm_dask.schema import RESULT_NAMES, TEST_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class ScanConfig:
         Leave the columns of G on a variant's chromosome out of its random effects.
     exclude_window : float, optional
         Leave out those at most so many kilobases from it.
+    spa_threshold : float
+        Scores above this many standard deviations have saddlepoint tails.
+    tests : tuple of str
+        Further tests of the variance, names as in ``schema.TEST_COLUMNS``.
     """
 
     start: int = 0
@@ -47,6 +53,8 @@ class ScanConfig:
     engine: Engine = "numba"
     loco: bool = False
     exclude_window: float | None = None
+    spa_threshold: float = SPA_THRESHOLD
+    tests: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise an `InputError` for values that make no sense."""
@@ -70,6 +78,26 @@ class ScanConfig:
             raise InputError(
                 f"exclude_window {self.exclude_window:g}: expected kilobases, 0 or more"
             )
+        for test in self.tests:
+            if test == "quail":
+                raise InputError(
+                    "test 'quail': needs quantile regressions on all covariates before the scan; "
+                    f"give some of {', '.join(TEST_COLUMNS)}"
+                )
+            if test not in TEST_COLUMNS or self.tests.count(test) > 1:
+                raise InputError(
+                    f"test '{test}': expected each at most once of {', '.join(TEST_COLUMNS)}"
+                )
+        if not self.spa_threshold >= 0.0:
+            raise InputError(
+                f"spa_threshold {self.spa_threshold:g}: expected standard deviations, 0 or more"
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the results' columns."""
+        further = [column.name for test in self.tests for column in TEST_COLUMNS[test]]
+        return (*RESULT_NAMES, *further)
 
     @property
     def leaves_out(self) -> bool:

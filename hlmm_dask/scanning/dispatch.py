@@ -211,7 +211,10 @@ def scan_model(null: NullModel, config: ScanConfig, source: Source) -> BlockMode
     """Lay out all that fitting a block of the heteroskedastic model needs."""
     model = replace(null.model, fix_h2=config.h2 == "null")
     layout = PackedLayout(null.n_file_samples, null.sample_index)
-    whole = block_model(model, layout, config.filters, method=config.method, engine=config.engine)
+    whole = block_model(
+        model, layout, config.filters, method=config.method, engine=config.engine,
+        spa_threshold=config.spa_threshold, tests=config.tests,
+    )  # fmt: skip
     if not config.leaves_out:
         return whole
     whole = replace(whole, left_out=left_out_sets(source.variants(), null, config.exclude_window))

@@ -16,6 +16,7 @@ from hlmm_dask.formats.munge import write_formats
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.kernels.relationship import Kind
+from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.models.dispersion import DispersionOptions, NotEstimable
 from hlmm_dask.models.jackknife import Blocks
 from hlmm_dask.scanning.checks import check_job
@@ -69,6 +70,8 @@ class ScanJob:
     grm_min_maf: float = 0.01
     lmm_test: Literal["refit", "fixed"] = "refit"
     exclude_window: float | None = None
+    spa_threshold: float = SPA_THRESHOLD
+    tests: tuple[str, ...] = ()
     scheduler: str | None = None
     scheduler_file: str | None = None
     workers: int | None = None
@@ -107,7 +110,8 @@ class ScanJob:
         h2 = "null" if self.model == "lmm" and self.lmm_test == "fixed" else self.h2
         return ScanConfig(
             self.start, self.stop, self.min_maf, self.max_missing, self.count_a2, h2,
-            self.method, self.engine, self.loco, self.exclude_window,
+            self.method, self.engine, self.loco, self.exclude_window, self.spa_threshold,
+            self.tests,
         )  # fmt: skip
 
     @property

@@ -17,6 +17,7 @@ from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import BlockModel, Method
 from hlmm_dask.kernels.packed import Engine
+from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.placement import clean_up, place_of
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
@@ -40,7 +41,7 @@ from hlmm_dask.scanning.resources import resources_of
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
 from hlmm_dask.scanning.verify import check_genotypes
-from hlmm_dask.schema import LMM_NAMES, RESULT_NAMES
+from hlmm_dask.schema import LMM_NAMES
 from hlmm_dask.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class _Options(TypedDict, total=False):
     engine: Engine
     loco: bool
     exclude_window: float | None
+    spa_threshold: float
+    tests: Sequence[str]
     block_size: int | None
     resume: bool
     overwrite: bool
@@ -122,6 +125,8 @@ def scan(
     engine: Engine = "numba",
     loco: bool = False,
     exclude_window: float | None = None,
+    spa_threshold: float = SPA_THRESHOLD,
+    tests: Sequence[str] = (),
     block_size: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -147,6 +152,8 @@ def scan(
         Results store (a folder, ``.zarr``) to write, one for each null model. Without, results are
         kept in memory.
     start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
+        See ``ScanConfig``.
+    spa_threshold, tests
         See ``ScanConfig``.
     block_size : int, optional
         Variants a block (task, chunk); chosen from the data by default.
@@ -178,8 +185,9 @@ def scan(
     from hlmm_dask.results import open_results
 
     config = ScanConfig(
-        start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
-    )
+        start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window,
+        spa_threshold, tuple(tests),
+    )  # fmt: skip
     nulls = [null] if isinstance(null, NullModel | LMMNullModel) else list(null)
     outs = [out] if out is None or isinstance(out, str | os.PathLike) else list(out)
     if len(outs) != len(nulls) and out is not None:
@@ -451,7 +459,7 @@ def _open_store(
         block_size=block_size,
         variants=source.variants(),
         fingerprint=fingerprint,
-        columns=LMM_NAMES if isinstance(null, LMMNullModel) else RESULT_NAMES,
+        columns=LMM_NAMES if isinstance(null, LMMNullModel) else config.columns,
         attrs=attrs,
         count_a2=config.count_a2,
         overwrite=overwrite,

@@ -13,13 +13,13 @@ _ROWS = 65_536
 
 
 def summarise(store: ResultsStore, seconds: float) -> dict[str, Any]:
-    """Summary of a complete store: variants by status, λ_GC of both tests, rate."""
+    """Summary of a complete store: variants by status, λ_GC of the tests, rate."""
     counts: dict[str, int] = {}
     for marker in store.markers():
         for label, n in marker["counts"].items():
             counts[label] = counts.get(label, 0) + n
     # The homoskedastic model has no effects on the variance.
-    names = [name for name in ("add", "var") if f"{name}_t" in store.columns]
+    names = [name for name in ("add", "var", "var_score") if f"{name}_t" in store.columns]
     statistics = read_columns(store, [f"{name}_t" for name in names])
     return {
         "n_variants": store.n_variants,

@@ -11,7 +11,7 @@ from hlmm_dask.models.inference import neg_log10_p_normal
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.reading import BlockReader, Values, store_values
 from hlmm_dask.view.thinned import AssociationTest, Thinned, spaced
-from hlmm_dask.view.thinning import DISPERSION, TESTS
+from hlmm_dask.view.thinning import DISPERSION, tests_of
 
 # Variants of a test kept for their p-value. The best of each piece of the file is kept besides:
 # where one locus has all the others, more loci are found nevertheless.
@@ -66,7 +66,9 @@ def best_loci(
     window : int
         Base pairs within which a weaker variant belongs to a better one's locus.
     """
-    tests = [t for t in TESTS if t.effect is not None and t.column in store.columns]
+    tests = [
+        t for t in tests_of(store.columns) if t.effect is not None and t.column in store.columns
+    ]
     if line is not None:
         tests.append(DISPERSION)
     kept = [_Kept(test) for test in tests]

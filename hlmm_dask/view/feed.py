@@ -4,7 +4,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +15,7 @@ from hlmm_dask.scanning.worker_state import WorkerState
 from hlmm_dask.view.progress import Progress
 from hlmm_dask.view.terminal import duration
 from hlmm_dask.view.thinned import Thinned
+from hlmm_dask.view.thinning import TESTS
 from hlmm_dask.view.watch import Watcher
 
 # The genome in so many tiles, each sent when a point in it is new.
@@ -37,9 +38,6 @@ _COLUMNS = {
     "add_se": "add_se",
     "var": "var",
     "var_se": "var_se",
-    "mean": "add_neg_log10_p",
-    "variance": "var_neg_log10_p",
-    "joint": "av_neg_log10_p",
 }
 # Bits of a point's "in": the plots that show it.
 _PLOTS = {"mean": 1, "variance": 2, "joint": 4}
@@ -156,8 +154,8 @@ class Feed:
         tile_of = points["index"] * N_TILES // thinned.n_variants
         place = points["index"] * N_BINS // thinned.n_variants
         for name in thinned.shown:
-            bit = _PLOTS[name]
-            where[_coarse(thinned.shown[name], place, points[_COLUMNS[name]])] |= bit
+            own = points[thinned.test(name).column]
+            where[_coarse(thinned.shown[name], place, own)] |= _PLOTS[name]
         where[thinned.in_effects] |= _EFFECTS
         new = {}
         for i, name in enumerate(TILES):
@@ -165,7 +163,7 @@ class Feed:
             key = points["index"][rows].tobytes() + where[rows].tobytes()
             if key != self._tiles.get(name, b""):
                 self._tiles[name] = key
-                new[name] = {"in": where[rows].tolist()} | _described(points, rows)
+                new[name] = {"in": where[rows].tolist()} | _described(thinned, rows)
         return new
 
 
@@ -180,8 +178,10 @@ def _coarse(
     return np.concatenate([rows[y[rows] >= _BEND], low[np.unique(cells, return_index=True)[1]]])
 
 
-def _described(points: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[Any]) -> dict[str, Any]:
+def _described(thinned: Thinned, rows: npt.NDArray[Any]) -> dict[str, Any]:
     """Points by column: place and name, effects and p-values."""
+    points = thinned.points
+    columns = _COLUMNS | {test.name: test.column for test in (*TESTS, *thinned.tests)}
     out: dict[str, Any] = {
         "id": [str(name) for name in points["id"][rows]],
         "chrom": [str(name) for name in points["contig"][rows]],
@@ -190,7 +190,7 @@ def _described(points: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[Any]) -
     nothing = [None] * len(rows)
     return out | {
         name: _short(points[column][rows]) if column in points else nothing
-        for name, column in _COLUMNS.items()
+        for name, column in columns.items()
     }
 
 
@@ -210,8 +210,7 @@ def _quantiles(thinned: Thinned) -> dict[str, Any]:
 
 def _loci(thinned: Thinned) -> dict[str, Any]:
     return {
-        test.name: _described(thinned.points, thinned.loci(test.name, _N_LOCI))
-        for test in thinned.tests
+        test.name: _described(thinned, thinned.loci(test.name, _N_LOCI)) for test in thinned.tests
     }
 
 

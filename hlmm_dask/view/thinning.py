@@ -28,15 +28,22 @@ TESTS = (
     AssociationTest("variance", "var_neg_log10_p", "Effect on the variance", "variance", "var", 1),
     AssociationTest("joint", "av_neg_log10_p", "Mean and variance (2 df)", "2 df", None, 2),
 )
+# Instead of the classical test, where the results have it.
+BEST_VARIANCE = AssociationTest(
+    "variance", "var_best_neg_log10_p", "Effect on the variance (score test, saddlepoint)",
+    "variance", "var", 1,
+)  # fmt: skip
 DISPERSION = AssociationTest(
     "dispersion", "dispersion_neg_log10_p", "Dispersion effect", "dispersion", "dispersion", 1
 )
 
 
 def tests_of(columns: Iterable[Any]) -> tuple[AssociationTest, ...]:
-    """Give the tests that results with these columns have."""
+    """Give the tests to draw of results with these columns."""
     there = set(columns)
-    return tuple(test for test in TESTS if test.column in there)
+    best = BEST_VARIANCE.column in there
+    tests = (BEST_VARIANCE if best and t.name == "variance" else t for t in TESTS)
+    return tuple(test for test in tests if test.column in there)
 
 
 # What a kept variant carries from the results, where the block has it.

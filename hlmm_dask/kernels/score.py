@@ -1,0 +1,229 @@
+"""Score tests of mean and variance effects whose reference distribution comes from the genotypes.
+
+With e what y is above its mean, r the residuals of its regression on the genotype x (centred),
+v = r²/σ² - 1, σ² the mean of r², and v0 the same of e, the studentised scores are
+
+    z_mean = Σ x e / (Σ x² · mean e²)^½,    z_var = Σ x v / (Σ x² · mean v²)^½    (Koenker)
+
+A normal tail is replaced by the saddlepoint approximation, residuals fixed and genotypes random,
+both tails added up, where the score is large. An outlier takes the regression with it, so that v is
+not fixed; v0 is, but has the variant's effect on the mean in it. The p-value of the variance is
+therefore the larger one of those by v and by v0.
+
+The joint test of no effect at all goes by e and v0. With ρ their correlation, z0 the score of v0,
+z⊥ = (z0 - ρ z_mean) / (1 - ρ²)^½ is not correlated with z_mean, and T² = z_mean² + z⊥² has two
+degrees of freedom. T is the score of f = (z_mean ẽ + z⊥ ṽ⊥)/T itself, ẽ and ṽ⊥ of unit variance:
+of all directions the one in which the variant lies farthest out. The p-value is the mean of two of
+a chi-square with two degrees of freedom, both of T² where scores are normal: of the squared normal
+quantile of the upper tail of f, in simulations too large for rare variants and skewed residuals;
+and of the sum of squared quantiles of z_mean and z⊥, too small there, since the same few samples
+make both.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hlmm_dask.kernels.class_moments import ClassMoments
+from hlmm_dask.kernels.packed import Packed
+from hlmm_dask.kernels.residual_nodes import ResidualNodes
+from hlmm_dask.models.inference import (
+    neg_log10_p_chi2_2df,
+    neg_log10_p_normal,
+    neg_log10_p_tails,
+    normal_quantile,
+)
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Codes = NDArray[np.int8]
+
+SPA_THRESHOLD = 2.0
+_LN10 = float(np.log(10.0))
+# Below this score a tail is the normal one: what both tails lack of it cancels.
+_CENTRE = 0.05
+# With fewer samples all of them are summed.
+_FEW_SAMPLES = 400
+# Genotypes that are unpacked at once.
+_UNPACKED = 4_000_000
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Studentised scores of ``m`` variants and what their distribution depends on.
+
+    Attributes
+    ----------
+    mean, variance, null_variance, joint : (m,) float64
+        z_mean, z_var, z0 and T; NaN where there is no such score.
+    at : (m, 14) float64
+        What the loops take, see `hlmm_dask.kernels.score_loops`.
+    frequencies : (m, 3) float64
+        Of the genotypes, from the lowest that occurs.
+    """
+
+    mean: FloatArray
+    variance: FloatArray
+    null_variance: FloatArray
+    joint: FloatArray
+    at: FloatArray
+    frequencies: FloatArray
+
+    @property
+    def apart(self) -> FloatArray:
+        """Absolute value of z⊥, (m,)."""
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(np.maximum(self.joint**2 - self.mean**2, 0.0))
+
+    @classmethod
+    def of(cls, moments: ClassMoments) -> "Scores":
+        """Scores from class moments up to the fourth."""
+        n_k, x, n = moments.counts, moments.x, moments.n
+        with np.errstate(all="ignore"):
+            x_square = (n_k * x * x).sum(axis=0)
+            slope = (n_k * x * moments.means).sum(axis=0) / x_square
+            spread = np.sqrt(x_square / n)
+            sigma2, z_var, v_square, _ = _of_squares(moments, slope, spread)
+            null_sigma2, z0, null_square, rho = _of_squares(moments, 0.0 * slope, spread)
+            z_mean = slope * spread * np.sqrt(n / null_sigma2)
+            left = 1.0 - rho * rho
+            apart = np.where(left > 1e-10, (z0 - rho * z_mean) / np.sqrt(left), np.nan)
+            joint = np.hypot(z_mean, apart)
+            of_v = apart / np.sqrt(left)
+            lowest = (n_k > 0).argmax(axis=0)
+            classes = np.minimum(lowest + np.arange(3)[:, None], 2)
+            q = np.take_along_axis(n_k / n, classes, axis=0)
+            q = np.where(lowest + np.arange(3)[:, None] > 2, 0.0, q)
+            sd, null_sd = np.sqrt(null_sigma2), np.sqrt(null_square / n)
+            at = np.stack([
+                moments.centre, slope, -x[0], n, sigma2, v_square, null_sigma2 * n, z_mean, z_var,
+                (z_mean - rho * of_v) / sd, of_v / null_sd, joint, -rho * of_v / sd, z0,
+            ], axis=1)  # fmt: skip
+        return cls(z_mean, z_var, z0, joint, at, np.ascontiguousarray(q.T))
+
+
+def _of_squares(
+    moments: ClassMoments, slope: FloatArray, spread: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Mean square of the residuals, score and sum of squares of v, and its correlation with them.
+
+    ``slope`` (m,) is the effect taken off y, ``spread`` (m,) the genotype's standard deviation.
+    """
+    n_k, x, n = moments.counts, moments.x, moments.n
+    _, r2, r3, r4 = moments.powers(np.where(n_k > 0, moments.means - slope * x, 0.0))
+    squares = r2.sum(axis=0)
+    sigma2 = squares / n
+    v_square = r4.sum(axis=0) / sigma2**2 - n
+    v_square = np.where(v_square > 1e-10 * n, v_square, np.nan)
+    z = (x * r2).sum(axis=0) / sigma2 / (spread * np.sqrt(v_square))
+    return sigma2, z, v_square, r3.sum(axis=0) / sigma2 / np.sqrt(squares * v_square)
+
+
+def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
+    """Columns of the results by name, from scores and the r* (m, 9) of `tails_of`."""
+    rows = np.flatnonzero(~np.isnan(tails).all(axis=1))
+    found = tails[rows]
+
+    def mended(score: FloatArray, part: slice) -> FloatArray:
+        plain = neg_log10_p_normal(score)
+        better = neg_log10_p_tails(found[:, part])
+        known = np.isfinite(better)
+        plain[rows[known]] = better[known]
+        return plain
+
+    mean, variance = mended(scores.mean, slice(0, 2)), mended(scores.variance, slice(2, 4))
+    both = rows[~np.isnan(found[:, 2])]
+    variance[both] = np.minimum(variance, mended(scores.null_variance, slice(4, 6)))[both]
+    joint = neg_log10_p_chi2_2df(scores.joint**2)
+    if rows.size:
+        apart = mended(scores.apart, slice(7, 9))[rows]
+        parts = normal_quantile(mean[rows]) ** 2 + normal_quantile(apart) ** 2
+        direction = np.maximum(found[:, 6], 0.0) ** 2
+        with np.errstate(invalid="ignore"):
+            log_p = np.logaddexp(-0.5 * direction, -0.5 * parts) - np.log(2.0)
+        known = np.isfinite(log_p)
+        joint[rows[known]] = np.maximum(-log_p[known], 0.0) / _LN10
+    return {
+        "add_score_neg_log10_p": mean,
+        "var_score_t": scores.variance,
+        "var_score_neg_log10_p": variance,
+        "av_score_neg_log10_p": joint,
+        "var_best_neg_log10_p": variance,
+    }
+
+
+def tails_of(
+    scores: Scores,
+    packed: Packed,
+    rows: IntArray,
+    nodes: ResidualNodes,
+    y: FloatArray,
+    unpack: Callable[[Packed], Codes],
+    *,
+    threshold: float = SPA_THRESHOLD,
+) -> FloatArray:
+    """Saddlepoint tails of the scores that are above a threshold.
+
+    Parameters
+    ----------
+    scores : Scores
+        Of m variants.
+    packed, rows
+        Packed genotypes of a block, and where in it the m variants stand.
+    nodes : ResidualNodes
+        Of the centred phenotype.
+    y : (n,) float64
+        That phenotype.
+    unpack : callable
+        Gives the codes (k, n) of packed variants (k, n_bytes).
+    threshold : float
+        In standard deviations; for the joint score what has the same p-value.
+
+    Returns
+    -------
+    (m, 9) float64
+        r* as `hlmm_dask.kernels.saddlepoint.score_tails` has them; NaN where not wanted.
+    """
+    # Imported late: who only plans a scan needs no compiler.
+    from hlmm_dask.kernels import score_loops
+
+    out = np.full((len(rows), 9), np.nan)
+    wanted = wanted_tails(scores, threshold)
+    found = np.flatnonzero(wanted.any(axis=1))
+    if not found.size:
+        return out
+    part, left = out[found], wanted[found]
+    at, q = scores.at[found], scores.frequencies[found]
+    chosen = np.ascontiguousarray(packed[rows[found]])
+    if len(y) >= _FEW_SAMPLES:
+        score_loops.node_tails(
+            chosen, nodes.outlier_at, nodes.outlier, nodes.value, nodes.weight, at, q, left, part
+        )
+    rest = np.flatnonzero(left.any(axis=1))
+    step = max(1, _UNPACKED // len(y))
+    for i in range(0, len(rest), step):
+        some = rest[i : i + step]
+        own = part[some]
+        score_loops.sample_tails(unpack(chosen[some]), y, at[some], q[some], left[some], own)
+        part[some] = own
+    out[found] = part
+    return out
+
+
+def wanted_tails(scores: Scores, threshold: float) -> NDArray[np.bool_]:
+    """Which scores are above a threshold: mean, variance, joint, and z⊥ of the joint; (m, 4)."""
+    least = max(threshold, _CENTRE)
+    least_joint = np.sqrt(2.0 * _LN10 * neg_log10_p_normal(least))
+    with np.errstate(invalid="ignore"):
+        joint = scores.joint > least_joint
+        return np.stack(
+            [
+                np.abs(scores.mean) > least,
+                np.abs(scores.variance) > least,
+                joint,
+                joint & (scores.apart > least),
+            ],
+            axis=1,
+        )
