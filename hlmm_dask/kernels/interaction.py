@@ -144,7 +144,7 @@ class _Batch:
         return np.asarray(effects / self.unit_of)
 
     def hc3(self, inverse: FloatArray, residual: FloatArray) -> FloatArray:
-        """Standard errors of g, E and gE, (3, m)."""
+        """Give the standard errors of g, E and gE, (3, m)."""
         m, c = len(self.n), self.S.shape[1]
         products = (self.S[:, :, None] * self.S[:, None, :]).reshape(-1, c * c)
         hat = inverse[:, :c, :c].reshape(m, -1) @ products.T
@@ -154,7 +154,8 @@ class _Batch:
         left = np.where(hat < 1.0 - 1e-10, 1.0 - hat, np.nan)
         scaled = self.mask * residual / left
         influence = [self.rows(inverse[:, t]) * scaled for t in self.terms]
-        return np.sqrt(np.stack([(z * z).sum(axis=1) for z in influence])) / self.unit_of
+        squares = np.stack([(z * z).sum(axis=1) for z in influence])
+        return np.asarray(np.sqrt(squares) / self.unit_of)
 
 
 def _fit(model: InteractionModel, dosage: FloatArray) -> InteractionFit:
@@ -167,7 +168,7 @@ def _fit(model: InteractionModel, dosage: FloatArray) -> InteractionFit:
     ordinary[bad], spread[bad] = np.eye(ordinary.shape[1]), np.eye(v + 1)
     alpha = batch.mean_fit(ordinary, batch.mask)
     residual = batch.y - batch.rows(alpha)
-    inverse = np.linalg.inv(ordinary)
+    inverse: FloatArray = np.linalg.inv(ordinary).astype(np.float64, copy=False)
     hc3 = batch.hc3(inverse, residual)
     ols = batch.in_units(alpha)
 

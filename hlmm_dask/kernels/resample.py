@@ -213,7 +213,7 @@ class _Fixed:
     fourths: float
 
     def of(self, by_class: FloatArray) -> FloatArray:
-        """z and t (2, m) of sums (3, m)."""
+        """Give z and t (2, m) of sums (3, m)."""
         n_k = np.repeat(self.counts[:, None].astype(np.float64), by_class.shape[1], axis=1)
         x = np.arange(3.0)[:, None] - (n_k[1] + 2.0 * n_k[2]) / n_k.sum(axis=0)
         z = score(n_k, by_class, self.fourths)
@@ -232,7 +232,7 @@ def score(n_k: FloatArray, by_class: FloatArray, fourths: float | FloatArray) ->
 
 
 def _refitted(w: FloatArray, counts: IntArray) -> FloatArray:
-    """z and t (2, m) of residuals (m, n), for t with a mean for the genotype again."""
+    """Give z and t (2, m) of residuals (m, n), for t with a mean for the genotype again."""
     starts = np.cumsum(counts) - counts
     squares = w * w
     n_k = np.repeat(counts[:, None].astype(np.float64), len(w), axis=1)
@@ -256,7 +256,7 @@ def _wald(sums: ClassSums, moments: ClassMoments) -> FloatArray:
 
 
 def _with_rest(sums: FloatArray, small: IntArray, total: float) -> FloatArray:
-    """Sums by genotype (3, m), the largest class by difference."""
+    """Put sums by genotype (3, m) together, the largest class by difference."""
     out = np.empty((3, len(sums)))
     out[small] = sums.T
     (largest,) = {0, 1, 2} - set(small.tolist())

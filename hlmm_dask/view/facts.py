@@ -1,13 +1,11 @@
 """What is known about a run: its store, and the record of it where there is one."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from hlmm_dask.errors import InputError
 from hlmm_dask.placement import read_manifest
+from hlmm_dask.run_record import read_runs
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.thinned import Thinned
 
@@ -74,7 +72,7 @@ def gather(store: ResultsStore, outprefix: str) -> Facts:
         n_done += 1
         for label, n in marker["counts"].items():
             counts[label] = counts.get(label, 0) + n
-    runs = _read_record(outprefix)
+    runs = read_runs(outprefix)
     run = runs[-1] if runs else {}
     # A run that went on with finished blocks has fitted the null model all the same.
     phenotypes = [p for p in run.get("phenotypes", []) if p.get("phenotype") == attrs["phenotype"]]
@@ -89,21 +87,6 @@ def gather(store: ResultsStore, outprefix: str) -> Facts:
         phenotype=phenotypes[-1] if phenotypes else {},
         options=run.get("options") or {},
     )
-
-
-def _read_record(outprefix: str) -> list[dict[str, Any]]:
-    name = Path(outprefix).name
-    while name:
-        path = Path(outprefix).with_name(f"{name}.run.json")
-        try:
-            return list(json.loads(path.read_bytes())["runs"])
-        except FileNotFoundError:
-            name = name.rpartition(".")[0]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: not the record of a run ({error!r}); move it away, or restore it"
-            ) from error
-    return []
 
 
 def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:

@@ -1,0 +1,1 @@
+"""What is done with chosen variants of a finished scan."""
