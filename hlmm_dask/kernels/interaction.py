@@ -188,9 +188,11 @@ def _fit(model: InteractionModel, dosage: FloatArray) -> InteractionFit:
             slope = np.column_stack([excess @ batch.T, (excess * batch.g).sum(axis=1)])
             change = np.einsum("mij,mj->mi", spread_inverse, slope)
             size = np.sqrt(np.abs(np.einsum("mi,mi->m", slope, change)) / 2.0)
-            done = size < _TOLERANCE
+            done |= size < _TOLERANCE
             if (done | bad).all():
                 break
+            # What a variant's estimates are must not depend on those beside it.
+            change[done] = 0.0
             # Scoring from far away oversteps.
             beta += change / np.maximum(size / np.sqrt(batch.n), 1.0)[:, None]
     covariance = np.linalg.inv(gram)

@@ -73,8 +73,10 @@ def _draw(
         sd = np.array([groups[j].std(ddof=1) for j in some])
         mean = np.array([groups[j].mean() for j in some])
         label = f"{k} ({int((g == k).sum()):,})"
+        # Side by side, so that no interval hides another.
+        x = middle[some] + 0.012 * (k - 1) * np.ptp(middle)
         for ax, values, error in ((left, mean, sd / np.sqrt(n)), (right, sd, sd / np.sqrt(2 * n))):
-            ax.errorbar(middle[some], values, yerr=1.96 * error, fmt="o-", ms=4, lw=1.2,
+            ax.errorbar(x, values, yerr=1.96 * error, fmt="o-", ms=4, lw=1.2,
                         capsize=3, color=colour, label=label)  # fmt: skip
     for ax, what in ((left, "mean"), (right, "SD")):
         ax.set_xlabel(name)
