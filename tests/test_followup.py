@@ -123,8 +123,11 @@ def test_models_with_covariates_and_random_effects(copied, name, tolerance, give
         (["--variants", ","], "no ID, expected ID,ID"),
         (["--top", "0"], "--top 0: expected a number of variants"),
         (["--top", "2", "--permutations", "-1"], "--permutations -1: expected 0 or more"),
-        (["--top", "2", "--phenofile", "gone.txt"], "gone.txt: no such file; it was scanned as"),
-        (["--top", "2", "--genofile", "gone.bed"], "gone.bed"),
+        (["--top", "2", "--phenofile", "gone.txt"], "gone.txt: no such file, the scan has read it"),
+        (
+            ["--top", "2", "--genofile", "gone"],
+            "gone.bed: no such file, the scan has read it",
+        ),
     ],
 )
 def test_what_can_not_be_checked_is_refused(copied, capsys, words, message):

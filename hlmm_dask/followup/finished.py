@@ -1,6 +1,6 @@
 """A finished scan with what went into it: its files found, read again and compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.chosen import consecutive
 from hlmm_dask.genotypes.packed import to_dosage
+from hlmm_dask.genotypes.paths import expand_paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.placement import read_manifest
 from hlmm_dask.run_record import read_runs
@@ -141,8 +142,7 @@ def open_finished(outprefix: str, files: Mapping[str, Any]) -> FinishedScan:
             f"{' or '.join(_MODELS)}: others have no effect on the variance"
         )
     options = runs[-1]["options"] | {k: v for k, v in files.items() if v is not None}
-    for name in FILES:
-        _require_file(options, name)
+    _require_files(options)
     fingerprint = read_manifest(store.path)["fingerprint"]
     genotypes = open_plink(options["genofile"])
     _require_equal(
@@ -180,15 +180,18 @@ def covariates(options: Mapping[str, Any], part: str) -> Table | None:
     return read_table(path, missing=(options["missing_char"],)).only(options[f"{part}_covar_cols"])
 
 
-def _require_file(options: Mapping[str, Any], name: str) -> None:
-    given: str | Sequence[str] | None = options[name]
-    for path in [given] if isinstance(given, str) else given or []:
-        # A pattern, or one without its suffix, is looked for where it is opened.
-        if name not in ("genofile", "random_gts") and not Path(path).is_file():
-            raise InputError(
-                f"{path}: no such file; it was scanned as --{name}: give its place now with "
-                f"--{name} FILE, or start from the folder of the scan"
-            )
+def _require_files(options: Mapping[str, Any]) -> None:
+    for name in FILES:
+        given = options[name]
+        if given is None:
+            continue
+        is_bed = name == "genofile" or (name == "random_gts" and not options["random_gts_txt"])
+        for path in expand_paths(given) if is_bed else [Path(given)]:
+            if not path.is_file():
+                raise InputError(
+                    f"{path}: no such file, the scan has read it (--{name}); give its place now "
+                    f"with --{name} FILE, or start from the folder of the scan"
+                )
 
 
 def _require_equal(what: str, found: Any, expected: Any) -> None:
