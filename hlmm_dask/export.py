@@ -29,6 +29,7 @@ from hlmm_dask.schema import (
     DISPERSION_COLUMNS,
     RESULT_COLUMNS,
     RESULT_NAMES,
+    TEST_COLUMNS,
     TSV_HEADERS,
     Status,
 )
@@ -215,14 +216,16 @@ def read_models_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a whole .models.gz table: {reason}") from error
     frame = cast(pd.DataFrame, table.to_pandas())
-    for name in ("n", "pos"):
+    for name in ("n", "pos", *(f"n_{name}" for name in CLASS_DOC)):
         if name in frame and bool((frame[name] % 1 == 0).all()):
             frame[name] = frame[name].astype(np.int64)
     return frame
 
 
 def _header(name: str) -> str:
-    headers = {column.name: column.header for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS)}
+    tests = chain.from_iterable(TEST_COLUMNS.values())
+    columns = (*RESULT_COLUMNS, *DISPERSION_COLUMNS, *tests)
+    headers = {column.name: column.header for column in columns}
     return headers.get(name, name)
 
 

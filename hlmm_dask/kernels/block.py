@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.kernels.class_moments import ClassMoments
+from hlmm_dask.kernels.class_tests import SIGNED, class_tests, needs_fourths
 from hlmm_dask.kernels.covariate_null import CovariateModel
 from hlmm_dask.kernels.dense import DenseModel, fit_dense
 from hlmm_dask.kernels.hlm import fit_class_sums
@@ -20,6 +21,7 @@ from hlmm_dask.kernels.hlmm_linear import fit_linear
 from hlmm_dask.kernels.left_out import FewKept, LeftOut, fit_without
 from hlmm_dask.kernels.linear_model import LinearModel
 from hlmm_dask.kernels.packed import (
+    ClassSums,
     Engine,
     Packed,
     PackedLayout,
@@ -31,6 +33,7 @@ from hlmm_dask.kernels.packed import (
 )
 from hlmm_dask.kernels.residual_nodes import ResidualNodes
 from hlmm_dask.kernels.score import SPA_THRESHOLD, Scores, score_columns, tails_of
+from hlmm_dask.kernels.score_null import ScoreNull, general_columns
 from hlmm_dask.kernels.table import (
     Filters,
     VariantFit,
@@ -78,6 +81,8 @@ class BlockModel:
         this one where it is needed, and kept while it is in use.
     spa_threshold : float
         Scores above this many standard deviations have saddlepoint tails.
+    tests : tuple of str
+        Further tests of the variance, whose columns come last.
     """
 
     phenotype: PackedPhenotype
@@ -89,6 +94,7 @@ class BlockModel:
     engine: Engine = "numba"
     left_out: LeftOut | None = None
     spa_threshold: float = SPA_THRESHOLD
+    tests: tuple[str, ...] = ()
     _sets: FewKept["BlockModel"] = field(default_factory=FewKept, compare=False, repr=False)
 
     @property
@@ -105,6 +111,11 @@ class BlockModel:
     def y(self) -> FloatArray:
         """Phenotype (n,), centred."""
         return self.dense.y - self.mean
+
+    @cached_property
+    def score_null(self) -> ScoreNull:
+        """What the score tests take from the null model where class sums are not enough."""
+        return ScoreNull.build(self.dense)
 
     @cached_property
     def nodes(self) -> ResidualNodes:
@@ -180,6 +191,7 @@ def block_model(
     method: Method = "exact",
     engine: Engine = "numba",
     spa_threshold: float = SPA_THRESHOLD,
+    tests: tuple[str, ...] = (),
 ) -> BlockModel:
     """Choose the kernel for a model and lay out what it needs.
 
@@ -198,6 +210,8 @@ def block_model(
         How class sums are computed.
     spa_threshold : float
         Scores above this many standard deviations have saddlepoint tails.
+    tests : tuple of str
+        Further tests of the variance, names as in ``schema.TEST_COLUMNS``.
     """
     kernel = choose_kernel(
         len(dense.y),
@@ -234,6 +248,7 @@ def block_model(
         linear=linear,
         engine=engine,
         spa_threshold=spa_threshold,
+        tests=tests,
     )
 
 
@@ -303,7 +318,7 @@ def fit_packed(model: BlockModel, packed: Packed, *, first: int = 0) -> FloatArr
     needs_four = model.from_sums
     if model.left_out is not None:
         needs_four = not model.left_out.n_left.all()
-    powers: Powers = 4 if needs_four else 2
+    powers: Powers = 4 if needs_four or needs_fourths(model.tests) else 2
     sums = class_sums(packed, model.phenotype, powers=powers, engine=model.engine)
     n_called = sums.counts.sum(axis=0)
     classify(
@@ -327,7 +342,27 @@ def fit_packed(model: BlockModel, packed: Packed, *, first: int = 0) -> FloatArr
             _fill_scores(part, packed, chosen, moments, results)
         else:
             _fit_unpacked(part, packed, chosen, results)
-    return results
+    return np.hstack([results, _further_tests(model, packed, sums, results)])
+
+
+def _further_tests(
+    model: BlockModel, packed: Packed, sums: ClassSums, results: FloatArray
+) -> FloatArray:
+    """Statistic and -log10 p of the further tests of each variant that was fitted."""
+    out = np.full((len(results), 2 * len(model.tests)), np.nan)
+    if not model.tests:
+        return out
+    rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
+    size = unpacked_variants(max(len(rows), 1), model.layout.n_samples)
+    for i in range(0, len(rows), size):
+        part = rows[i : i + size]
+        moments = ClassMoments.of(sums.take(part))
+        codes = unpack(packed[part], model.layout)
+        out[part] = class_tests(model.tests, moments, codes, model.y)
+    if model.filters.count_a2:
+        for j, test in enumerate(model.tests):
+            out[:, 2 * j] *= -1.0 if test in SIGNED else 1.0
+    return out
 
 
 def _fill_scores(
@@ -342,8 +377,14 @@ def _fill_scores(
         scores, packed, rows, model.nodes, model.y, lambda some: unpack(some, model.layout),
         threshold=model.spa_threshold,
     )  # fmt: skip
-    columns = score_columns(scores, tails)
-    if model.filters.count_a2:
+    _fill_fitted(results, rows, score_columns(scores, tails), model.filters)
+
+
+def _fill_fitted(
+    results: FloatArray, rows: NDArray[np.int64], columns: dict[str, FloatArray], filters: Filters
+) -> None:
+    """Fill columns where the variant was fitted; that with a sign is of the effect allele."""
+    if filters.count_a2:
         columns["var_score_t"] = -columns["var_score_t"]
     fitted = results[rows, INDEX["status"]] == Status.OK
     fill_columns(results, rows[fitted], {name: v[fitted] for name, v in columns.items()})
@@ -364,6 +405,8 @@ def _fit_unpacked(
         else:
             fit = _fit_dosage(model, np.where(codes < 0, np.nan, codes.astype(np.float64)))
         fill_estimates(results, part, fit, count_a2=model.filters.count_a2)
+        columns = general_columns(model.score_null, codes, threshold=model.spa_threshold)
+        _fill_fitted(results, part, columns, model.filters)
 
 
 def fit_dosage(model: BlockModel, dosage: NDArray[np.floating], *, first: int = 0) -> FloatArray:
@@ -404,7 +447,12 @@ def fit_dosage(model: BlockModel, dosage: NDArray[np.floating], *, first: int = 
         if chosen.size:
             fit = _fit_dosage(part, analysed[chosen])
             fill_estimates(results, chosen, fit, count_a2=model.filters.count_a2)
-    return results
+            columns = general_columns(
+                part.score_null, analysed[chosen], threshold=model.spa_threshold
+            )
+            _fill_fitted(results, chosen, columns, model.filters)
+    # Without classes there are no further tests.
+    return np.hstack([results, np.full((len(results), 2 * len(model.tests)), np.nan)])
 
 
 def _fit_linear(linear: LinearModel, exact: RandomEffectModel | None, codes: Codes) -> VariantFit:
