@@ -357,15 +357,15 @@ def _loci_parser() -> _Parser:
     )
     parser.add_argument("outprefix", help="OUTPREFIX of the scan")
     parser.option("tests", default="all", metavar="NAMES",
-                  help="mean,variance,joint,dispersion: whose leads; the last if the run had it")  # fmt: skip
+                  help="mean,variance,joint,dispersion; by default the last if the run had it")  # fmt: skip
     parser.option("p", type=float, default=5e-8, help="largest p-value of a lead")
     parser.option("window", type=float, default=500.0, metavar="KB",
-                  help="distance within which variants may be one locus, or explain each other")  # fmt: skip
+                  help="distance within which variants may belong together")  # fmt: skip
     parser.option("r2", type=float, default=0.1,
                   help="r² above which the weaker of two variants is no lead")  # fmt: skip
     parser.option("top", type=int, default=100, metavar="N", help="most leads of each test")
     parser.option("neighbour-p", type=float, default=1e-5, metavar="P",
-                  help="largest p-value of a lead for the mean that is taken into the models")  # fmt: skip
+                  help="largest p-value of the mean leads in the models")  # fmt: skip
     parser.option("gone-p", type=float, default=1e-3, metavar="P",
                   help="an effect is explained if its refitted p-value is above this")  # fmt: skip
     parser.option("share", type=float, default=0.5,

@@ -74,5 +74,5 @@ def row(table, j):
 def test_verdicts(scanned):
     folder, *_ = scanned
     for name in ("spread", "dominance", "lognormal", "group"):
-        table = hlmm_dask.loci(folder / f"out.{name}", sex=folder / "sex.txt", mean_covar=folder / "covar.txt")
+        table = hlmm_dask.loci(folder / f"out.{name}", sex=folder / "sex.txt", mean_covar=folder / "covar.txt", plots=True)
         print(table[["SNP", "tests", "verdict", "add_pval", "var_best_pval"]].to_string())

@@ -76,7 +76,7 @@ class Study:
     left_out: float | None
 
     def counts(self, index: int) -> FloatArray:
-        """Copies of the effect allele of a variant of the scan, of the analysed samples."""
+        """Count copies of the effect allele of a variant of the scan, of the analysed samples."""
         at = self.first + index
         packed = self.genotypes.read_packed(at, at + 1)
         counts = to_dosage(packed, self.genotypes.n_samples, np.float64)[0]
@@ -139,7 +139,7 @@ class Study:
 
 
 def design_of(null: NullModel, offset: FloatArray | None) -> Design:
-    """What variants were fitted to, less what random effects predict."""
+    """Give what variants were fitted to, less what random effects predict."""
     model = null.model
     return Design(model.y if offset is None else model.y - offset, model.X, model.V)
 

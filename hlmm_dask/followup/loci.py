@@ -158,7 +158,13 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
     ]
     path = Path(f"{outprefix}.loci.tsv")
     sweep(path.absolute().parent, path.name)
-    return write_loci(rows, path)
+    table = write_loci(rows, path)
+    if options.plots:
+        from hlmm_dask.followup.pictures import draw_loci
+
+        verdicts = [str(row["verdict"]) for row in rows]
+        draw_loci(Path(f"{outprefix}.loci"), study, leads, windows, verdicts)
+    return table
 
 
 def _sex(study: Study, options: LociOptions) -> NDArray[np.int64] | None:

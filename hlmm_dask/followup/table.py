@@ -73,6 +73,7 @@ def row_of(
 def verdict_of(lead: Lead, window: Window, found: Found, rules: Rules, slope: float | None) -> str:
     """Verdict on each effect that a variant leads in."""
     effects = [test for test in lead.tests if test != "joint"]
+    named = len(effects) != 1
     if not effects:
         at = int(np.flatnonzero(window.index == lead.index)[0])
         y = {
@@ -81,7 +82,7 @@ def verdict_of(lead: Lead, window: Window, found: Found, rules: Rules, slope: fl
         }
         effects = [max(y, key=lambda name: float(y[name]))]
     said = {effect: verdict(found.checks, effect, rules, slope) for effect in effects}
-    if lead.tests == (effects[0],):
+    if not named:
         return said[effects[0]]
     return " | ".join(f"{effect}: {text}" for effect, text in said.items())
 
