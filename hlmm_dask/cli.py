@@ -357,7 +357,7 @@ def _loci_parser() -> _Parser:
     )
     parser.add_argument("outprefix", help="OUTPREFIX of the scan")
     parser.option("tests", default="all", metavar="NAMES",
-                  help="mean,variance,joint,dispersion; by default the last if the run had it")  # fmt: skip
+                  help="mean,variance,joint and, if the run had it, dispersion")  # fmt: skip
     parser.option("p", type=float, default=5e-8, help="largest p-value of a lead")
     parser.option("window", type=float, default=500.0, metavar="KB",
                   help="distance within which variants may belong together")  # fmt: skip

@@ -15,11 +15,10 @@ from hlmm_dask.schema import DISPERSION_COLUMNS
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.leads import unlinked_rows
 from hlmm_dask.view.reading import BlockReader, Values
-from hlmm_dask.view.thinning import DISPERSION, TESTS, Thinner
+from hlmm_dask.view.thinned import AssociationTest
+from hlmm_dask.view.thinning import DISPERSION, TESTS, Thinner, tests_of
 
 _ROWS = 65_536
-# Where the store has the first and its value is known, it is the test.
-_BETTER = {"var_neg_log10_p": "var_best_neg_log10_p", "av_neg_log10_p": "av_score_neg_log10_p"}
 TEST_NAMES = (*(test.name for test in TESTS), DISPERSION.name)
 
 
@@ -109,6 +108,13 @@ def dispersion_of(store: ResultsStore) -> DispersionResult | None:
     return found if isinstance(found, DispersionResult) else None
 
 
+def tests_in(
+    store: ResultsStore, dispersion: DispersionResult | None
+) -> tuple[AssociationTest, ...]:
+    """Give the tests of a scan: those that are drawn."""
+    return (*tests_of(store.columns), *(() if dispersion is None else (DISPERSION,)))
+
+
 def find_leads(
     store: ResultsStore, study: Study, selection: Selection, dispersion: DispersionResult | None
 ) -> list[Lead]:
@@ -124,8 +130,7 @@ def find_leads(
     dispersion : DispersionResult or None
         Their tests are left out without.
     """
-    known = (*TESTS, DISPERSION) if dispersion is not None else TESTS
-    tests = [test for test in known if test.name in selection.tests]
+    tests = [test for test in tests_in(store, dispersion) if test.name in selection.tests]
     least = -float(np.log10(selection.p))
     thinner = Thinner(
         store.n_variants, tests=tests, keep_above=min(least, 4.0), n_bins=1, n_sample=0
@@ -186,11 +191,6 @@ def pieces(
     for start in range(0, store.n_variants, step):
         stop = min(start + step, store.n_variants)
         values = reader.values(start, stop)
-        for name, better in _BETTER.items():
-            if better in values:
-                # The models that have no score test have NaN there.
-                best = values[better]
-                values[name] = np.where(np.isfinite(best), best, values[name])
         if dispersion is not None:
             for column in DISPERSION_COLUMNS:
                 values[column.name] = getattr(dispersion, column.name)[start:stop]

@@ -19,6 +19,7 @@ from hlmm_dask.followup.leads import (
     Selection,
     dispersion_of,
     find_leads,
+    tests_in,
     windows_of,
 )
 from hlmm_dask.followup.sex import sex_of_fam, sex_of_table
@@ -163,7 +164,8 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
         from hlmm_dask.followup.pictures import draw_loci
 
         verdicts = [str(row["verdict"]) for row in rows]
-        draw_loci(Path(f"{outprefix}.loci"), study, leads, windows, verdicts)
+        tests = tests_in(store, dispersion)
+        draw_loci(Path(f"{outprefix}.loci"), study, tests, leads, windows, verdicts)
     return table
 
 

@@ -1,6 +1,7 @@
 """A picture of each locus: the region above, the phenotype by genotype of its lead below."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,7 @@ from hlmm_dask.followup.leads import Lead, Window
 from hlmm_dask.genotypes.packed import to_dosage
 from hlmm_dask.view.spread import by_genotype
 from hlmm_dask.view.style import theme
-from hlmm_dask.view.thinned import GENOME_WIDE
-from hlmm_dask.view.thinning import DISPERSION, TESTS
+from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,6 @@ _AT_ONCE = 64
 # Okabe and Ito's, from hardly linked to the same.
 _R2_COLOURS = ("#9aa7b4", "#56B4E9", "#009E73", "#E69F00", "#D55E00")
 _R2_EDGES = (0.2, 0.4, 0.6, 0.8)
-_SHOWN = {test.name: test for test in (*TESTS, DISPERSION)}
 
 
 def linked_with(study: Study, index: int, window: Window) -> NDArray[np.float64]:
@@ -59,8 +58,9 @@ def picture_name(lead: Lead) -> str:
 
 
 def draw_loci(
-    folder: Path, study: Study, leads: list[Lead], windows: list[Window], verdicts: list[str]
-) -> None:
+    folder: Path, study: Study, tests: Sequence[AssociationTest], leads: Sequence[Lead],
+    windows: Sequence[Window], verdicts: Sequence[str],
+) -> None:  # fmt: skip
     """Draw a picture of each lead variant; those of an earlier run are removed."""
     from matplotlib.figure import Figure
 
@@ -71,7 +71,7 @@ def draw_loci(
     for lead, window, verdict in zip(leads, windows, verdicts, strict=True):
         figure = Figure(figsize=(6.4, 6.4), layout="constrained", facecolor=colours.surface)
         above, below = figure.subplots(2, height_ratios=(1.0, 1.1))
-        _region(above, study, lead, window)
+        _region(above, study, _shown(tests, lead), lead, window)
         above.set_title(
             f"{lead.id}: {verdict}", loc="left", color=colours.text, fontsize=10, wrap=True
         )
@@ -80,12 +80,11 @@ def draw_loci(
             figure.savefig(file, format="png", dpi=_DPI)
 
 
-def _region(ax: "Axes", study: Study, lead: Lead, window: Window) -> None:
-    from hlmm_dask.view.drawing import draw_points, dressed, legend
+def _region(ax: "Axes", study: Study, test: AssociationTest, lead: Lead, window: Window) -> None:
+    from hlmm_dask.view.drawing import draw_points, dressed
 
     colours = theme("light")
     dressed(ax, colours, (6.4, 3.0))
-    test = _SHOWN[lead.tests[-1] if lead.tests == ("joint",) else _first_effect(lead)]
     y = window.values[test.column]
     r2 = linked_with(study, lead.index, window)
     known = np.isfinite(y)
@@ -97,16 +96,18 @@ def _region(ax: "Axes", study: Study, lead: Lead, window: Window) -> None:
         if rows.size:
             draw_points(ax, x[rows], y[rows], colour, label=label, size=14)
     at = window.index == lead.index
-    ax.scatter(x[at], y[at], marker="D", s=42, c=colours.accent, zorder=3, label="lead")
+    ax.scatter(x[at], y[at], marker="D", s=30, c=colours.text, zorder=3, label="lead")
     ax.axhline(-np.log10(GENOME_WIDE), color=colours.muted, lw=1.0, ls=(0, (1, 2)))
     ax.set(xlabel=f"Position on chromosome {lead.contig} (Mb)", ylabel="−log₁₀ p, " + test.short)
     ax.set_ylim(bottom=0.0, top=1.1 * max(float(np.nanmax(y)), 8.0))
-    legend(ax, colours)
+    ax.legend(frameon=False, fontsize=8, labelcolor=colours.text, loc="upper left")
 
 
-def _first_effect(lead: Lead) -> str:
-    """The rarest finding first: dispersion, variance, mean."""
-    return next(name for name in ("dispersion", "variance", "mean") if name in lead.tests)
+def _shown(tests: Sequence[AssociationTest], lead: Lead) -> AssociationTest:
+    """Choose the test that is drawn: the variant's rarest finding."""
+    by_name = {test.name: test for test in tests}
+    order = ("dispersion", "variance", "mean", "joint")
+    return by_name[next(name for name in order if name in lead.tests)]
 
 
 def _by_genotype(ax: "Axes", study: Study, lead: Lead) -> None:

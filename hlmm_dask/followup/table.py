@@ -78,7 +78,7 @@ def verdict_of(lead: Lead, window: Window, found: Found, rules: Rules, slope: fl
         at = int(np.flatnonzero(window.index == lead.index)[0])
         y = {
             "mean": window.values["add_neg_log10_p"][at],
-            "variance": window.values["var_neg_log10_p"][at],
+            "variance": found.checks.base.var_neg_log10_p,
         }
         effects = [max(y, key=lambda name: float(y[name]))]
     said = {effect: verdict(found.checks, effect, rules, slope) for effect in effects}
