@@ -8,15 +8,15 @@ import pytest
 from scipy.special import ndtri
 
 import hlmm_dask
-from hlmm_dask.cli import loci_main, scan_main
+from hlmm_dask.cli import loci_main, report_main, scan_main
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.linkage import linkage
 from hlmm_dask.followup.refit import Design, refit
-from hlmm_dask.followup.table import read_loci
 from hlmm_dask.genotypes.plink import write_plink
 from hlmm_dask.models.hlm import HLM
 from hlmm_dask.models.hlmm import HLMM
 from hlmm_dask.results import open_results
+from hlmm_dask.view.verdicts import read_loci
 
 N, M = 4000, 40
 VARIANCE, TAG, CAUSE, DOMINANT, SCALED, MIXED = 0, 10, 11, 20, 25, 30
@@ -38,7 +38,7 @@ def write_table(path, columns):
 
 
 @pytest.fixture(scope="module")
-def scanned(tmp_path_factory):
+def scanned(tmp_path_factory, client):
     """Phenotypes: a variance locus and a phantom; dominance; log-normal; variance by group."""
     folder = tmp_path_factory.mktemp("loci with space")
     rng = np.random.default_rng(5)
@@ -72,7 +72,8 @@ def scanned(tmp_path_factory):
     write_table(folder / "sex.txt", {"age": rng.normal(50, 5, N), "Sex": sex})
     write_table(folder / "covar.txt", {"group": group, "age": rng.normal(50, 5, N)})
     files = [str(bed), str(pheno), str(folder / "out")]
-    assert scan_main([*files, "--phen_index", "all", "--workers", "1"]) == 0
+    cluster = ["--scheduler", client.scheduler.address]
+    assert scan_main([*files, "--phen_index", "all", *cluster]) == 0
     return folder, counts, phenotypes, sex
 
 
@@ -239,6 +240,18 @@ def test_table_and_pictures(scanned, tables):
         assert (folder / "out.spread.loci" / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_report_says_the_verdicts(scanned, tables, capsys):
+    folder, *_ = scanned
+    assert report_main([str(folder / "out.spread")]) == 0
+    page = (folder / "out.spread.report.html").read_text("utf-8")
+    assert "Do the loci hold?" in page
+    assert f"explained by the mean effect of rs{CAUSE}" in page
+    (folder / "out.group.loci.tsv").write_text("SNP\nrs1\n")
+    capsys.readouterr()
+    assert report_main([str(folder / "out.group")]) == 2
+    assert "out.group.loci.tsv: no column chrom" in capsys.readouterr().err
+
+
 def test_command(scanned, capsys):
     folder, *_ = scanned
     shutil.copytree(folder / "out.dominance.zarr", folder / "moved.zarr")
@@ -287,7 +300,7 @@ def test_refused(scanned, tmp_path, capsys):
         hlmm_dask.loci(out, windows=3)
 
 
-def test_random_effects_are_taken_off(tmp_path):
+def test_random_effects_are_taken_off(tmp_path, client):
     """Against the dense mixed model, with covariates in every model and --loco."""
     rng = np.random.default_rng(3)
     n, m, n_random = 1500, 8, 30
@@ -315,7 +328,7 @@ def test_random_effects_are_taken_off(tmp_path):
     for name in ("mean_covar", "var_covar"):
         options += [f"--{name}", str(tmp_path / "covar.txt")]
     options += ["--random_gts", str(tmp_path / "related.bed"), "--fit_covariates", "--loco"]
-    assert scan_main([*options, "--workers", "1"]) == 0
+    assert scan_main([*options, "--scheduler", client.scheduler.address]) == 0
     said = []
     table = hlmm_dask.loci(tmp_path / "out", tests="variance", say=said.append)
     assert any("random effects" in line for line in said)

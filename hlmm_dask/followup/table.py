@@ -22,9 +22,6 @@ _FROM_SCAN = (
     "add", "add_se", "add_neg_log10_p", "var", "var_se", "var_neg_log10_p",
     "var_best_neg_log10_p", "av_neg_log10_p", "av_score_neg_log10_p",
 )  # fmt: skip
-_WORDS = (
-    "SNP", "chrom", "tests", "verdict", "effect_allele", "other_allele", "neighbour", "mean_leads",
-)  # fmt: skip
 _HEADER = {column.name: column.header for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS)}
 
 
@@ -95,13 +92,6 @@ def write_loci(rows: Sequence[Mapping[str, Any]], path: Path) -> pd.DataFrame:
     with replacing(path) as file:
         table.to_csv(file, sep="\t", index=False, na_rep="NaN")
     return table
-
-
-def read_loci(path: Path) -> pd.DataFrame:
-    """Read what `write_loci` wrote; IDs and chromosomes are strings."""
-    return pd.read_csv(
-        path, sep="\t", dtype=dict.fromkeys(_WORDS, str), keep_default_na=False, na_values=["NaN"]
-    )
 
 
 def _neighbour(window: Window, found: Found) -> dict[str, Any]:
