@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from hlmm_dask import plot as plot  # not in __all__: it needs matplotlib
     from hlmm_dask.errors import InputError, ScanCancelled, ScanError, StoreError
     from hlmm_dask.export import read_models_table
+    from hlmm_dask.followup.loci import loci
     from hlmm_dask.genotypes.dataset import open_bed
     from hlmm_dask.models.hlm import HLM
     from hlmm_dask.models.hlmm import HLMM, simulate
@@ -33,6 +34,7 @@ __all__ = [
     "StoreError",
     "VarianceComponents",
     "fit_null",
+    "loci",
     "open_bed",
     "open_results",
     "read_kinship",
@@ -57,6 +59,7 @@ _HOME = {
     "StoreError": "errors",
     "dashboard": "view.widget",
     "fit_null": "scanning.null",
+    "loci": "followup.loci",
     "open_bed": "genotypes.dataset",
     "open_results": "results",
     "read_kinship": "relationship.files",

@@ -1,1 +1,1 @@
-"""What is done with chosen variants of a finished scan."""
+"""What is done with the variants of a finished scan: other models, other tests."""

@@ -82,7 +82,7 @@ def run_check(job: CheckJob) -> Iterator[str]:
         one = results.iloc[i : i + 1]
         found: dict[str, Any] = {}
         if int(one["status"].iloc[0]) == Status.OK:
-            counts = scan.counts(one)[0, scan.null.sample_index]
+            counts = scan.counts(one)[0, scan.study.null.sample_index]
             found = _columns(*_check(models[i], counts, job, row))
             yield (
                 f"{one['variant_id'].iloc[0]}: {found['permutations']:,} permutations, p "
@@ -110,21 +110,22 @@ def run_check(job: CheckJob) -> Iterator[str]:
 def exchangeable(scan: FinishedScan) -> str:
     """Say whether the values that are permuted have the same distribution without an effect."""
     reasons = []
-    if scan.options["var_covar"] is not None:
+    null = scan.study.null
+    if len(null.variance_effects.names) > 1:
         reasons.append("the null model's variance")
-    if scan.null.n_random:
+    if null.n_random:
         reasons.append("random effects")
     return f"given {' and '.join(reasons)}" if reasons else "yes"
 
 
 def _models(scan: FinishedScan, results: pd.DataFrame) -> list[DenseModel]:
     """Null model of each variant: the columns of G that it is tested without are left out."""
-    null = scan.null
-    layout = PackedLayout(null.n_file_samples, null.sample_index)
-    if not (scan.fingerprint["loco"] or scan.fingerprint["exclude_window"] is not None):
+    null = scan.study.null
+    if scan.study.left_out is None:
         return [null.model] * len(results)
+    layout = PackedLayout(null.n_file_samples, null.sample_index)
     model = block_model(null.model, layout, Filters())
-    window = scan.fingerprint["exclude_window"]
+    window = scan.facts.fingerprint["exclude_window"]
     model = replace(model, left_out=left_out_sets([results], null, window))
     out = [null.model] * len(results)
     for part, chosen in model.by_set(np.arange(len(results)), 0):

@@ -25,6 +25,7 @@ from hlmm_dask.models.inference import neg_log10_p_normal
 from hlmm_dask.samples import align
 from hlmm_dask.schema import Status
 from hlmm_dask.tables import Table, read_table
+from hlmm_dask.transforms import transformed
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -104,9 +105,9 @@ def run_interact(job: InteractJob) -> Interactions:
     path = Path(f"{outprefix}.interaction.tsv")
     require_free(path, overwrite=job.overwrite)
     scan = open_finished(outprefix, job.files)
-    environment = _environment(job.covar, scan.missing)
+    environment = _environment(job.covar, scan.study.missing)
     model, sample_index, notes = _model(scan, environment)
-    if scan.null.n_random:
+    if scan.study.null.n_random:
         notes = (*notes, "the scan's random effects are not in the models of interaction")
     everything = job.variants is None and job.top is None
     rows = (
@@ -115,7 +116,7 @@ def run_interact(job: InteractJob) -> Interactions:
         else choose(scan.store, variants=job.variants, top=job.top, test=job.test)
     )
     leads, best = np.empty(0, dtype=np.int64), np.empty(0)
-    step = max(1, min(_MOST_ROWS, _READ // scan.genotypes.n_samples))
+    step = max(1, min(_MOST_ROWS, _READ // scan.study.genotypes.n_samples))
     with replacing(path) as file:
         for first in range(0, len(rows), step):
             some = rows[first : first + step]
@@ -130,12 +131,12 @@ def run_interact(job: InteractJob) -> Interactions:
     )
 
 
-def _environment(covar: str, missing: tuple[str, ...]) -> Table:
+def _environment(covar: str, missing: str) -> Table:
     """Read the covariate: a table with one column."""
     name, column = covar, None
     if not Path(covar).is_file() and ":" in covar:
         name, _, column = covar.rpartition(":")
-    table = read_table(name, missing=missing)
+    table = read_table(name, missing=(missing,))
     if column is None and len(table.names) > 1:
         raise InputError(
             f"{name}: {len(table.names)} columns, expected one; name it as {name}:COLUMN "
@@ -149,15 +150,17 @@ def _model(
     scan: FinishedScan, environment: Table
 ) -> tuple[InteractionModel, IntArray, tuple[str, ...]]:
     """Match the covariate with phenotype, covariates and genotypes of the scan."""
+    study = scan.study
     aligned = align(
-        scan.genotypes.samples,
-        read_table(scan.options["phenofile"], missing=scan.missing),
-        phenotype_column=scan.phenotype,
+        study.genotypes.samples,
+        study.traits,
+        phenotype_column=study.null.phenotype_name,
         # First: a covariate that depends on it is left out, and not the other way round.
-        mean_covariates=_beside(environment, scan.covariates("mean")),
-        variance_covariates=_beside(environment, scan.covariates("var")),
-        genotypes_name=str(scan.genotypes.files[0].fam),
+        mean_covariates=_beside(environment, study.mean),
+        variance_covariates=_beside(environment, study.variance),
+        genotypes_name=str(study.genotypes.files[0].fam),
     )
+    aligned = transformed(aligned, study.scale, study.traits.path)
     name = environment.names[0]
     if aligned.mean_names[:1] != (name,):
         raise InputError(

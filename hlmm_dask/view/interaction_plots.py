@@ -39,7 +39,9 @@ def write_interaction_plots(done: Interactions, folder: Path) -> list[Path]:
         g = done.scan.counts(rows)[0, done.sample_index]
         variant = str(rows["variant_id"].iloc[0])
         figure = Figure(figsize=(7.6, 3.6), layout="constrained", facecolor=theme("light").surface)
-        _draw(figure, g, model.environment, y, variant, done.name, done.scan.phenotype)
+        _draw(
+            figure, g, model.environment, y, variant, done.name, done.scan.facts.attrs["phenotype"]
+        )
         name = re.sub(r"[^\w.-]+", "_", variant)[:60]
         path = folder / f"{row}_{name}.png"
         with replacing(path) as file:
