@@ -8,17 +8,12 @@ from typing import Any
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.placement import read_manifest
-from hlmm_dask.scanning.events import BlockFailed
-from hlmm_dask.scanning.failures import read_failures, read_stop
-from hlmm_dask.schema import phenotype_unit
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.thinned import Thinned
 
 # λ_GC outside of these is worth a word.
 _LAMBDA = (0.95, 1.05)
 _MIN_FOR_LAMBDA = 1000
-# Share of the effects' variance, below which the slope is mostly the correction for noise.
-_RELIABLE = 0.2
 
 
 @dataclass(frozen=True)
@@ -41,10 +36,6 @@ class Facts:
         Sample accounting and null model in it, empty without.
     options : mapping
         Of the command; empty where not known.
-    failures : tuple of BlockFailed
-        Blocks that failed in the latest run and have no results.
-    stopped_by : str
-        What ended the latest run early.
     """
 
     attrs: Mapping[str, Any]
@@ -56,13 +47,11 @@ class Facts:
     run: Mapping[str, Any]
     phenotype: Mapping[str, Any]
     options: Mapping[str, Any]
-    failures: tuple[BlockFailed, ...]
-    stopped_by: str
 
     @property
     def unit(self) -> str:
         """Unit of the effects on the mean, per allele."""
-        return phenotype_unit(self.fingerprint)
+        return "phenotype units" if self.fingerprint.get("fit_covariates") else "SD"
 
 
 def gather(store: ResultsStore, outprefix: str) -> Facts:
@@ -80,9 +69,9 @@ def gather(store: ResultsStore, outprefix: str) -> Facts:
 
     attrs = dict(zarr.open_group(store.path, mode="r").attrs)
     counts: dict[str, int] = {}
-    done = set()
+    n_done = 0
     for marker in store.markers():
-        done.add(int(marker["block"]))
+        n_done += 1
         for label, n in marker["counts"].items():
             counts[label] = counts.get(label, 0) + n
     runs = _read_record(outprefix)
@@ -93,14 +82,12 @@ def gather(store: ResultsStore, outprefix: str) -> Facts:
         attrs=attrs,
         fingerprint=read_manifest(store.path)["fingerprint"],
         n_blocks=store.n_blocks,
-        n_done=len(done),
+        n_done=n_done,
         counts=counts,
         summary=store.summary() or {},
         run=run,
         phenotype=phenotypes[-1] if phenotypes else {},
         options=run.get("options") or {},
-        failures=tuple(f for f in read_failures(store.run_dir) if f.block not in done),
-        stopped_by="" if store.is_finished else read_stop(store.run_dir),
     )
 
 
@@ -127,9 +114,10 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
         lines.append(
             f"The scan is not complete: {missing:,} of {facts.n_blocks:,} blocks have no results."
         )
-    if facts.stopped_by:
-        lines.append(f"The run stopped: {facts.stopped_by}")
-    lines += [f"Block {each.block} failed: {each.error}" for each in facts.failures[:20]]
+    lines += [
+        f"Block {block['block']} failed: {block['error']}"
+        for block in facts.run.get("failed_blocks", [])[:20]
+    ]
     for test in thinned.tests:
         if test.df > 1:  # follows from the others
             continue
@@ -155,13 +143,6 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
     left_out = total - facts.counts.get("ok", 0)
     if total and left_out > 0.2 * total:
         lines.append(f"{left_out:,} of {total:,} variants were left out; see their status below.")
-    if thinned.reliability is not None and not _RELIABLE <= thinned.reliability <= 1.0:
-        share = max(thinned.reliability, 0.0)
-        lines.append(
-            "Dispersion effects are not to be relied on: "
-            f"{share:.0%} of the variance of the effects on the mean is more than their noise, too "
-            "little for the slope of the line."
-        )
     if thinned.no_dispersion:
         lines.append(f"No dispersion effects: {thinned.no_dispersion}.")
     lines += [str(each["text"]) for each in facts.run.get("warnings", [])]
