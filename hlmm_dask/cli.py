@@ -273,6 +273,8 @@ def _scan_parser() -> _Parser:
                   help="leave out the random effects of the variant's own chromosome")  # fmt: skip
     parser.option("exclude-window", type=float, metavar="KB",
                   help="leave out the random effects within KB kilobases of it")  # fmt: skip
+    parser.option("tests", default="", metavar="NAMES",
+                  help="further tests: levene,brown-forsythe,bartlett,drm,svlm")  # fmt: skip
     parser.option("spa-threshold", type=float, default=2.0, metavar="SD",
                   help="scores above this have saddlepoint tails; 0 always, inf never")  # fmt: skip
     _add_run_options(parser)
@@ -415,6 +417,7 @@ def _scan(options: argparse.Namespace) -> None:
             loco=options.loco,
             exclude_window=options.exclude_window,
             spa_threshold=options.spa_threshold,
+            tests=tuple(name.strip() for name in options.tests.split(",") if name.strip()),
             **{name: getattr(options, name) for name in _CLUSTER},
             jobqueue_option=tuple(options.jobqueue_option),
             block_size=options.block_size,

@@ -29,6 +29,7 @@ from hlmm_dask.schema import (
     DISPERSION_COLUMNS,
     RESULT_COLUMNS,
     RESULT_NAMES,
+    TEST_COLUMNS,
     TSV_HEADERS,
     Status,
 )
@@ -222,7 +223,9 @@ def read_models_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _header(name: str) -> str:
-    headers = {column.name: column.header for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS)}
+    tests = chain.from_iterable(TEST_COLUMNS.values())
+    columns = (*RESULT_COLUMNS, *DISPERSION_COLUMNS, *tests)
+    headers = {column.name: column.header for column in columns}
     return headers.get(name, name)
 
 

@@ -1,12 +1,13 @@
 """Results as a Dataset."""
 
 import os
+from itertools import chain
 
 import numpy as np
 import xarray as xr
 
 from hlmm_dask.layout import METADATA
-from hlmm_dask.schema import DISPERSION_COLUMNS, RESULT_COLUMNS, STATUS_DOC, Status
+from hlmm_dask.schema import DISPERSION_COLUMNS, RESULT_COLUMNS, STATUS_DOC, TEST_COLUMNS, Status
 from hlmm_dask.store import ResultsStore
 
 NOT_COMPUTED = -1
@@ -35,7 +36,8 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
     store = ResultsStore.open(path)
     store.require_intact()
     dataset = xr.open_zarr(store.path, consolidated=True)
-    about = {column.name: column for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS)}
+    tests = chain.from_iterable(TEST_COLUMNS.values())
+    about = {column.name: column for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS, *tests)}
     results = dataset["results"]
     variables: dict[str, xr.DataArray] = {}
     for i, name in enumerate(store.columns):

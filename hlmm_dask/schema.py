@@ -125,6 +125,21 @@ RESULT_NAMES: tuple[str, ...] = tuple(column.name for column in RESULT_COLUMNS)
 INDEX: dict[str, int] = {name: i for i, name in enumerate(RESULT_NAMES)}
 N_COLUMNS = len(RESULT_COLUMNS)
 
+# Further tests of the variance, by the name that asks for one: its statistic and its -log10 p.
+TEST_COLUMNS: dict[str, tuple[Column, Column]] = {
+    test: (
+        Column(f"{name}_{symbol}", f"{name}_{symbol}", "1", f"{doc}: {symbol}"),
+        Column(f"{name}_neg_log10_p", f"{name}_pval", "-log10", f"-log10 p of {name}_{symbol}"),
+    )
+    for test, name, symbol, doc in (
+        ("levene", "levene", "f", "Levene's test, deviations from class means"),
+        ("brown-forsythe", "brown_forsythe", "f", "Brown and Forsythe's, from class medians"),
+        ("bartlett", "bartlett", "chi2", "Bartlett's test, for normal residuals"),
+        ("drm", "drm", "t", "deviation regression model, from class medians"),
+        ("svlm", "svlm", "t", "squared residual value linear model"),
+    )
+}
+
 DISPERSION_COLUMNS: tuple[Column, ...] = (
     Column("dispersion", "dispersion", "log variance per allele", "var - r_av add"),
     Column("dispersion_se", "dispersion_se", "log variance per allele", "its standard error"),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.kernels.class_moments import ClassMoments
+from hlmm_dask.kernels.class_tests import SIGNED, class_tests, needs_fourths
 from hlmm_dask.kernels.covariate_null import CovariateModel
 from hlmm_dask.kernels.dense import DenseModel, fit_dense
 from hlmm_dask.kernels.hlm import fit_class_sums
@@ -20,6 +21,7 @@ from hlmm_dask.kernels.hlmm_linear import fit_linear
 from hlmm_dask.kernels.left_out import FewKept, LeftOut, fit_without
 from hlmm_dask.kernels.linear_model import LinearModel
 from hlmm_dask.kernels.packed import (
+    ClassSums,
     Engine,
     Packed,
     PackedLayout,
@@ -79,6 +81,8 @@ class BlockModel:
         this one where it is needed, and kept while it is in use.
     spa_threshold : float
         Scores above this many standard deviations have saddlepoint tails.
+    tests : tuple of str
+        Further tests of the variance, whose columns come last.
     """
 
     phenotype: PackedPhenotype
@@ -90,6 +94,7 @@ class BlockModel:
     engine: Engine = "numba"
     left_out: LeftOut | None = None
     spa_threshold: float = SPA_THRESHOLD
+    tests: tuple[str, ...] = ()
     _sets: FewKept["BlockModel"] = field(default_factory=FewKept, compare=False, repr=False)
 
     @property
@@ -186,6 +191,7 @@ def block_model(
     method: Method = "exact",
     engine: Engine = "numba",
     spa_threshold: float = SPA_THRESHOLD,
+    tests: tuple[str, ...] = (),
 ) -> BlockModel:
     """Choose the kernel for a model and lay out what it needs.
 
@@ -204,6 +210,8 @@ def block_model(
         How class sums are computed.
     spa_threshold : float
         Scores above this many standard deviations have saddlepoint tails.
+    tests : tuple of str
+        Further tests of the variance, names as in ``schema.TEST_COLUMNS``.
     """
     kernel = choose_kernel(
         len(dense.y),
@@ -240,6 +248,7 @@ def block_model(
         linear=linear,
         engine=engine,
         spa_threshold=spa_threshold,
+        tests=tests,
     )
 
 
@@ -309,7 +318,7 @@ def fit_packed(model: BlockModel, packed: Packed, *, first: int = 0) -> FloatArr
     needs_four = model.from_sums
     if model.left_out is not None:
         needs_four = not model.left_out.n_left.all()
-    powers: Powers = 4 if needs_four else 2
+    powers: Powers = 4 if needs_four or needs_fourths(model.tests) else 2
     sums = class_sums(packed, model.phenotype, powers=powers, engine=model.engine)
     n_called = sums.counts.sum(axis=0)
     classify(
@@ -333,7 +342,27 @@ def fit_packed(model: BlockModel, packed: Packed, *, first: int = 0) -> FloatArr
             _fill_scores(part, packed, chosen, moments, results)
         else:
             _fit_unpacked(part, packed, chosen, results)
-    return results
+    return np.hstack([results, _further_tests(model, packed, sums, results)])
+
+
+def _further_tests(
+    model: BlockModel, packed: Packed, sums: ClassSums, results: FloatArray
+) -> FloatArray:
+    """Statistic and -log10 p of the further tests of each variant that was fitted."""
+    out = np.full((len(results), 2 * len(model.tests)), np.nan)
+    if not model.tests:
+        return out
+    rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
+    size = unpacked_variants(max(len(rows), 1), model.layout.n_samples)
+    for i in range(0, len(rows), size):
+        part = rows[i : i + size]
+        moments = ClassMoments.of(sums.take(part))
+        codes = unpack(packed[part], model.layout)
+        out[part] = class_tests(model.tests, moments, codes, model.y)
+    if model.filters.count_a2:
+        for j, test in enumerate(model.tests):
+            out[:, 2 * j] *= -1.0 if test in SIGNED else 1.0
+    return out
 
 
 def _fill_scores(
@@ -422,7 +451,8 @@ def fit_dosage(model: BlockModel, dosage: NDArray[np.floating], *, first: int = 
                 part.score_null, analysed[chosen], threshold=model.spa_threshold
             )
             _fill_fitted(results, chosen, columns, model.filters)
-    return results
+    # Without classes there are no further tests.
+    return np.hstack([results, np.full((len(results), 2 * len(model.tests)), np.nan)])
 
 
 def _fit_linear(linear: LinearModel, exact: RandomEffectModel | None, codes: Codes) -> VariantFit:

@@ -242,9 +242,9 @@ def fill_classes(results: FloatArray, sums: ClassSums, *, mean: float, count_a2:
 
 def _wald(columns: Mapping[str, FloatArray]) -> FloatArray:
     """Statistic of add and var by their sandwich covariance, NaN where that is singular."""
-    a = columns["add"] / columns["add_robust_se"]
-    b = columns["var"] / columns["var_robust_se"]
-    r = columns["add_var_cov"] / (columns["add_robust_se"] * columns["var_robust_se"])
     with np.errstate(divide="ignore", invalid="ignore"):
+        a = columns["add"] / columns["add_robust_se"]
+        b = columns["var"] / columns["var_robust_se"]
+        r = columns["add_var_cov"] / (columns["add_robust_se"] * columns["var_robust_se"])
         left = np.where(r * r < 1.0 - 1e-10, 1.0 - r * r, np.nan)
-    return np.asarray((a * a - 2.0 * r * a * b + b * b) / left)
+        return np.asarray((a * a - 2.0 * r * a * b + b * b) / left)

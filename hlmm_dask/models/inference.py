@@ -27,7 +27,7 @@ def neg_log10_p_normal(t: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.maximum(-log_p, 0.0) / _LN10, dtype=np.float64)
 
 
-def neg_log10_p_t(t: ArrayLike, df: float) -> NDArray[np.float64]:
+def neg_log10_p_t(t: ArrayLike, df: ArrayLike) -> NDArray[np.float64]:
     """Two-sided -log10 p of Student's t, equally of t² as F with 1 and ``df`` degrees of freedom.
 
     p = I_x(df/2, 1/2) at x = df / (df + t²), the incomplete beta function; where it is smaller
@@ -37,8 +37,8 @@ def neg_log10_p_t(t: ArrayLike, df: float) -> NDArray[np.float64]:
     ----------
     t : array_like
         Statistics, any shape.
-    df : float
-        Degrees of freedom.
+    df : array_like
+        Degrees of freedom, one or as many as statistics.
 
     Returns
     -------
@@ -46,6 +46,7 @@ def neg_log10_p_t(t: ArrayLike, df: float) -> NDArray[np.float64]:
         -log10 p; NaN where ``t`` is NaN.
     """
     t = np.asarray(t, dtype=np.float64)
+    df = np.broadcast_to(np.asarray(df, dtype=np.float64), t.shape)
     a, b = 0.5 * df, 0.5
     x = df / (df + t * t)
     p = np.asarray(special.betainc(a, b, x))
@@ -53,7 +54,7 @@ def neg_log10_p_t(t: ArrayLike, df: float) -> NDArray[np.float64]:
         out = np.asarray(-np.log(p))
     far = p < 1e-290
     if np.any(far):
-        x = x[far]
+        x, a = x[far], a[far]
         fraction = np.ones_like(x)
         for k in range(30, 0, -1):
             fraction = 1.0 - (a + k) * (a + b + k) * x / ((a + 2 * k) * (a + 2 * k + 1)) / fraction

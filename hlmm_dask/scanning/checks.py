@@ -130,7 +130,11 @@ def check_job(
         # The random effects may come from the same files.
         if text not in genotypes.notes:
             tell(observers, Note(text))
-    columns = len(TSV_HEADERS) + (len(DISPERSION_COLUMNS) if job.dispersion else 0)
+    columns = (
+        len(TSV_HEADERS)
+        + 2 * len(config.tests)
+        + (len(DISPERSION_COLUMNS) if job.dispersion else 0)
+    )
     require_space(
         [one.output(".zarr") for one in jobs],
         needed_bytes(source.n_variants, columns, parquet=job.parquet),

@@ -9,6 +9,7 @@ from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.kernels.table import Filters
+from hlmm_dask.schema import RESULT_NAMES, TEST_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class ScanConfig:
         Leave out those at most so many kilobases from it.
     spa_threshold : float
         Scores above this many standard deviations have saddlepoint tails.
+    tests : tuple of str
+        Further tests of the variance, names as in ``schema.TEST_COLUMNS``.
     """
 
     start: int = 0
@@ -51,6 +54,7 @@ class ScanConfig:
     loco: bool = False
     exclude_window: float | None = None
     spa_threshold: float = SPA_THRESHOLD
+    tests: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise an `InputError` for values that make no sense."""
@@ -74,10 +78,26 @@ class ScanConfig:
             raise InputError(
                 f"exclude_window {self.exclude_window:g}: expected kilobases, 0 or more"
             )
+        for test in self.tests:
+            if test == "quail":
+                raise InputError(
+                    "test 'quail': needs quantile regressions on all covariates before the scan; "
+                    f"give some of {', '.join(TEST_COLUMNS)}"
+                )
+            if test not in TEST_COLUMNS or self.tests.count(test) > 1:
+                raise InputError(
+                    f"test '{test}': expected each at most once of {', '.join(TEST_COLUMNS)}"
+                )
         if not self.spa_threshold >= 0.0:
             raise InputError(
                 f"spa_threshold {self.spa_threshold:g}: expected standard deviations, 0 or more"
             )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the results' columns."""
+        further = [column.name for test in self.tests for column in TEST_COLUMNS[test]]
+        return (*RESULT_NAMES, *further)
 
     @property
     def leaves_out(self) -> bool:

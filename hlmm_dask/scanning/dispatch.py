@@ -184,7 +184,7 @@ def scan_model(null: NullModel, config: ScanConfig, source: Source) -> BlockMode
     layout = PackedLayout(null.n_file_samples, null.sample_index)
     whole = block_model(
         model, layout, config.filters, method=config.method, engine=config.engine,
-        spa_threshold=config.spa_threshold,
+        spa_threshold=config.spa_threshold, tests=config.tests,
     )  # fmt: skip
     if not config.leaves_out:
         return whole

@@ -58,6 +58,7 @@ class ScanJob:
     loco: bool = False
     exclude_window: float | None = None
     spa_threshold: float = SPA_THRESHOLD
+    tests: tuple[str, ...] = ()
     scheduler: str | None = None
     scheduler_file: str | None = None
     workers: int | None = None
@@ -92,6 +93,7 @@ class ScanJob:
         return ScanConfig(
             self.start, self.stop, self.min_maf, self.max_missing, self.count_a2, self.h2,
             self.method, self.engine, self.loco, self.exclude_window, self.spa_threshold,
+            self.tests,
         )  # fmt: skip
 
     @property

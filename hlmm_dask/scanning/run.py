@@ -65,6 +65,7 @@ class _Options(TypedDict, total=False):
     loco: bool
     exclude_window: float | None
     spa_threshold: float
+    tests: Sequence[str]
     block_size: int | None
     resume: bool
     overwrite: bool
@@ -109,6 +110,7 @@ def scan(
     loco: bool = False,
     exclude_window: float | None = None,
     spa_threshold: float = SPA_THRESHOLD,
+    tests: Sequence[str] = (),
     block_size: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -132,7 +134,7 @@ def scan(
         Results store (a folder, ``.zarr``) to write. Without, results are kept in memory.
     start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
         See ``ScanConfig``.
-    spa_threshold
+    spa_threshold, tests
         See ``ScanConfig``.
     block_size : int, optional
         Variants a block (task, chunk); chosen from the data by default.
@@ -165,7 +167,7 @@ def scan(
 
     config = ScanConfig(
         start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window,
-        spa_threshold,
+        spa_threshold, tuple(tests),
     )  # fmt: skip
     if background:
         from hlmm_dask.scanning.background import Run
@@ -416,6 +418,7 @@ def _open_store(
         block_size=block_size,
         variants=source.variants(),
         fingerprint=fingerprint,
+        columns=config.columns,
         attrs=attrs,
         count_a2=config.count_a2,
         overwrite=overwrite,
