@@ -46,6 +46,13 @@ def dispersion_main(argv: Sequence[str] | None = None) -> int:
     return _run(_dispersion_parser(), argv, _dispersion)
 
 
+def loci_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-loci``: refit the lead variants of a finished scan. Returns the exit code."""
+    if argv is None:
+        choose_blas_kernels()
+    return _run(_loci_parser(), argv, _loci)
+
+
 def kinship_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-kinship``: the relationship matrix of genotypes. Returns the exit code."""
     if argv is None:
@@ -56,13 +63,6 @@ def kinship_main(argv: Sequence[str] | None = None) -> int:
 def report_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-report``: write the report of a scan, finished or not. Returns the exit code."""
     return _run(_report_parser(), argv, _report)
-
-
-def loci_main(argv: Sequence[str] | None = None) -> int:
-    """``hlmm-loci``: refit the lead variants of a finished scan. Returns the exit code."""
-    if argv is None:
-        choose_blas_kernels()
-    return _run(_loci_parser(), argv, _loci)
 
 
 def _run(
@@ -316,43 +316,6 @@ def _dispersion_parser() -> _Parser:
     return parser
 
 
-def _kinship_parser() -> _Parser:
-    parser = _parser("hlmm-kinship", "Compute the realised relationship matrix from genotypes.")
-    parser.add_argument(
-        "genofile", nargs="+",
-        help=".bed with .bim and .fam beside it, several, or a pattern with @ for the chromosome",
-    )  # fmt: skip
-    parser.add_argument("outprefix", help="start of the output files' names")
-    parser.option("kind", choices=["standardised", "centred", "scaled"], default="standardised",
-                  help="GCTA's; GEMMA's -gk 1; GEMMA's -gk 2")  # fmt: skip
-    parser.option("format", choices=["npz", "grm", "text"], default="npz",
-                  help="npz; GCTA's .grm.bin, .grm.id, .grm.N.bin; text with .id")  # fmt: skip
-    parser.option("loco", action="store_true",
-                  help="also one matrix without each chromosome: OUTPREFIX.loco_NAME")  # fmt: skip
-    parser.option("keep", metavar="FILE", help="only these samples: FID IID")
-    parser.option("extract", metavar="FILE", help="only these variants: one ID a line")
-    parser.option("min-maf", type=float, default=0.01, help="use variants with MAF above this")
-    parser.option("max-missing", type=float, default=5.0,
-                  help="use variants with a percentage of missing calls below this")  # fmt: skip
-    parser.option("scheduler", metavar="ADDRESS", help="running Dask scheduler, tcp://host:port")
-    parser.option("scheduler-file", metavar="FILE", help="file with its address")
-    parser.option("workers", type=int,
-                  help="start so many worker processes; else threads of this process")  # fmt: skip
-    parser.option("overwrite", action="store_true", help="replace existing output")
-    return parser
-
-
-def _report_parser() -> _Parser:
-    parser = _parser(
-        "hlmm-report", "Write OUTPREFIX.report.html, one file to be looked at in a browser."
-    )
-    parser.add_argument("outprefix", help="OUTPREFIX of the scan")
-    parser.option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg too")
-    parser.option("window", type=float, default=500.0, metavar="KB",
-                  help="a weaker variant so near is no locus of its own")  # fmt: skip
-    return parser
-
-
 def _loci_parser() -> _Parser:
     parser = _parser(
         "hlmm-loci", "Refit the lead variants of a finished scan: does what it found hold?"
@@ -387,6 +350,43 @@ def _loci_parser() -> _Parser:
         parser.option(f"{name}-covar-cols", metavar="COLUMNS", help="columns of that file")
     parser.option("random-gts", metavar="BED", help=f"variants of the random effects; {group}")
     parser.option("missing-char", metavar="TOKEN", help="missing value in the tables")
+    return parser
+
+
+def _kinship_parser() -> _Parser:
+    parser = _parser("hlmm-kinship", "Compute the realised relationship matrix from genotypes.")
+    parser.add_argument(
+        "genofile", nargs="+",
+        help=".bed with .bim and .fam beside it, several, or a pattern with @ for the chromosome",
+    )  # fmt: skip
+    parser.add_argument("outprefix", help="start of the output files' names")
+    parser.option("kind", choices=["standardised", "centred", "scaled"], default="standardised",
+                  help="GCTA's; GEMMA's -gk 1; GEMMA's -gk 2")  # fmt: skip
+    parser.option("format", choices=["npz", "grm", "text"], default="npz",
+                  help="npz; GCTA's .grm.bin, .grm.id, .grm.N.bin; text with .id")  # fmt: skip
+    parser.option("loco", action="store_true",
+                  help="also one matrix without each chromosome: OUTPREFIX.loco_NAME")  # fmt: skip
+    parser.option("keep", metavar="FILE", help="only these samples: FID IID")
+    parser.option("extract", metavar="FILE", help="only these variants: one ID a line")
+    parser.option("min-maf", type=float, default=0.01, help="use variants with MAF above this")
+    parser.option("max-missing", type=float, default=5.0,
+                  help="use variants with a percentage of missing calls below this")  # fmt: skip
+    parser.option("scheduler", metavar="ADDRESS", help="running Dask scheduler, tcp://host:port")
+    parser.option("scheduler-file", metavar="FILE", help="file with its address")
+    parser.option("workers", type=int,
+                  help="start so many worker processes; else threads of this process")  # fmt: skip
+    parser.option("overwrite", action="store_true", help="replace existing output")
+    return parser
+
+
+def _report_parser() -> _Parser:
+    parser = _parser(
+        "hlmm-report", "Write OUTPREFIX.report.html, one file to be looked at in a browser."
+    )
+    parser.add_argument("outprefix", help="OUTPREFIX of the scan")
+    parser.option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg too")
+    parser.option("window", type=float, default=500.0, metavar="KB",
+                  help="a weaker variant so near is no locus of its own")  # fmt: skip
     return parser
 
 
@@ -501,17 +501,6 @@ def _report(options: argparse.Namespace) -> None:
     )
 
 
-def _loci(options: argparse.Namespace) -> None:
-    from hlmm_dask.followup.loci import LociOptions, loci, verdict_lines
-
-    names = [name for name in LociOptions.__dataclass_fields__ if hasattr(options, name)]
-    given = {name: getattr(options, name) for name in names}
-    if options.genofile is not None and len(options.genofile) == 1:
-        given["genofile"] = options.genofile[0]  # may be a pattern
-    for line in verdict_lines(loci(options.outprefix, **given)):
-        print(line)
-
-
 def _plan(job: "ScanJob", options: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -538,6 +527,17 @@ def _dispersion(options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.dispersion import add_dispersion
 
     print(add_dispersion(options.table, options.out, overwrite=options.overwrite), file=sys.stderr)
+
+
+def _loci(options: argparse.Namespace) -> None:
+    from hlmm_dask.followup.loci import LociOptions, loci, verdict_lines
+
+    names = [name for name in LociOptions.__dataclass_fields__ if hasattr(options, name)]
+    given = {name: getattr(options, name) for name in names}
+    if options.genofile is not None and len(options.genofile) == 1:
+        given["genofile"] = options.genofile[0]  # may be a pattern
+    for line in verdict_lines(loci(options.outprefix, **given)):
+        print(line)
 
 
 def _kinship(options: argparse.Namespace) -> None:
