@@ -46,6 +46,13 @@ def dispersion_main(argv: Sequence[str] | None = None) -> int:
     return _run(_dispersion_parser(), argv, _dispersion)
 
 
+def loci_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-loci``: refit the lead variants of a finished scan. Returns the exit code."""
+    if argv is None:
+        choose_blas_kernels()
+    return _run(_loci_parser(), argv, _loci)
+
+
 def kinship_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-kinship``: the relationship matrix of genotypes. Returns the exit code."""
     if argv is None:
@@ -56,27 +63,6 @@ def kinship_main(argv: Sequence[str] | None = None) -> int:
 def report_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-report``: write the report of a scan, finished or not. Returns the exit code."""
     return _run(_report_parser(), argv, _report)
-
-
-def check_main(argv: Sequence[str] | None = None) -> int:
-    """``hlmm-check``: permutation and bootstrap of chosen variants. Returns the exit code."""
-    if argv is None:
-        choose_blas_kernels()
-    return _run(_check_parser(), argv, _check)
-
-
-def interact_main(argv: Sequence[str] | None = None) -> int:
-    """``hlmm-interact``: interaction of variants with a covariate. Returns the exit code."""
-    if argv is None:
-        choose_blas_kernels()
-    return _run(_interact_parser(), argv, _interact)
-
-
-def loci_main(argv: Sequence[str] | None = None) -> int:
-    """``hlmm-loci``: refit the lead variants of a finished scan. Returns the exit code."""
-    if argv is None:
-        choose_blas_kernels()
-    return _run(_loci_parser(), argv, _loci)
 
 
 def _run(
@@ -330,86 +316,6 @@ def _dispersion_parser() -> _Parser:
     return parser
 
 
-def _kinship_parser() -> _Parser:
-    parser = _parser("hlmm-kinship", "Compute the realised relationship matrix from genotypes.")
-    parser.add_argument(
-        "genofile", nargs="+",
-        help=".bed with .bim and .fam beside it, several, or a pattern with @ for the chromosome",
-    )  # fmt: skip
-    parser.add_argument("outprefix", help="start of the output files' names")
-    parser.option("kind", choices=["standardised", "centred", "scaled"], default="standardised",
-                  help="GCTA's; GEMMA's -gk 1; GEMMA's -gk 2")  # fmt: skip
-    parser.option("format", choices=["npz", "grm", "text"], default="npz",
-                  help="npz; GCTA's .grm.bin, .grm.id, .grm.N.bin; text with .id")  # fmt: skip
-    parser.option("loco", action="store_true",
-                  help="also one matrix without each chromosome: OUTPREFIX.loco_NAME")  # fmt: skip
-    parser.option("keep", metavar="FILE", help="only these samples: FID IID")
-    parser.option("extract", metavar="FILE", help="only these variants: one ID a line")
-    parser.option("min-maf", type=float, default=0.01, help="use variants with MAF above this")
-    parser.option("max-missing", type=float, default=5.0,
-                  help="use variants with a percentage of missing calls below this")  # fmt: skip
-    parser.option("scheduler", metavar="ADDRESS", help="running Dask scheduler, tcp://host:port")
-    parser.option("scheduler-file", metavar="FILE", help="file with its address")
-    parser.option("workers", type=int,
-                  help="start so many worker processes; else threads of this process")  # fmt: skip
-    parser.option("overwrite", action="store_true", help="replace existing output")
-    return parser
-
-
-def _report_parser() -> _Parser:
-    parser = _parser(
-        "hlmm-report", "Write OUTPREFIX.report.html, one file to be looked at in a browser."
-    )
-    parser.add_argument("outprefix", help="OUTPREFIX of the scan")
-    parser.option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg too")
-    parser.option("window", type=float, default=500.0, metavar="KB",
-                  help="a weaker variant so near is no locus of its own")  # fmt: skip
-    return parser
-
-
-def _add_chosen(parser: _Parser, *, everything: bool) -> None:
-    """Add the finished scan, which of its variants, and where its files are now."""
-    parser.add_argument("outprefix", help="OUTPREFIX of a finished scan")
-    chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--variants", metavar="ID,ID,...|FILE",
-                        help="these: IDs with commas, or a file with an ID a line")  # fmt: skip
-    chosen.add_argument("--top", type=int, metavar="N", help="the best N of --test")
-    if everything:
-        chosen.add_argument("--all", action="store_true", help="all variants of the scan")
-    parser.option("test", choices=["var", "add", "av", "classical"], default="var",
-                  help="whose best: var_best_pval, add_pval, av_pval, var_pval")  # fmt: skip
-    for name, what in (
-        ("genofile", "genotypes"), ("phenofile", "phenotypes"), ("mean-covar", "covariates"),
-        ("var-covar", "covariates of the variance"), ("random-gts", "random effects"),
-    ):  # fmt: skip
-        parser.option(name, metavar="FILE", help=f"the scan's {what}, if they are elsewhere now")
-    parser.option("overwrite", action="store_true", help="replace an existing table")
-
-
-def _check_parser() -> _Parser:
-    parser = _parser(
-        "hlmm-check",
-        "Test effects on the variance by permutation and bootstrap: OUTPREFIX.check.tsv.",
-    )
-    _add_chosen(parser, everything=False)
-    parser.option("permutations", type=int, default=100_000, metavar="MAX",
-                  help="permutations at the most; ends at 30 exceedances")  # fmt: skip
-    parser.option("bootstrap", type=int, default=1000, metavar="B", help="phenotypes drawn")
-    parser.option("seed", type=int, default=1, help="of the random numbers")
-    return parser
-
-
-def _interact_parser() -> _Parser:
-    parser = _parser(
-        "hlmm-interact", "Fit interactions with a covariate: OUTPREFIX.interaction.tsv."
-    )
-    _add_chosen(parser, everything=True)
-    parser.option("covar", required=True, metavar="FILE[:COLUMN]", help="FID IID values")
-    parser.option("plots", action="store_true",
-                  help="draw OUTPREFIX.interaction/*.png of the best 20")  # fmt: skip
-    return parser
-
-
 def _loci_parser() -> _Parser:
     parser = _parser(
         "hlmm-loci", "Refit the lead variants of a finished scan: does what it found hold?"
@@ -444,6 +350,43 @@ def _loci_parser() -> _Parser:
         parser.option(f"{name}-covar-cols", metavar="COLUMNS", help="columns of that file")
     parser.option("random-gts", metavar="BED", help=f"variants of the random effects; {group}")
     parser.option("missing-char", metavar="TOKEN", help="missing value in the tables")
+    return parser
+
+
+def _kinship_parser() -> _Parser:
+    parser = _parser("hlmm-kinship", "Compute the realised relationship matrix from genotypes.")
+    parser.add_argument(
+        "genofile", nargs="+",
+        help=".bed with .bim and .fam beside it, several, or a pattern with @ for the chromosome",
+    )  # fmt: skip
+    parser.add_argument("outprefix", help="start of the output files' names")
+    parser.option("kind", choices=["standardised", "centred", "scaled"], default="standardised",
+                  help="GCTA's; GEMMA's -gk 1; GEMMA's -gk 2")  # fmt: skip
+    parser.option("format", choices=["npz", "grm", "text"], default="npz",
+                  help="npz; GCTA's .grm.bin, .grm.id, .grm.N.bin; text with .id")  # fmt: skip
+    parser.option("loco", action="store_true",
+                  help="also one matrix without each chromosome: OUTPREFIX.loco_NAME")  # fmt: skip
+    parser.option("keep", metavar="FILE", help="only these samples: FID IID")
+    parser.option("extract", metavar="FILE", help="only these variants: one ID a line")
+    parser.option("min-maf", type=float, default=0.01, help="use variants with MAF above this")
+    parser.option("max-missing", type=float, default=5.0,
+                  help="use variants with a percentage of missing calls below this")  # fmt: skip
+    parser.option("scheduler", metavar="ADDRESS", help="running Dask scheduler, tcp://host:port")
+    parser.option("scheduler-file", metavar="FILE", help="file with its address")
+    parser.option("workers", type=int,
+                  help="start so many worker processes; else threads of this process")  # fmt: skip
+    parser.option("overwrite", action="store_true", help="replace existing output")
+    return parser
+
+
+def _report_parser() -> _Parser:
+    parser = _parser(
+        "hlmm-report", "Write OUTPREFIX.report.html, one file to be looked at in a browser."
+    )
+    parser.add_argument("outprefix", help="OUTPREFIX of the scan")
+    parser.option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg too")
+    parser.option("window", type=float, default=500.0, metavar="KB",
+                  help="a weaker variant so near is no locus of its own")  # fmt: skip
     return parser
 
 
@@ -558,55 +501,6 @@ def _report(options: argparse.Namespace) -> None:
     )
 
 
-def _check(options: argparse.Namespace) -> None:
-    from hlmm_dask.followup.check import CheckJob, run_check
-
-    job = CheckJob(
-        **_chosen(options),
-        permutations=options.permutations,
-        bootstrap=options.bootstrap,
-        seed=options.seed,
-    )
-    for line in run_check(job):
-        print(line, file=sys.stderr)
-
-
-def _interact(options: argparse.Namespace) -> None:
-    from hlmm_dask.followup.interact import InteractJob, run_interact
-    from hlmm_dask.view.interaction_plots import write_interaction_plots
-    from hlmm_dask.view.pictures import require_matplotlib
-
-    if options.plots:
-        require_matplotlib()
-    done = run_interact(InteractJob(**_chosen(options), covar=options.covar))
-    for note in done.notes:
-        print(f"note: {note}", file=sys.stderr)
-    print(f"table: {done.path}", file=sys.stderr)
-    if options.plots:
-        folder = done.path.with_suffix("")
-        write_interaction_plots(done, folder)
-        print(f"pictures: {folder}/", file=sys.stderr)
-
-
-def _chosen(options: argparse.Namespace) -> dict[str, Any]:
-    files = ("genofile", "phenofile", "mean_covar", "var_covar", "random_gts")
-    names = ("outprefix", "variants", "top", "test", "overwrite")
-    return {name: getattr(options, name) for name in names} | {
-        "files": {name: getattr(options, name) for name in files}
-    }
-
-
-def _loci(options: argparse.Namespace) -> None:
-    from hlmm_dask.followup.loci import LociOptions, loci, verdict_lines
-
-    names = [name for name in LociOptions.__dataclass_fields__ if hasattr(options, name)]
-    given = {name: getattr(options, name) for name in names}
-    if options.genofile is not None and len(options.genofile) == 1:
-        given["genofile"] = options.genofile[0]  # may be a pattern
-    for line in verdict_lines(loci(options.outprefix, **given)):
-        print(line)
-
-
 def _plan(job: "ScanJob", options: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -633,6 +527,17 @@ def _dispersion(options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.dispersion import add_dispersion
 
     print(add_dispersion(options.table, options.out, overwrite=options.overwrite), file=sys.stderr)
+
+
+def _loci(options: argparse.Namespace) -> None:
+    from hlmm_dask.followup.loci import LociOptions, loci, verdict_lines
+
+    names = [name for name in LociOptions.__dataclass_fields__ if hasattr(options, name)]
+    given = {name: getattr(options, name) for name in names}
+    if options.genofile is not None and len(options.genofile) == 1:
+        given["genofile"] = options.genofile[0]  # may be a pattern
+    for line in verdict_lines(loci(options.outprefix, **given)):
+        print(line)
 
 
 def _kinship(options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 
 import sys
 
-from hlmm_dask.cli import check_main
+from hlmm_dask.cli_followup import check_main
 
 if __name__ == "__main__":
     sys.exit(check_main())

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from studies import make_study, write_values
 
-from hlmm_dask.cli import check_main, interact_main, scan_main
+from hlmm_dask.cli import scan_main
+from hlmm_dask.cli_followup import check_main, interact_main
 from hlmm_dask.followup import chosen, interact
 from hlmm_dask.genotypes.plink import write_plink
 from hlmm_dask.models.hlm import HLM

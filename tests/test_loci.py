@@ -1,6 +1,7 @@
 """Loci that hold, and loci that something else explains."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,10 +12,12 @@ import hlmm_dask
 from hlmm_dask.cli import loci_main, report_main, scan_main
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.linkage import linkage
-from hlmm_dask.followup.refit import Design, refit
+from hlmm_dask.followup.refit import Design, Refit, refit
+from hlmm_dask.followup.verdict import Check, Checks, Rules, Slope, verdict
 from hlmm_dask.genotypes.plink import write_plink
 from hlmm_dask.models.hlm import HLM
 from hlmm_dask.models.hlmm import HLMM
+from hlmm_dask.models.inference import neg_log10_p_normal
 from hlmm_dask.results import open_results
 from hlmm_dask.view.verdicts import read_loci
 
@@ -200,6 +203,69 @@ def test_the_first_refit_is_the_scan(scanned, tables):
     best = float(results["var_best_neg_log10_p"][VARIANCE])
     # The scan puts residuals in classes for its tails.
     assert found["var_pval_refit"] == pytest.approx(best, rel=1e-2)
+
+
+def of(add, var, score):
+    """A refit with these t of mean and variance, and this score."""
+    p = neg_log10_p_normal
+    return Refit(n=900, add=add / 10, add_se=0.1, var=var / 10, var_se=0.1, var_robust_se=0.1,
+                 add_neg_log10_p=float(p(add)), score=score,
+                 var_neg_log10_p=float(p(score)))  # fmt: skip
+
+
+def said(effect, slope=None, rules=None, **changed):
+    """Verdict on a variant of t 6 for the mean, 7 for the variance, in models with changes."""
+    base = of(6, 7, 7)
+    checks = Checks(base=base, carriers=300, neighbours=(), together=None, dominance=None,
+                    covariates=None, scale="none", scales={}, sexes={})  # fmt: skip
+    return verdict(replace(checks, **changed), effect, rules or Rules(), slope or Slope())
+
+
+def test_rules_of_verdicts():
+    base = of(6, 7, 7)
+    assert said("variance") == "holds"
+    assert said("variance", base=of(6, 7, 1)) == "only by the classical test"
+    assert said("mean", base=of(1, 7, 7)) == "not found again"
+    assert said("variance", base=Refit(900)) == "can't be fitted again"
+    assert said("variance", carriers=12) == "too few carriers of the rarer allele (12)"
+    # Gone is what has less than half of its statistic, and p above 1e-3.
+    gone, weak, kept = (Check(of(6, z, z), base) for z in (3.2, 3.4, 3.6))
+    assert said("variance", dominance=gone) == "explained by dominance"
+    assert said("variance", dominance=weak) == "holds, but weaker with dominance"
+    assert said("variance", dominance=kept) == "holds"
+    assert said("variance", dominance=gone, rules=Rules(gone_p=1e-2)).startswith("holds, but")
+    assert said("variance", dominance=gone, rules=Rules(share=0.4)) == "holds"
+    assert said("variance", dominance=Check(of(6, -9, -9), base)) == "explained by dominance"
+    # A refit that failed, or was not asked for, says nothing.
+    assert said("variance", dominance=Check(Refit(900), base), covariates=None) == "holds"
+    assert said("mean", dominance=Check(of(1, 7, 7), base)) == "holds"
+    # Several neighbours: the first that does it alone, else all.
+    near = (("rs1", of(6, 7, 7)), ("rs2", of(6, 0, 0)), ("rs3", of(6, 0, 0)))
+    by = "explained by the mean effect of"
+    assert said("variance", neighbours=near, together=gone) == f"{by} rs2"
+    assert said("variance", neighbours=near[:1] * 2, together=gone) == f"{by} rs1 and rs1"
+    assert said("variance", neighbours=near, together=gone, covariates=gone) == (
+        f"{by} rs2; explained by covariates"
+    )
+    some = {"log": of(6, 0, 0), "rint": of(6, 7, 7)}
+    assert said("variance", scales=some) == "not on the log scale"
+    assert said("variance", scales={"log": of(6, 0, 0), "rint": Refit(9)}) == (
+        "only on the raw scale"
+    )
+    assert said("variance", scale="rint", scales={"none": of(6, 0, 0)}) == "only on the rank scale"
+    sexes = {"male": of(6, 0, 0), "female": of(6, 7, 7)}
+    assert said("variance", sexes=sexes) == "only in females"
+    assert said("variance", sexes={"male": of(6, 2.9, 2.9), "female": of(6, 6, 6)}) == "holds"
+
+
+def test_variance_effects_that_follow_the_mean():
+    # Of a t of 7 a slope of 1 leaves (7 - 6)/√2.
+    assert said("variance", Slope(1.0, 0.9)) == "explained by its own effect on the mean"
+    assert said("variance", Slope(1.0, 0.1)) == "holds"  # a slope that is mostly noise
+    assert said("variance", Slope(-0.5, 0.9)) == "holds"
+    assert said("dispersion", Slope(-0.5, 0.9)) == "holds"
+    assert said("dispersion", Slope(1.0, 0.9)) == "not found again"
+    assert said("dispersion", Slope(0.0, 0.9), scales={"log": of(6, 0, 0)}) == "holds"
 
 
 def test_score_of_a_refit():

@@ -130,7 +130,7 @@ def test_columns_follow_the_definition(kind: str, maf: float) -> None:
         parts = special.ndtri_exp(np.logaddexp(*tails) - np.log(2.0)) ** 2
         parts += stats.norm.isf(0.5 * 10.0 ** -row[INDEX["add_score_neg_log10_p"]]) ** 2
         if min(abs(z), abs(z_apart)) > 0.1:
-            expected = min(max(direction, 0.0) ** 2, parts) / (2.0 * np.log(10.0))
+            expected = (max(direction, 0.0) ** 2 + parts) / (4.0 * np.log(10.0))
             found = row[INDEX["av_score_neg_log10_p"]]
             np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
     best, own = column(results, "var_best_neg_log10_p"), column(results, "var_score_neg_log10_p")

@@ -1,7 +1,7 @@
 """Permutation and bootstrap of chosen variants' effects on the variance: OUTPREFIX.check.tsv."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.chosen import choose, results_of
 from hlmm_dask.followup.finished import FinishedScan, open_finished
+from hlmm_dask.followup.inputs import Files
 from hlmm_dask.followup.output import as_text, heading, labels, require_free
 from hlmm_dask.kernels.block import block_model
 from hlmm_dask.kernels.dense import DenseModel
@@ -42,7 +43,7 @@ class CheckJob:
         Permutations at the most, and phenotypes drawn.
     seed : int
         Of the random numbers; those of a variant depend on nothing else but its row.
-    files : mapping
+    files : Files
         Files of the scan that lie elsewhere now, see `open_finished`.
     overwrite : bool
         Replace an existing table.
@@ -55,7 +56,7 @@ class CheckJob:
     permutations: int = 100_000
     bootstrap: int = 1000
     seed: int = 1
-    files: Mapping[str, Any] = field(default_factory=dict)
+    files: Files = Files()
     overwrite: bool = False
 
 
@@ -70,10 +71,9 @@ def run_check(job: CheckJob) -> Iterator[str]:
     for name in ("permutations", "bootstrap", "seed"):
         if getattr(job, name) < 0:
             raise InputError(f"--{name} {getattr(job, name)}: expected 0 or more")
-    outprefix = job.outprefix.removesuffix("/").removesuffix(".zarr")
-    path = Path(f"{outprefix}.check.tsv")
+    path = Path(f"{job.outprefix}.check.tsv")
     require_free(path, overwrite=job.overwrite)
-    scan = open_finished(outprefix, job.files)
+    scan = open_finished(job.outprefix, job.files)
     rows = choose(scan.store, variants=job.variants, top=job.top, test=job.test)
     results = results_of(scan.store, rows)
     models = _models(scan, results)

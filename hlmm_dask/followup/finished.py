@@ -1,9 +1,7 @@
 """A finished scan with what went into it, for commands that look at some of its variants."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,15 +79,15 @@ class FinishedScan:
             )
 
 
-def open_finished(outprefix: str, files: Mapping[str, Any]) -> FinishedScan:
+def open_finished(outprefix: str, files: Files) -> FinishedScan:
     """Open a finished scan and read what went into it.
 
     Parameters
     ----------
     outprefix : str
         OUTPREFIX of the scan, with the phenotype's name where it had several.
-    files : mapping
-        By the names of ``Files``, files to be read in place of those of the record, or None.
+    files : Files
+        Read in place of those of the record.
 
     Raises
     ------
@@ -107,11 +105,11 @@ def open_finished(outprefix: str, files: Mapping[str, Any]) -> FinishedScan:
             f"{' or '.join(_MODELS)}: others have no effect on the variance"
         )
     for name in ("phenofile", "mean_covar", "var_covar"):
-        path = files.get(name) or facts.options.get(name)
-        folder = "" if files.get(name) else str(facts.run.get("directory", ""))
+        path = getattr(files, name) or facts.options.get(name)
+        folder = "" if getattr(files, name) else str(facts.run.get("directory", ""))
         if path is not None and not Path(folder, path).is_file():
             raise InputError(
                 f"{Path(folder, path)}: no such file, the scan has read it (--{name}); give its "
                 f"place now with --{name} FILE, or start from the folder of the scan"
             )
-    return FinishedScan(store, facts, open_study(facts, Files(**files)))
+    return FinishedScan(store, facts, open_study(facts, files))

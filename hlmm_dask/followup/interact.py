@@ -1,9 +1,8 @@
 """Interaction of variants of a finished scan with a covariate: OUTPREFIX.interaction.tsv."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.chosen import choose, results_of
 from hlmm_dask.followup.finished import FinishedScan, open_finished
+from hlmm_dask.followup.inputs import Files
 from hlmm_dask.followup.output import as_text, heading, require_free
 from hlmm_dask.kernels.interaction import (
     TERMS,
@@ -49,7 +49,7 @@ class InteractJob:
         FILE or FILE:COLUMN.
     variants, top, test
         Which variants, see `choose`; all without ``variants`` and ``top``.
-    files : mapping
+    files : Files
         Files of the scan that lie elsewhere now, see `open_finished`.
     overwrite : bool
         Replace an existing table.
@@ -60,7 +60,7 @@ class InteractJob:
     variants: str | None = None
     top: int | None = None
     test: str = "var"
-    files: Mapping[str, Any] = field(default_factory=dict)
+    files: Files = Files()
     overwrite: bool = False
 
 
@@ -101,10 +101,9 @@ def run_interact(job: InteractJob) -> Interactions:
     InputError, StoreError
         Before any work, if input or output can't be used.
     """
-    outprefix = job.outprefix.removesuffix("/").removesuffix(".zarr")
-    path = Path(f"{outprefix}.interaction.tsv")
+    path = Path(f"{job.outprefix}.interaction.tsv")
     require_free(path, overwrite=job.overwrite)
-    scan = open_finished(outprefix, job.files)
+    scan = open_finished(job.outprefix, job.files)
     environment = _environment(job.covar, scan.study.missing)
     model, sample_index, notes = _model(scan, environment)
     if scan.study.null.n_random:

@@ -24,7 +24,7 @@ from hlmm_dask.followup.leads import (
 )
 from hlmm_dask.followup.sex import sex_of_fam, sex_of_table
 from hlmm_dask.followup.table import row_of, write_loci
-from hlmm_dask.followup.verdict import Rules
+from hlmm_dask.followup.verdict import Rules, Slope
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.transforms import chosen_transforms
 from hlmm_dask.view.facts import Facts, gather
@@ -151,7 +151,9 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
             "refits are without"
         )
     windows = windows_of(store, leads, selection.window, dispersion)
-    slope = None if dispersion is None else dispersion.r_av
+    slope = Slope()
+    if dispersion is not None:
+        slope = Slope(dispersion.r_av, 1.0 / dispersion.noise_adjustment)
     found = [refitter.follow(lead, window) for lead, window in zip(leads, windows, strict=True)]
     rows = [
         row_of(store, lead, window, each, options.rules, slope)

@@ -11,7 +11,7 @@ from hlmm_dask.durable import replacing
 from hlmm_dask.followup.checks import Found
 from hlmm_dask.followup.leads import Lead, Window
 from hlmm_dask.followup.refit import Refit
-from hlmm_dask.followup.verdict import Rules, sex_difference, verdict
+from hlmm_dask.followup.verdict import Rules, Slope, sex_difference, verdict
 from hlmm_dask.schema import CLASS_DOC, DISPERSION_COLUMNS, RESULT_COLUMNS
 from hlmm_dask.store import ResultsStore
 
@@ -27,7 +27,7 @@ _HEADER = {column.name: column.header for column in (*RESULT_COLUMNS, *DISPERSIO
 
 def row_of(
     store: ResultsStore, lead: Lead, window: Window, found: Found, rules: Rules,
-    slope: float | None,
+    slope: Slope,
 ) -> dict[str, Any]:  # fmt: skip
     """Put the row of a lead variant together: scan, neighbour, refits, verdict."""
     variant = store.read_variants(lead.index, lead.index + 1).iloc[0]
@@ -67,7 +67,7 @@ def row_of(
     return row
 
 
-def verdict_of(lead: Lead, window: Window, found: Found, rules: Rules, slope: float | None) -> str:
+def verdict_of(lead: Lead, window: Window, found: Found, rules: Rules, slope: Slope) -> str:
     """Verdict on each effect that a variant leads in."""
     effects = [test for test in lead.tests if test != "joint"]
     named = len(effects) != 1

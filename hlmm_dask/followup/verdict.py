@@ -9,6 +9,8 @@ from hlmm_dask.errors import InputError
 from hlmm_dask.followup.refit import Refit
 from hlmm_dask.models.inference import neg_log10_p_normal
 
+# As of a warning in the report.
+RELIABLE = 0.2
 SCALES = {"none": "raw", "log": "log", "rint": "rank"}
 
 
@@ -64,21 +66,34 @@ class Evidence:
         return bool(less and not self.gone_from(base, rules))
 
 
-def evidence(fit: Refit, effect: str, slope: float | None) -> Evidence:
-    """Take the evidence of an effect (mean, variance or dispersion) from a refit.
+@dataclass(frozen=True)
+class Slope:
+    """How effects on the variance go with those on the mean.
 
-    Parameters
+    Attributes
     ----------
-    fit : Refit
-    effect : str
-    slope : float or None
-        Of variance on mean effects, for the dispersion; NaN without.
+    value : float
+        Log variance per unit of the phenotype; NaN where not estimated.
+    reliability : float
+        Share of the variance of the effects on the mean that is not their noise.
     """
+
+    value: float = float("nan")
+    reliability: float = 0.0
+
+    @property
+    def reliable(self) -> bool:
+        """Whether it is more than the correction for that noise."""
+        return RELIABLE <= self.reliability <= 1.0
+
+
+def evidence(fit: Refit, effect: str, slope: Slope) -> Evidence:
+    """Take the evidence of an effect (mean, variance or dispersion) from a refit."""
     if effect == "mean":
         return Evidence(fit.add / fit.add_se, fit.add_neg_log10_p)
     if effect == "variance":
         return Evidence(fit.score, fit.var_neg_log10_p)
-    r = float("nan") if slope is None else slope
+    r = slope.value
     z = (fit.var - r * fit.add) / float(np.hypot(fit.var_se, r * fit.add_se))
     return Evidence(z, float(neg_log10_p_normal(z)))
 
@@ -125,7 +140,7 @@ class Checks:
     sexes: Mapping[str, Refit]
 
 
-def verdict(checks: Checks, effect: str, rules: Rules, slope: float | None = None) -> str:
+def verdict(checks: Checks, effect: str, rules: Rules, slope: Slope) -> str:
     """Say whether an effect holds, or what explains it: all reasons found, joined.
 
     Parameters
@@ -133,8 +148,8 @@ def verdict(checks: Checks, effect: str, rules: Rules, slope: float | None = Non
     checks : Checks
     effect : {"mean", "variance", "dispersion"}
     rules : Rules
-    slope : float, optional
-        Of variance on mean effects, for the dispersion.
+    slope : Slope
+        For the dispersion.
     """
     base = evidence(checks.base, effect, slope)
     if not np.isfinite(base.z):
@@ -164,6 +179,12 @@ def verdict(checks: Checks, effect: str, rules: Rules, slope: float | None = Non
     listed = " and ".join(names)
     look(checks.together, f"explained by the mean effect of {listed}",
          f"with the mean effect of {listed}")  # fmt: skip
+    if effect == "variance" and slope.reliable:
+        # Both by their standard errors, as the scan has them.
+        wald = checks.base.var / checks.base.var_se
+        whole = Evidence(wald, float(neg_log10_p_normal(wald)))
+        if evidence(checks.base, "dispersion", slope).gone_from(whole, rules):
+            reasons.append("explained by its own effect on the mean")
     if effect != "mean":
         look(checks.dominance, "explained by dominance", "with dominance")
     look(checks.covariates, "explained by covariates", "with covariates")
@@ -180,7 +201,7 @@ def _scale_reasons(checks: Checks, effect: str, base: Evidence, rules: Rules) ->
     tried = {
         name: found
         for name, fit in checks.scales.items()
-        if np.isfinite((found := evidence(fit, effect, None)).z)
+        if np.isfinite((found := evidence(fit, effect, Slope())).z)
     }
     gone = [name for name, found in tried.items() if found.gone_from(base, rules)]
     if gone and len(gone) == len(tried):
@@ -189,7 +210,7 @@ def _scale_reasons(checks: Checks, effect: str, base: Evidence, rules: Rules) ->
 
 
 def _sex_reasons(
-    sexes: Mapping[str, Refit], effect: str, base: Evidence, rules: Rules, slope: float | None
+    sexes: Mapping[str, Refit], effect: str, base: Evidence, rules: Rules, slope: Slope
 ) -> list[str]:
     """Name the sex that alone has the effect, where the two differ."""
     if not sexes or not sex_difference(sexes, effect) >= rules.gone_at:

@@ -11,11 +11,11 @@ degrees of freedom. T is the score of f = (z_mean r̃ + z⊥ ṽ⊥)/T itself, r
 of all directions the one in which the variant lies farthest out.
 
 A normal tail is replaced by the saddlepoint approximation where the score is large: for z_mean and
-z_var by both tails of theirs. The joint test has the larger of two p-values, the chi-square's with
-two degrees of freedom, both of T² where scores are normal. One is of the squared quantile of the
-upper tail of f, which holds where the same few samples make both scores, and is a little too small
-for a rare variant and normal residuals; the other of the sum of squared quantiles of z_mean and z⊥,
-which are taken as independent.
+z_var by both tails of theirs. The joint test has the geometric mean of two p-values of a chi-square
+with two degrees of freedom, both of T² where scores are normal. One is of the squared quantile of
+the upper tail of f: too large for rare variants and skewed residuals, in simulations. The other is of
+the sum of the squared quantiles of z_mean and z⊥: too small there, since the same few samples make
+both. Their errors cancel.
 """
 
 from collections.abc import Callable
@@ -124,9 +124,9 @@ def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
         apart = mended(scores.apart, slice(5, 7))[rows]
         parts = normal_quantile(mean[rows]) ** 2 + normal_quantile(apart) ** 2
         direction = np.maximum(found[:, 4], 0.0) ** 2
-        least = neg_log10_p_chi2_2df(np.minimum(direction, parts))
-        known = np.isfinite(least)
-        joint[rows[known]] = least[known]
+        mean_of_both = neg_log10_p_chi2_2df(0.5 * (direction + parts))
+        known = np.isfinite(mean_of_both)
+        joint[rows[known]] = mean_of_both[known]
     return {
         "add_score_neg_log10_p": mean,
         "var_score_t": scores.variance,

@@ -64,7 +64,10 @@ def model_bytes(at: Footprint) -> int:
     """Bytes of the null model, which a process holds once for all of its threads."""
     n, l_ = at.n_samples, at.n_random
     # Phenotype in planes and its mask; index, phenotype, and two more of its length.
-    total = 33 * at.n_bytes + 32 * n + 8 * n * (at.n_mean + at.n_variance)
+    total = 33 * at.n_bytes + 40 * n + 8 * n * (at.n_mean + at.n_variance)
+    if at.kernel != "sums" or at.dosages or at.leaves_out:
+        # Residuals, weights and a basis of the covariates for the scores, twice while made.
+        total += 24 * n + 24 * n * (at.n_mean + at.n_variance + 1)
     if l_:
         total += n * l_ * at.raw_bytes + 8 * l_**2
     if at.kernel in ("linear", "auto"):
@@ -83,6 +86,12 @@ def block_bytes(at: Footprint, n_variants: int) -> int:
         # The block, its copies in double precision and as whole numbers, masks.
         per_variant += 44 * at.n_file_samples
     total = _SLACK + n_variants * per_variant
+    # Residuals of one variant in five forms, and the genotypes of those in the tails.
+    total += 40 * at.n_samples + n_variants * at.n_bytes // 4
+    if at.kernel == "sums" and not at.dosages:
+        return total + max(at.n_samples, min(4_000_000, n_variants * at.n_samples // 8))
+    # Genotypes, centred and projected, and whether called, of some variants at a time.
+    total += 48 * max(at.n_samples, min(500_000, n_variants * at.n_samples))
     if at.kernel == "sums":
         return total
     part = unpacked_variants(n_variants, at.n_samples, at.n_random)
