@@ -53,6 +53,19 @@ def test_fits_are_those_of_the_dense_model(monkeypatch, binary):
         np.testing.assert_allclose(fit.variance_se[:, j], dense.beta_se[2:], rtol=1e-8)
 
 
+def test_a_variance_effect_that_is_an_interaction_vanishes():
+    rng = np.random.default_rng(11)
+    n = 4000
+    g, e = rng.binomial(2, 0.3, n).astype(float), rng.standard_normal(n)
+    y = 0.5 * g * e + rng.standard_normal(n)
+    X = np.column_stack([np.ones(n), g])
+    alone = HLM(y, X, X).fit()
+    fit = fit_interactions(InteractionModel(y, X[:, :0], X[:, :0], e), g[None])
+    assert alone.beta[1] / alone.beta_se[1] > 5
+    assert fit.mean[2, 0] / fit.mean_se[2, 0] > 10
+    assert abs(fit.variance[0, 0] / fit.variance_se[0, 0]) < 2.5
+
+
 def test_newtons_method_where_scoring_does_not_arrive(monkeypatch):
     model, dosage = example()
     expected = fit_interactions(model, dosage)

@@ -159,8 +159,7 @@ def _check(
 def _columns(permuted: Resampled, drawn: Resampled) -> dict[str, Any]:
     out: dict[str, Any] = {
         "score_t": float(permuted.observed[0]),
-        "classical_t": float(drawn.observed[1]),
-        "classical_t_permuted": float(permuted.observed[1]),
+        "classical_t": float(permuted.observed[1]),
     }
     for what, count, each in (
         ("perm", "permutations", permuted), ("boot", "bootstraps", drawn),

@@ -1,12 +1,15 @@
 """Interaction of variants of a finished scan with a covariate: OUTPREFIX.interaction.tsv."""
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError
@@ -32,8 +35,9 @@ IntArray = NDArray[np.int64]
 
 # Variants whose pictures are drawn at the most.
 N_LEADS = 20
-# Doubles of genotypes that are read at once.
-_READ = 8_000_000
+# Doubles of genotypes that a thread reads at once.
+_READ = 2_000_000
+_MAX_THREADS = 8
 _MOST_ROWS = 4096
 
 
@@ -116,11 +120,19 @@ def run_interact(job: InteractJob) -> Interactions:
     )
     leads, best = np.empty(0, dtype=np.int64), np.empty(0)
     step = max(1, min(_MOST_ROWS, _READ // scan.study.genotypes.n_samples))
-    with replacing(path) as file:
-        for first in range(0, len(rows), step):
-            some = rows[first : first + step]
-            table = _table(scan, results_of(scan.store, some), model, sample_index)
-            file.write(as_text(table, header=first == 0))
+    pieces = [rows[first : first + step] for first in range(0, len(rows), step)]
+
+    def fitted(some: IntArray) -> pd.DataFrame:
+        return _table(scan, results_of(scan.store, some), model, sample_index)
+
+    with (
+        replacing(path) as file,
+        # Numbers do not depend on how many threads there are.
+        threadpool_limits(1),
+        ThreadPoolExecutor(min(_MAX_THREADS, len(os.sched_getaffinity(0)))) as pool,
+    ):
+        for some, table in zip(pieces, pool.map(fitted, pieces), strict=True):
+            file.write(as_text(table, header=some is pieces[0]))
             p = table["gxe_hlm_pval"].to_numpy()
             leads, best = np.append(leads, some), np.append(best, np.nan_to_num(p, nan=-1.0))
             kept = np.argsort(-best, kind="stable")[:N_LEADS]

@@ -1,14 +1,15 @@
 """Tests of a variance effect by permutation and by parametric bootstrap, for one variant.
 
 With w the null model's standardised residuals, from which the variant's own effect on the mean is
-taken too, both statistics of an effect on the variance depend on the sums of w² by genotype:
+taken too, both statistics of an effect on the variance depend on sums of w and w² by genotype:
 
 - the score z = Σ (g - ḡ) v / (Σ (g - ḡ)² · mean v²)^½, v = w² / mean w² - 1,
-- the classical t = β̂ / SE of the HLM with mean 0 and log variance β0 + β1 (g - ḡ).
+- the classical t = β̂ / SE of the HLM, which has an effect of the genotype on the mean as well.
 
-A permutation deals the genotypes anew to the values of w², so that the mean keeps the true
-genotype. The bootstrap draws phenotypes from the model without an effect on the variance and
-treats them like the one observed; there t is that of the HLM with a mean for the genotype as well.
+A permutation deals the genotypes anew to the values of w: the mean keeps the true genotype. That t
+has a mean for the genotypes as dealt, too, makes it what it is with the true ones: of few carriers
+a mean leaves less than their variance. The bootstrap draws phenotypes from the model without an
+effect on the variance and treats them like the one observed.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from hlmm_dask.kernels.class_moments import ClassMoments
 from hlmm_dask.kernels.hlm import fit_class_sums
 from hlmm_dask.kernels.packed import ClassSums
 from hlmm_dask.schema import Status
@@ -40,7 +40,7 @@ class Resampled:
     Attributes
     ----------
     observed : (2,) float64
-        z and t.
+        z and t; NaN where a statistic does not exist, so that p is none either.
     exceedances : (2,) int64
         Resamples whose statistic is at least as far from 0.
     n : int
@@ -54,7 +54,8 @@ class Resampled:
     @property
     def p(self) -> FloatArray:
         """(b + 1) / (n + 1), never 0."""
-        return np.asarray((self.exceedances + 1.0) / (self.n + 1.0))
+        p = (self.exceedances + 1.0) / (self.n + 1.0)
+        return np.where(np.isnan(self.observed), np.nan, p)
 
     def interval(self, level: float = 0.95) -> FloatArray:
         """Bounds (2, 2) of the share of exceedances, by Clopper and Pearson; low and high first."""
@@ -62,7 +63,7 @@ class Resampled:
         low = np.where(b > 0, special.betaincinv(np.maximum(b, 1), self.n - b + 1.0, tail), 0.0)
         below = np.maximum(self.n - b, 1)
         high = np.where(b < self.n, special.betaincinv(b + 1.0, below, 1.0 - tail), 1.0)
-        return np.stack([low, high])
+        return np.where(np.isnan(self.observed), np.nan, np.stack([low, high]))
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def permute(
     most: int,
     enough: int = 30,
 ) -> Resampled:
-    """Deal genotypes anew to the squared residuals, until both tests have enough exceedances.
+    """Deal genotypes anew to the residuals, until both tests have enough exceedances.
 
     Looks at 200 permutations, then at twice as many each time: p and its interval are of all
     that were made.
@@ -149,23 +150,26 @@ def permute(
     # Imported late: who only draws needs no compiler.
     from hlmm_dask.kernels.resample_loops import permuted_sums
 
-    squares = w * w
-    statistics = _Fixed(counts, float(squares.sum()), float((squares * squares).sum()))
-    ends = np.cumsum(counts)
-    whole = [squares[end - n : end].sum() for n, end in zip(counts, ends, strict=True)]
-    observed = statistics.of(np.array(whole)[:, None])[:, 0]
+    observed = _statistics(w[None], counts)[:, 0]
+    fourths = float((w**4).sum())
+    n_k = counts[:, None].astype(np.float64)
+    total = np.array([w.sum(), w @ w])
     small = np.argsort(counts, kind="stable")[:2]
     drawn = int(counts[small].sum())
-    least = np.abs(observed)[:, None] * (1.0 - _ROUNDING)
+    least = np.abs(observed)[:, None] * (1.0 - _ROUNDING) - _ROUNDING
     exceedances, n = np.zeros(2, dtype=np.int64), 0
-    pool = squares.copy()
-    while n < most and exceedances.min() < enough:
+    known = ~np.isnan(observed)
+    pool = w.copy()
+    while n < most and exceedances[known].min(initial=enough) < enough:
         m = min(max(n, _FIRST_LOOK), most - n, max(1, _BATCH // max(drawn, 3)))
-        sums = np.empty((m, 2))
+        sums = np.empty((m, 2, 2))
         permuted_sums(pool, rng.random((m, drawn)), int(counts[small[0]]), sums)
-        exceedances += (np.abs(statistics.of(_with_rest(sums, small, squares.sum()))) >= least).sum(
-            axis=1
-        )
+        by_class = np.empty((2, 3, m))
+        by_class[:, small] = sums.T
+        # The largest class by difference.
+        by_class[:, 3 - small.sum()] = (total - sums.sum(axis=1)).T
+        dealt = _of_sums(np.repeat(n_k, m, axis=1), by_class[0], by_class[1], fourths)
+        exceedances += (np.abs(dealt) >= least).sum(axis=1)
         n += m
     return Resampled(observed, exceedances, n)
 
@@ -193,33 +197,15 @@ def bootstrap(
         Phenotypes drawn.
     """
     residuals = model.residuals()
-    observed = _refitted(residuals(y[None]), counts)[:, 0]
-    least = np.abs(observed)[:, None] * (1.0 - _ROUNDING)
+    observed = _statistics(residuals(y[None]), counts)[:, 0]
+    least = np.abs(observed)[:, None] * (1.0 - _ROUNDING) - _ROUNDING
     exceedances, n = np.zeros(2, dtype=np.int64), 0
     while n < n_draws:
         m = min(n_draws - n, max(1, _BATCH // len(y)))
-        drawn = _refitted(residuals(model.draw(rng, m)), counts)
+        drawn = _statistics(residuals(model.draw(rng, m)), counts)
         exceedances += (np.abs(drawn) >= least).sum(axis=1)
         n += m
     return Resampled(observed, exceedances, n)
-
-
-@dataclass(frozen=True)
-class _Fixed:
-    """The statistics as functions of the sums of w² by genotype; all else is fixed."""
-
-    counts: IntArray
-    squares: float
-    fourths: float
-
-    def of(self, by_class: FloatArray) -> FloatArray:
-        """Give z and t (2, m) of sums (3, m)."""
-        n_k = np.repeat(self.counts[:, None].astype(np.float64), by_class.shape[1], axis=1)
-        x = np.arange(3.0)[:, None] - (n_k[1] + 2.0 * n_k[2]) / n_k.sum(axis=0)
-        z = score(n_k, by_class, self.fourths)
-        zero = np.zeros_like(n_k)
-        moments = ClassMoments(n_k, x, zero[0], zero, by_class)
-        return np.stack([z, _wald(ClassSums(n_k, zero, by_class), moments)])
 
 
 def score(n_k: FloatArray, by_class: FloatArray, fourths: float | FloatArray) -> FloatArray:
@@ -228,37 +214,29 @@ def score(n_k: FloatArray, by_class: FloatArray, fourths: float | FloatArray) ->
     x = np.arange(3.0)[:, None] - (n_k[1] + 2.0 * n_k[2]) / n
     sigma2 = squares / n
     spread = fourths / sigma2**2 / n - 1.0
+    spread = np.where(spread > 1e-10, spread, np.nan)
     return np.asarray((x * by_class).sum(axis=0) / sigma2 / np.sqrt((n_k * x * x).sum(0) * spread))
 
 
-def _refitted(w: FloatArray, counts: IntArray) -> FloatArray:
-    """Give z and t (2, m) of residuals (m, n), for t with a mean for the genotype again."""
-    starts = np.cumsum(counts) - counts
-    squares = w * w
+def _statistics(w: FloatArray, counts: IntArray) -> FloatArray:
+    """Give z and t (2, m) of residuals (m, n), samples in the order of their genotypes."""
     n_k = np.repeat(counts[:, None].astype(np.float64), len(w), axis=1)
-    by_class = _sums_at(squares, starts, counts)
-    z = score(n_k, by_class, (squares * squares).sum(axis=1))
-    sums = ClassSums(n_k, _sums_at(w, starts, counts), by_class)
-    return np.stack([z, _wald(sums, ClassMoments.of(sums))])
+    squares = w * w
+    ends = np.cumsum(counts)
+    ranges = [slice(end - n, end) for n, end in zip(counts, ends, strict=True)]
+    sums, by_class = (np.stack([v[:, at].sum(axis=1) for at in ranges]) for v in (w, squares))
+    return _of_sums(n_k, sums, by_class, (squares * squares).sum(axis=1))
 
 
-def _sums_at(values: FloatArray, starts: IntArray, counts: IntArray) -> FloatArray:
-    pairs = zip(starts, counts, strict=True)
-    return np.stack([values[:, i : i + n].sum(axis=1) for i, n in pairs])
+def _of_sums(
+    n_k: FloatArray, sums: FloatArray, squares: FloatArray, fourths: float | FloatArray
+) -> FloatArray:
+    """Give z and t (2, m) from counts, Σ w and Σ w² by genotype (3, m), and Σ w⁴.
 
-
-def _wald(sums: ClassSums, moments: ClassMoments) -> FloatArray:
-    """β̂ / SE; infinite where a genotype has no residual left, as far out as can be."""
-    fit = fit_class_sums(sums, moments=moments)
+    t is infinite where a genotype has no residual left, as far out as can be.
+    """
+    squares = np.maximum(squares, 0.0)
+    fit = fit_class_sums(ClassSums(n_k, sums, squares))
     with np.errstate(invalid="ignore"):
-        t = fit.var / fit.var_se
-    return np.where(fit.status == Status.OK, t, np.inf)
-
-
-def _with_rest(sums: FloatArray, small: IntArray, total: float) -> FloatArray:
-    """Put sums by genotype (3, m) together, the largest class by difference."""
-    out = np.empty((3, len(sums)))
-    out[small] = sums.T
-    (largest,) = {0, 1, 2} - set(small.tolist())
-    out[largest] = np.maximum(total - sums.sum(axis=1), 0.0)
-    return out
+        t = np.where(fit.status == Status.OK, fit.var / fit.var_se, np.inf)
+    return np.stack([score(n_k, squares, fourths), t])
