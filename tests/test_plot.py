@@ -105,7 +105,7 @@ def test_miami_has_the_mean_above_and_the_variance_below(store):
     assert len(above) == len(below) == 891
     assert above.min() >= 0.0 >= below.max()
     assert above.max() == data.points["add_neg_log10_p"].max()
-    assert below.min() == -data.points["var_neg_log10_p"].max()
+    assert below.min() == -data.points["var_best_neg_log10_p"].max()
     ax.figure.canvas.draw()
     assert not any("−" in t.get_text() for t in ax.get_yticklabels())
 

@@ -109,7 +109,8 @@ def test_points_are_those_of_the_store(scanned):
     assert len(page.data["ids"]) == results.sizes["variants"] == 120
     assert page.data["ids"] == list(results["variant_id"].to_numpy())
     for name, column in (
-        ("mean", "add_neg_log10_p"), ("variance", "var_neg_log10_p"), ("joint", "av_neg_log10_p"),
+        ("mean", "add_neg_log10_p"), ("variance", "var_best_neg_log10_p"),
+        ("joint", "av_neg_log10_p"),
         ("add", "add"), ("var", "var"), ("maf", "minor_allele_frequency"),
     ):  # fmt: skip
         np.testing.assert_allclose(page.points[name], results[column].to_numpy(), rtol=1e-6)
@@ -251,12 +252,15 @@ def test_loci_are_printed_at_the_end_of_a_scan(tmp_path, capsys):
     assert scan_main([*arguments, "--dispersion"]) == 0
     lines = capsys.readouterr().err.splitlines()
     results = open_results(study.out("o.zarr"))
-    for title, column in (("Effect on the mean", "add"), ("Effect on the variance", "var")):
+    for title, column, p in (
+        ("Effect on the mean", "add", "add_neg_log10_p"),
+        ("Effect on the variance (score test, saddlepoint)", "var", "var_best_neg_log10_p"),
+    ):
         at = next(i for i, line in enumerate(lines) if line.startswith(f"{title}: the best loci"))
         assert lines[at + 1].split() == [
             "variant", "chr", "position", "MAF", column, f"{column}_se", "p",
         ]  # fmt: skip
-        best = int(np.nanargmax(results[f"{column}_neg_log10_p"].to_numpy()))
+        best = int(np.nanargmax(results[p].to_numpy()))
         cells = lines[at + 2].split()
         assert cells[0] == f"rs{best}"
         assert float(cells[4]) == pytest.approx(float(results[column][best]), rel=1e-2)

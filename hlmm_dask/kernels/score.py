@@ -12,9 +12,9 @@ of all directions the one in which the variant lies farthest out.
 
 A normal tail is replaced by the saddlepoint approximation where the score is large: for z_mean and
 z_var by both tails of theirs. The joint test has the geometric mean of two p-values of a chi-square
-with two degrees of freedom, both of T² where scores are normal. One is of the squared quantile of
-the upper tail of f: too large for rare variants and skewed residuals, in simulations. The other is of
-the sum of the squared quantiles of z_mean and z⊥: too small there, since the same few samples make
+with two degrees of freedom, both of T² where scores are normal. One is of the squared quantile of the
+upper tail of f: in simulations too large for rare variants and skewed residuals. The other is of the
+sum of the squared quantiles of z_mean and z⊥: too small there, since the same few samples make
 both. Their errors cancel.
 """
 
