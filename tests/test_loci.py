@@ -296,6 +296,23 @@ def test_linkage_is_that_of_the_haplotypes():
     assert np.isnan(linkage(np.ones(5), np.arange(5.0))[0])
 
 
+def test_leads_for_the_dispersion(scanned):
+    folder = scanned[0]
+    shutil.copytree(folder / "out.spread.zarr", folder / "copy.zarr")
+    files = {"genofile": str(folder / "g.bed"), "phenofile": str(folder / "pheno.txt")}
+    table = hlmm_dask.loci(folder / "copy", tests="dispersion,joint", p=1e-12, **files)
+    results = open_results(folder / "copy.zarr")
+    found = row(table, VARIANCE)
+    assert found["tests"] == "joint,dispersion"
+    assert found["verdict"] == "holds"
+    slope = (found["var"] - found["dispersion"]) / found["add"]
+    t = found["dispersion"] / np.hypot(found["var_se"], slope * found["add_se"])
+    assert found["dispersion_t"] == pytest.approx(t)
+    # Joint alone: judged by what is stronger, here the mean.
+    assert row(table, CAUSE)["tests"] == "joint"
+    assert row(table, CAUSE)["av_pval"] == float(results["av_neg_log10_p"][CAUSE])
+
+
 def test_table_and_pictures(scanned, tables):
     folder, *_ = scanned
     read = read_loci(folder / "out.spread.loci.tsv")
