@@ -258,6 +258,40 @@ def test_rules_of_verdicts():
     assert said("variance", sexes={"male": of(6, 2.9, 2.9), "female": of(6, 6, 6)}) == "holds"
 
 
+@pytest.mark.parametrize("residuals", ["normal", "gamma", "t"])
+def test_verdicts_on_many_draws(residuals):
+    """A variance effect on residuals of any distribution holds; one of the scale never does."""
+    rng = np.random.default_rng(7)
+    n, found = 3000, {"variance": [], "scale": []}
+    one = np.ones((n, 1))
+    for _ in range(8):
+        g = rng.binomial(2, 0.3, n).astype(float)
+        e = {
+            "normal": rng.standard_normal(n),
+            "gamma": (rng.gamma(2.0, size=n) - 2.0) / 2.0**0.5,
+            "t": np.clip(rng.standard_t(5, n), -6, 6) * 0.6**0.5,
+        }[residuals]
+        for kind, y in (
+            ("variance", 20.0 + np.exp(0.3 * (g - 0.6)) * e),
+            ("scale", np.exp(0.4 * (0.9 * g + e))),
+        ):
+            base = refit(Design(scaled(y), one, one), g)
+            if base.var_neg_log10_p < 7.3:
+                continue
+            ranks = ndtri((np.argsort(np.argsort(y)) + 0.625) / (n + 0.25))
+            scales = {"log": np.log(y), "rint": ranks}
+            het = (g == 1).astype(float)[:, None]
+            changes = {
+                "base": base,
+                "dominance": Check(refit(Design(scaled(y), one, one), g, het), base),
+                "scales": {k: refit(Design(scaled(v), one, one), g) for k, v in scales.items()},
+            }
+            found[kind].append(said("variance", **changes))
+    assert len(found["variance"]) > 5
+    assert set(found["variance"]) == {"holds"}
+    assert not any(text.startswith("holds") for text in found["scale"])
+
+
 def test_variance_effects_that_follow_the_mean():
     # Of a t of 7 a slope of 1 leaves (7 - 6)/√2.
     assert said("variance", Slope(1.0, 0.9)) == "explained by its own effect on the mean"
