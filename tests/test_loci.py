@@ -258,6 +258,40 @@ def test_rules_of_verdicts():
     assert said("variance", sexes={"male": of(6, 2.9, 2.9), "female": of(6, 6, 6)}) == "holds"
 
 
+@pytest.mark.parametrize("residuals", ["normal", "gamma", "t"])
+def test_verdicts_on_many_draws(residuals):
+    """A variance effect on residuals of any distribution holds; one of the scale never does."""
+    rng = np.random.default_rng(7)
+    n, found = 3000, {"variance": [], "scale": []}
+    one = np.ones((n, 1))
+    for _ in range(8):
+        g = rng.binomial(2, 0.3, n).astype(float)
+        e = {
+            "normal": rng.standard_normal(n),
+            "gamma": (rng.gamma(2.0, size=n) - 2.0) / 2.0**0.5,
+            "t": np.clip(rng.standard_t(5, n), -6, 6) * 0.6**0.5,
+        }[residuals]
+        for kind, y in (
+            ("variance", 20.0 + np.exp(0.3 * (g - 0.6)) * e),
+            ("scale", np.exp(0.4 * (0.9 * g + e))),
+        ):
+            base = refit(Design(scaled(y), one, one), g)
+            if base.var_neg_log10_p < 7.3:
+                continue
+            ranks = ndtri((np.argsort(np.argsort(y)) + 0.625) / (n + 0.25))
+            scales = {"log": np.log(y), "rint": ranks}
+            het = (g == 1).astype(float)[:, None]
+            changes = {
+                "base": base,
+                "dominance": Check(refit(Design(scaled(y), one, one), g, het), base),
+                "scales": {k: refit(Design(scaled(v), one, one), g) for k, v in scales.items()},
+            }
+            found[kind].append(said("variance", **changes))
+    assert len(found["variance"]) > 5
+    assert set(found["variance"]) == {"holds"}
+    assert not any(text.startswith("holds") for text in found["scale"])
+
+
 def test_variance_effects_that_follow_the_mean():
     # Of a t of 7 a slope of 1 leaves (7 - 6)/√2.
     assert said("variance", Slope(1.0, 0.9)) == "explained by its own effect on the mean"
@@ -294,6 +328,23 @@ def test_linkage_is_that_of_the_haplotypes():
     assert r2 == pytest.approx(np.corrcoef(one.ravel(), two.ravel())[0, 1] ** 2, abs=2e-3)
     assert d_prime == pytest.approx(1.0, abs=0.03)
     assert np.isnan(linkage(np.ones(5), np.arange(5.0))[0])
+
+
+def test_leads_for_the_dispersion(scanned):
+    folder = scanned[0]
+    shutil.copytree(folder / "out.spread.zarr", folder / "copy.zarr")
+    files = {"genofile": str(folder / "g.bed"), "phenofile": str(folder / "pheno.txt")}
+    table = hlmm_dask.loci(folder / "copy", tests="dispersion,joint", p=1e-12, **files)
+    results = open_results(folder / "copy.zarr")
+    found = row(table, VARIANCE)
+    assert found["tests"] == "joint,dispersion"
+    assert found["verdict"] == "holds"
+    slope = (found["var"] - found["dispersion"]) / found["add"]
+    t = found["dispersion"] / np.hypot(found["var_se"], slope * found["add_se"])
+    assert found["dispersion_t"] == pytest.approx(t)
+    # Joint alone: judged by what is stronger, here the mean.
+    assert row(table, CAUSE)["tests"] == "joint"
+    assert row(table, CAUSE)["av_pval"] == float(results["av_neg_log10_p"][CAUSE])
 
 
 def test_table_and_pictures(scanned, tables):

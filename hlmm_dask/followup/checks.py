@@ -14,7 +14,6 @@ from hlmm_dask.followup.random_part import RandomPart
 from hlmm_dask.followup.refit import Design, Refit, refit
 from hlmm_dask.followup.sex import SEXES
 from hlmm_dask.followup.verdict import Check, Checks
-from hlmm_dask.scanning.null import NullModel
 
 FloatArray = NDArray[np.float64]
 
@@ -55,8 +54,8 @@ class Refitter:
     Attributes
     ----------
     study : Study
-    nulls : mapping of str to NullModel
-        By transform, the scan's own first.
+    designs : mapping of str to Design
+        By transform, the scan's own first; with what random effects predict.
     random : mapping of str to RandomPart
         Likewise, where there are random effects.
     sex : (n,) int64 or None
@@ -68,7 +67,7 @@ class Refitter:
     """
 
     study: Study
-    nulls: Mapping[str, NullModel]
+    designs: Mapping[str, Design]
     random: Mapping[str, RandomPart]
     sex: NDArray[np.int64] | None
     neighbour_p: float
@@ -80,15 +79,22 @@ class Refitter:
         neighbour_p: float, r2: float,
     ) -> "tuple[Refitter, list[str]]":  # fmt: skip
         """Fit the null models under each transform; also say which could not be had."""
-        nulls, notes = {study.scale: study.null}, []
+        designs = {study.scale: design_of(study.null)}
+        own = RandomPart.of(study.null)
+        random = {} if own is None else {study.scale: own}
+        notes = []
         for scale in scales:
-            if scale not in nulls:
-                try:
-                    nulls[scale] = study.null_on(scale)
-                except InputError as error:
-                    notes.append(f"not refitted under the transform {scale}: {error}")
-        random = {s: part for s, null in nulls.items() if (part := RandomPart.of(null)) is not None}
-        return cls(study, nulls, random, sex, neighbour_p, r2), notes
+            if scale in designs:
+                continue
+            try:
+                null = study.null_on(scale)
+            except InputError as error:
+                notes.append(f"not refitted under the transform {scale}: {error}")
+                continue
+            designs[scale] = design_of(null)
+            if (part := RandomPart.of(null, own)) is not None:
+                random[scale] = part
+        return cls(study, designs, random, sex, neighbour_p, r2), notes
 
     def follow(self, lead: Lead, window: Window) -> Found:
         """Refit a lead variant."""
@@ -97,7 +103,10 @@ class Refitter:
             scale: part.predicted(lead.contig, lead.position, self.study.left_out)
             for scale, part in self.random.items()
         }
-        designs = {s: design_of(null, offsets.get(s)) for s, null in self.nulls.items()}
+        designs = {
+            s: Design(d.y - offsets[s], d.X, d.V) if s in offsets else d
+            for s, d in self.designs.items()
+        }
         design = designs[self.study.scale]
         base = refit(design, g)
         chosen = self._neighbours(g, lead, window)

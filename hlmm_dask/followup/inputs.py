@@ -142,10 +142,9 @@ class Study:
         return np.asarray(np.exp(0.5 * (effects[0] + away @ effects[1:])))
 
 
-def design_of(null: NullModel, offset: FloatArray | None) -> Design:
-    """Give what variants were fitted to, less what random effects predict."""
-    model = null.model
-    return Design(model.y if offset is None else model.y - offset, model.X, model.V)
+def design_of(null: NullModel) -> Design:
+    """Give what variants were fitted to."""
+    return Design(null.model.y, null.model.X, null.model.V)
 
 
 def open_study(facts: Facts, files: Files) -> Study:

@@ -164,6 +164,9 @@ def windows_of(
 ) -> list[Window]:
     """Read what lies within a window of each lead, in one pass."""
     parts: list[list[dict[str, npt.NDArray[Any]]]] = [[] for _ in leads]
+    wanted = {"add", "add_se", *(test.column for test in tests_in(store, dispersion))}
+    if dispersion is not None:
+        wanted |= {column.name for column in DISPERSION_COLUMNS}
     for start, variants, values in pieces(store, dispersion):
         contig = np.asarray(variants["variant_contig"]).astype(object)
         position = np.asarray(variants["variant_position"]).astype(np.int64)
@@ -172,7 +175,7 @@ def windows_of(
             rows = on[lead.contig]
             rows = rows[np.abs(position[rows] - lead.position) <= window]
             if rows.size:
-                piece = {name: column[rows] for name, column in values.items()}
+                piece = {name: values[name][rows] for name in wanted}
                 ids = np.asarray(variants["variant_id"])[rows].astype(object)
                 found.append(piece | {"index": start + rows, "position": position[rows], "id": ids})
     out = []

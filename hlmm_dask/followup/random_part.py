@@ -37,12 +37,19 @@ class RandomPart:
     position: NDArray[np.int64] | None
 
     @classmethod
-    def of(cls, null: NullModel) -> "RandomPart | None":
-        """Return that of a null model, None without random effects."""
+    def of(cls, null: NullModel, like: "RandomPart | None" = None) -> "RandomPart | None":
+        """Return that of a null model, None without random effects.
+
+        Parameters
+        ----------
+        null : NullModel
+        like : RandomPart, optional
+            Of another phenotype of the same samples, whose design is shared.
+        """
         model = null.model
         if model.design is None:
             return None
-        G = model.design.matrix()
+        G = model.design.matrix() if like is None else like.G
         weighted = G * np.exp(-(model.V @ model.beta))[:, None]
         return cls(
             G, weighted.T @ G, weighted.T @ (model.y - model.X @ model.alpha), model.h2,
