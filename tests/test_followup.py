@@ -15,6 +15,8 @@ from hlmm_dask.followup import chosen, interact
 from hlmm_dask.genotypes.plink import write_plink
 from hlmm_dask.models.hlm import HLM
 from hlmm_dask.results import open_results
+from hlmm_dask.scanning.job import ScanJob
+from hlmm_dask.scanning.outputs import remove_old
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +251,14 @@ def test_covariates_that_are_none(scans, copied, tmp_path, capsys, make, message
     assert message in printed
     assert len(printed.splitlines()) == 1
     assert not (tmp_path / "x.interaction.tsv").exists()
+
+
+def test_tables_of_a_replaced_scan_are_removed(tmp_path):
+    made = [tmp_path / f"o.{name}.tsv" for name in ("check", "interaction")]
+    for path in made:
+        path.touch()
+    remove_old(ScanJob("g.bed", "p.txt", str(tmp_path / "o")))
+    assert not any(path.exists() for path in made)
 
 
 def test_the_best_are_found_across_pieces(scans, monkeypatch):
