@@ -15,6 +15,7 @@ from hlmm_dask.errors import ClusterLostError, InputError, ScanError, StoreError
 from hlmm_dask.scanning.prestart import choose_blas_kernels, imports_done, prestart_workers
 
 if TYPE_CHECKING:
+    from hlmm_dask.models.dispersion import DispersionOptions
     from hlmm_dask.scanning.job import ScanJob
 
 EXIT_OK, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 75
@@ -63,6 +64,11 @@ def kinship_main(argv: Sequence[str] | None = None) -> int:
 def report_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-report``: write the report of a scan, finished or not. Returns the exit code."""
     return _run(_report_parser(), argv, _report)
+
+
+def munge_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-munge``: write a finished scan for other programs. Returns the exit code."""
+    return _run(_munge_parser(), argv, _munge)
 
 
 def _run(
@@ -209,8 +215,10 @@ def _add_run_options(parser: _Parser) -> None:
     option("h2", choices=["refit", "null"], default="refit",
            help="estimate h2 for every variant, or keep the null model's")  # fmt: skip
     option("dispersion", action="store_true", help="estimate dispersion effects")
+    _add_dispersion_options(option)
     option("parquet", action="store_true", help="write OUTPREFIX.parquet too")
     option("tabix", action="store_true", help="index the table for tabix: OUTPREFIX.models.gz.tbi")
+    option("format", metavar="FORMATS", help=_FORMATS)
     option("report", action="store_true", help="write OUTPREFIX.report.html")
     option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg")
     option("resume", action="store_true", help="go on with OUTPREFIX.zarr")
@@ -223,6 +231,23 @@ def _add_run_options(parser: _Parser) -> None:
            help="compiled sums, or plain array operations (slow, same numbers)")  # fmt: skip
 
 
+def _add_dispersion_options(option: Callable[..., None]) -> None:
+    option("dispersion-blocks", type=_blocks, default="auto", metavar="chromosomes|N",
+           help="what the jackknife of the slope leaves out: chromosomes (auto: if there are 5), "
+           "or N windows (20)")  # fmt: skip
+    option("dispersion-exclude", type=float, metavar="P",
+           help="leave variants with an additive p-value below P out of the slope")  # fmt: skip
+    option("dispersion-slope-error", action="store_true",
+           help="add the uncertainty of the slope to dispersion_se")  # fmt: skip
+
+
+def _blocks(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
+
+
+_DISPERSION = ("dispersion_blocks", "dispersion_exclude", "dispersion_slope_error")
+
+_FORMATS = "files for other programs: one or more of ssf,ldsc,regenie,gwas-vcf"
 _CLUSTER = (
     "scheduler", "scheduler_file", "threads_per_worker", "memory_limit", "timeout",
     "no_workers_timeout", "tls_ca", "tls_cert", "tls_key", "insecure", "jobqueue", "queue",
@@ -269,6 +294,8 @@ def _scan_parser() -> _Parser:
     parser.option("count-A2", dest="count_a2", action="store_true",
                   help="effects per copy of allele 2 (.bim column 6), not allele 1")  # fmt: skip
     _add_scan_options(parser)
+    parser.option("transform", default="none", metavar="LIST",
+                  help="of the phenotype: none, log, rint (normal scores), or several")  # fmt: skip
     parser.option("loco", action="store_true",
                   help="leave out the random effects of the variant's own chromosome")  # fmt: skip
     parser.option("exclude-window", type=float, metavar="KB",
@@ -312,6 +339,7 @@ def _dispersion_parser() -> _Parser:
     parser = _parser("hlmm-dispersion", "Add dispersion effects to a table of a scan, or of hlmm.")
     parser.add_argument("table", help="OUTPREFIX.models.gz")
     parser.add_argument("out", help="table to be written (gzipped)")
+    _add_dispersion_options(parser.option)
     parser.option("overwrite", action="store_true", help="replace an existing table")
     return parser
 
@@ -383,10 +411,24 @@ def _report_parser() -> _Parser:
     parser = _parser(
         "hlmm-report", "Write OUTPREFIX.report.html, one file to be looked at in a browser."
     )
-    parser.add_argument("outprefix", help="OUTPREFIX of the scan")
+    parser.add_argument(
+        "outprefix", nargs="+", help="OUTPREFIX of the scan; several scans are compared"
+    )
     parser.option("plots", action="store_true", help="draw OUTPREFIX.plots/*.png and *.svg too")
     parser.option("window", type=float, default=500.0, metavar="KB",
                   help="a weaker variant so near is no locus of its own")  # fmt: skip
+    return parser
+
+
+def _munge_parser() -> _Parser:
+    parser = _parser("hlmm-munge", "Write the results of a scan in the formats of other programs.")
+    parser.add_argument("outprefix", help="OUTPREFIX of the scan")
+    parser.option("format", required=True, metavar="FORMATS", help=_FORMATS)
+    parser.option("effect", metavar="EFFECTS",
+                  help="one or more of mean,variance,dispersion; all by default")  # fmt: skip
+    parser.option("assembly", metavar="NAME", help="genome assembly of the positions, as GRCh38")
+    _add_dispersion_options(parser.option)
+    parser.option("overwrite", action="store_true", help="replace existing files")
     return parser
 
 
@@ -397,6 +439,7 @@ def _report_parser() -> _Parser:
 def _scan(options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.job import ScanJob
 
+    formats = _formats(options)
     if options.plots:
         from hlmm_dask.view.pictures import require_matplotlib
 
@@ -411,6 +454,7 @@ def _scan(options: argparse.Namespace) -> None:
             start=start,
             stop=stop,
             count_a2=options.count_a2,
+            transform=options.transform,
             h2=options.h2,
             method=options.method,
             engine=options.engine,
@@ -422,8 +466,10 @@ def _scan(options: argparse.Namespace) -> None:
             jobqueue_option=tuple(options.jobqueue_option),
             block_size=options.block_size,
             dispersion=options.dispersion,
+            **{name: getattr(options, name) for name in _DISPERSION},
             parquet=options.parquet,
             tabix=options.tabix,
+            formats=formats,
             resume=options.resume,
             overwrite=options.overwrite,
             **_common(options),
@@ -459,11 +505,13 @@ def _chr(options: argparse.Namespace) -> None:
 
 
 def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
+    from hlmm_dask.scanning.dispersion import SLOPE, SLOPE_SE
     from hlmm_dask.scanning.events import Event, Observer, Planned
     from hlmm_dask.scanning.job import run_job
     from hlmm_dask.scanning.log import RunLog
     from hlmm_dask.scanning.logs import off_terminal
-    from hlmm_dask.view.closing import make_report, show_loci
+    from hlmm_dask.transforms import chosen_transforms
+    from hlmm_dask.view.closing import make_reports, show_loci
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
 
     imports_done()
@@ -481,24 +529,65 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
             )
             observers.append(stack.enter_context(log))
         summaries = run_job(job, tuple(observers))
+    n_scales = len(chosen_transforms(job.transform))
+    outprefixes: list[str] = []
     for title, summary in summaries.items():
         print_summary(summary, title=title)
         if job.keep_store:
-            outprefix = title.removesuffix(".models.gz")
-            if options.report or options.plots:
-                make_report(outprefix, page=options.report, plots=options.plots)
-            else:
-                show_loci(outprefix, dispersion=job.dispersion)
+            outprefixes.append(title.removesuffix(".models.gz"))
+            try:
+                if not (options.report or options.plots):
+                    show_loci(
+                        outprefixes[-1],
+                        slope=summary.get(SLOPE),
+                        slope_se=summary.get(SLOPE_SE) if job.dispersion_slope_error else None,
+                    )
+                    outprefixes = []
+                elif len(outprefixes) == n_scales:
+                    make_reports(outprefixes, page=options.report, plots=options.plots)
+                    outprefixes = []
+            except (OSError, ValueError, RuntimeError) as error:
+                again = ["hlmm-report", *outprefixes, *(["--plots"] if options.plots else [])]
+                raise ScanError(
+                    f"{error}; the scan is complete and {title} is written, only its report is "
+                    f"missing: {shlex.join(again)}"
+                ) from error
 
 
 def _report(options: argparse.Namespace) -> None:
-    from hlmm_dask.view.closing import make_report
+    from hlmm_dask.view.closing import make_reports, scans_of
 
-    make_report(
-        options.outprefix.removesuffix("/").removesuffix(".zarr"),
-        plots=options.plots,
-        kilobases=options.window,
-    )
+    given = [name.removesuffix("/").removesuffix(".zarr") for name in options.outprefix]
+    groups = [given] if len(given) > 1 else scans_of(given[0])
+    for outprefixes in groups:
+        make_reports(outprefixes, plots=options.plots, kilobases=options.window)
+
+
+def _munge(options: argparse.Namespace) -> None:
+    from hlmm_dask.formats.effects import EFFECTS
+    from hlmm_dask.formats.munge import choose
+    from hlmm_dask.scanning.munge import MungeJob
+
+    effects = choose(options.effect, tuple(EFFECTS), "--effect") if options.effect else ()
+    job = MungeJob(
+        outprefix=options.outprefix.removesuffix("/").removesuffix(".zarr"),
+        formats=_formats(options),
+        effects=effects,
+        assembly=options.assembly,
+        overwrite=options.overwrite,
+        dispersion=_dispersion_options(options),
+    ).check()
+    options.begun = True
+    for line in job.write():
+        print(line, file=sys.stderr)
+
+
+def _formats(options: argparse.Namespace) -> tuple[str, ...]:
+    if options.format is None:
+        return ()
+    from hlmm_dask.formats.munge import FORMATS, choose
+
+    return choose(options.format, FORMATS, "--format")
 
 
 def _plan(job: "ScanJob", options: argparse.Namespace) -> None:
@@ -526,7 +615,15 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
 def _dispersion(options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.dispersion import add_dispersion
 
-    print(add_dispersion(options.table, options.out, overwrite=options.overwrite), file=sys.stderr)
+    how = _dispersion_options(options)
+    lines = add_dispersion(options.table, options.out, how, overwrite=options.overwrite)
+    print("\n".join(lines), file=sys.stderr)
+
+
+def _dispersion_options(options: argparse.Namespace) -> "DispersionOptions":
+    from hlmm_dask.models.dispersion import DispersionOptions
+
+    return DispersionOptions(*(getattr(options, name) for name in _DISPERSION))
 
 
 def _loci(options: argparse.Namespace) -> None:

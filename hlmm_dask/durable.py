@@ -79,8 +79,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            # A full disk does not say which.
+            raise OSError(error.errno, error.strerror, str(target)) from error
         raise
     sync(target.parent)
 

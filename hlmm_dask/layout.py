@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import zarr
+from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
 
 from hlmm_dask.errors import StoreError
@@ -19,6 +20,7 @@ METADATA = ("variant_id", "variant_contig", "variant_position", "variant_allele"
 # Variants in one chunk of the metadata: few files, and memory that is bounded.
 _METADATA_ROWS = 65_536
 _KEYS: dict[str, Any] = {"name": "default", "separator": "."}
+_ZSTD = Zstd(level=1, checksum=True)
 
 
 @dataclass(frozen=True)
@@ -171,3 +173,30 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     array = group[name]
     assert isinstance(array, zarr.Array)
     return array
+
+
+def read_chunk(path: Path, index: int, n_columns: int) -> npt.NDArray[np.float64] | None:
+    """Read one chunk of the results past Zarr, which takes three times as long for it.
+
+    Parameters
+    ----------
+    path : Path
+        The store.
+    index, n_columns : int
+        The block, and columns of the results.
+
+    Returns
+    -------
+    (block_size, n_columns) float64, or None
+        The last block with rows that are none behind it; None where nothing was written.
+
+    Raises
+    ------
+    RuntimeError, ValueError
+        If it is damaged.
+    """
+    try:
+        packed = (path / "results" / f"c.{index}.0").read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    return np.frombuffer(_ZSTD.decode(packed), dtype="<f8").reshape(-1, n_columns)

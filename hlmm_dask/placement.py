@@ -129,6 +129,27 @@ def check_place(target: Path, *, overwrite: bool) -> None:
     refuse_if_held(target / RUN_FOLDER / LOCK_FILE)
 
 
+def place_of(path: str | os.PathLike[str]) -> Path:
+    """Return where a store is or will be: a link is followed, but not into a missing folder."""
+    target = Path(os.path.realpath(path))
+    if os.path.islink(path) and not target.parent.is_dir():
+        raise InputError(
+            f"{path}: a link to {target}, and there is no folder {target.parent}; make it, or "
+            "remove the link"
+        )
+    return target
+
+
+def require_writable(target: Path) -> None:
+    """Raise an `InputError` unless a run may go on with this store."""
+    for folder in (target, target / RUN_FOLDER, target / RUN_FOLDER / "blocks", target / "results"):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(
+                f"{folder}: not writable, the run can't go on there; change its permissions or "
+                "give another OUTPREFIX"
+            )
+
+
 def read_manifest(target: Path) -> dict[str, Any]:
     """Return the manifest of a results store.
 

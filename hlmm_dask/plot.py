@@ -28,9 +28,10 @@ from hlmm_dask.view.drawing import (
     titled,
 )
 from hlmm_dask.view.reading import Source, thin
-from hlmm_dask.view.spread import by_genotype, genotype_counts, of_null
+from hlmm_dask.view.spread import by_genotype, genotype_counts, of_null, phenotype_scale
 from hlmm_dask.view.style import Style, theme
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned, expected_band
+from hlmm_dask.view.wording import short_id
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -136,10 +137,13 @@ def effects(
     data: "Source | Thinned",
     *,
     slope: float | None = None,
+    slope_se: float | None = None,
     ax: Axes | None = None,
     style: Style = "light",
 ) -> Axes:
     """Draw effects on the variance against effects on the mean, with the line fitted to them.
+
+    Around the line is its 95% confidence band, where its standard error is known.
 
     Parameters
     ----------
@@ -147,6 +151,8 @@ def effects(
         As of `manhattan`.
     slope : float, optional
         Of the line; by default that from which dispersion effects are measured, if any.
+    slope_se : float, optional
+        Its standard error; by default that of the default slope.
     """
     if not isinstance(data, Thinned):
         data = thin(data, dispersion=True)
@@ -165,15 +171,23 @@ def effects(
     ):
         if rows.any():
             draw_points(ax, add[rows], var[rows], colour, label=label, size=9, alpha=0.7)
-    slope = thinned.slope if slope is None else slope
+    if slope is None:
+        slope, slope_se = thinned.slope, thinned.slope_se if slope_se is None else slope_se
     if slope is not None and add.size:
         low, high = ax.get_ylim()
+        said = "" if slope_se is None else f" (SE {slope_se:.2g})"
         reach = 1.03 * np.nanmax(np.abs(add)) * np.array([-1.0, 1.0])
         ax.plot(reach, slope * reach, color=colours.line, lw=1.8, zorder=3,
-                label=f"fitted line, slope {slope:.3g}".replace("-", "−"))  # fmt: skip
+                label=f"fitted line, slope {slope:.3g}{said}".replace("-", "−"))  # fmt: skip
+        if slope_se is not None:
+            half = 1.96 * slope_se
+            bounds = slope + half * np.array([-1.0, -1.0, 1.0, 1.0])
+            corners = reach[[0, 1, 1, 0]]
+            ax.fill(corners, bounds * corners, lw=0, color=colours.line, alpha=0.2, zorder=2.5)
         ax.set_ylim(low, high)
     ax.set(
-        xlabel="Effect on the mean (per allele)", ylabel="Effect on the log variance (per allele)"
+        xlabel=f"Effect on the mean ({f'{thinned.unit} per allele'.strip()})",
+        ylabel="Effect on the log variance (per allele)",
     )
     titled(ax, "Effect on the variance against effect on the mean", colours)
     legend(ax, colours)
@@ -183,7 +197,8 @@ def effects(
 def genotype_spread(
     genotypes: "Paths | PlinkGenotypes | npt.NDArray[np.generic]",
     phenotype: "NullModel | npt.ArrayLike", variant: str | int = 0, *,
-    count_a2: bool = False, ax: Axes | None = None, style: Style = "light",
+    count_a2: bool = False, ylabel: str | None = None, ax: Axes | None = None,
+    style: Style = "light",
 ) -> Axes:  # fmt: skip
     """Draw the phenotype by genotype of a variant: density, quartiles, mean and SD.
 
@@ -192,11 +207,14 @@ def genotype_spread(
     genotypes : path, PlinkGenotypes or (n,) array
         PLINK files, or the genotypes of the variant itself: copies of the effect allele.
     phenotype : NullModel or (n,) array
-        A null model, for what it leaves of the phenotype; or a value for each sample of the file.
+        A null model, for the phenotype adjusted for its covariates (random effects are not taken
+        off); or a value for each sample of the file, drawn as it is.
     variant : str or int
         ID or index in the file.
     count_a2 : bool
         Count copies of allele 2 instead of allele 1.
+    ylabel : str, optional
+        What the phenotype is, and its unit; by default what is known of it.
     ax, style
         As of `manhattan`.
     """
@@ -204,14 +222,14 @@ def genotype_spread(
     ax = dressed(ax, colours, (4.6, 4.2))
     counts, name = genotype_counts(genotypes, variant, count_a2=count_a2)
     if _is_null_model(phenotype):
-        classes, unit = of_null(counts, phenotype), " (adjusted, SD of the null model)"
+        classes, scale = of_null(counts, phenotype), phenotype_scale(phenotype)
     else:
-        classes, unit = by_genotype(counts, phenotype), ""
+        classes, scale = by_genotype(counts, phenotype), "Phenotype"
     if not classes:
         raise InputError(f"variant {name}: no sample has a genotype and a phenotype")
     draw_spread(ax, classes, colours)
-    titled(ax, name, colours)
-    ax.set_ylabel(f"Phenotype{unit}")
+    titled(ax, short_id(name), colours)
+    ax.set_ylabel(scale.replace(" (", "\n(") if ylabel is None else ylabel)
     return ax
 
 

@@ -7,7 +7,15 @@ import numpy as np
 import xarray as xr
 
 from hlmm_dask.layout import METADATA
-from hlmm_dask.schema import DISPERSION_COLUMNS, RESULT_COLUMNS, STATUS_DOC, TEST_COLUMNS, Status
+from hlmm_dask.placement import read_manifest
+from hlmm_dask.schema import (
+    DISPERSION_COLUMNS,
+    RESULT_COLUMNS,
+    STATUS_DOC,
+    TEST_COLUMNS,
+    Status,
+    phenotype_unit,
+)
 from hlmm_dask.store import ResultsStore
 
 NOT_COMPUTED = -1
@@ -39,12 +47,14 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
     tests = chain.from_iterable(TEST_COLUMNS.values())
     about = {column.name: column for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS, *tests)}
     results = dataset["results"]
+    unit = phenotype_unit(read_manifest(store.path)["fingerprint"])
     variables: dict[str, xr.DataArray] = {}
     for i, name in enumerate(store.columns):
         variable = results.isel(column=i, drop=True)
         variable.attrs = {}
         if name in about:
-            variable.attrs = {"units": about[name].unit, "long_name": about[name].doc}
+            unit_here = about[name].unit.replace("phenotype", unit)
+            variable.attrs = {"units": unit_here, "long_name": about[name].doc}
         if name == "status":
             variable = variable.fillna(NOT_COMPUTED).astype(np.int8, keep_attrs=True)
             variable.attrs |= {

@@ -1,7 +1,9 @@
 """Every variable of a results table once: name, header in the text table, unit and meaning."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 
 class Status(IntEnum):
@@ -139,6 +141,12 @@ TEST_COLUMNS: dict[str, tuple[Column, Column]] = {
         ("svlm", "svlm", "t", "squared residual value linear model"),
     )
 }
+
+
+def phenotype_unit(fingerprint: Mapping[str, Any]) -> str:
+    """Return the unit of the phenotype as it was fitted, given what a store was made with."""
+    return "phenotype" if fingerprint.get("fit_covariates") else "SD"
+
 
 DISPERSION_COLUMNS: tuple[Column, ...] = (
     Column("dispersion", "dispersion", "log variance per allele", "var - r_av add"),

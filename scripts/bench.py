@@ -28,6 +28,7 @@ from benchmarks.processes import (
 )
 from benchmarks.report import Options, Report
 from benchmarks.schedule import Rates, simulate
+from benchmarks.views import drawing, watching
 
 # Sizes by command; where a target is set, its sizes.
 SIZES: dict[Callable[[Options, Report], None], dict[str, int]] = {
@@ -46,6 +47,8 @@ SIZES: dict[Callable[[Options, Report], None], dict[str, int]] = {
     },
     scheduling: {"samples": 64, "blocks": 10_000},
     memory: {"samples": 100_000, "variants": 100_000},
+    watching: {"samples": 100_000, "variants": 100_000},
+    drawing: {"variants": 10_000_000},
     plan: {"samples": 500_000, "variants": 10_000_000,
            "measure_samples": 100_000, "measure_variants": 500,
            "measure_rows": 200_000, "blocks": 2_000},
@@ -94,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
 def _more_options(command: argparse.ArgumentParser, run: Callable[..., None]) -> None:
     if run is plink:
         command.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(1 2)")
-    if run in (small, phenotypes, memory, scheduling):
+    if run in (small, phenotypes, memory, scheduling, watching):
         command.add_argument("--workers", type=int, default=2, help="worker processes (2)")
     if run is small:
         command.add_argument("--bed", type=Path, help="these genotypes instead of simulated ones")
@@ -105,8 +108,11 @@ def _more_options(command: argparse.ArgumentParser, run: Callable[..., None]) ->
         command.add_argument("--phenotypes", type=int, default=20, help="in one table (20)")
     if run is hlmm_linear:
         command.add_argument("--compare", type=int, default=4, help="variants fitted exactly (4)")
-    if run is memory:
+    if run is workers:
+        command.add_argument("--times", type=int, default=4, help="as many variants (4)")
+    if run in (memory, watching):
         command.add_argument("--times", type=int, default=10, help="as many variants (10)")
+    if run is memory:
         command.add_argument("--interval", type=float, default=0.1, help="seconds (0.1)")
     if run is plan:
         cores = [10, 20, 50, 100, 200, 500, 1000]
@@ -121,7 +127,7 @@ def measure(name: str, options: Options) -> Report:
     """Run one command."""
     run = COMMANDS[name]
     if options.missing is None:
-        options.missing = 0.0 if run in (plink, memory) else 0.01
+        options.missing = 0.0 if run in (plink, memory, watching) else 0.01
     hidden = {"command", "work", "repeats", "warm_up"} | set(Rates.__dataclass_fields__)
     sizes = {k: v for k, v in vars(options).items() if k not in hidden and v is not None}
     report = Report(name, {k: str(v) if isinstance(v, Path) else v for k, v in sizes.items()})

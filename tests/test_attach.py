@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +19,11 @@ from distributed import Client
 from scans import columns_of, make_store, names_of
 
 import hlmm_dask
+from hlmm_dask.cli import report_main
+from hlmm_dask.errors import ScanError
+from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.models.inference import genomic_control_lambda
-from hlmm_dask.scanning.events import BlockDone, Event
+from hlmm_dask.scanning.events import BlockDone, Event, ScanStarted
 from hlmm_dask.scanning.run import RUNS_KEY
 from hlmm_dask.store import ResultsStore
 
@@ -128,6 +132,52 @@ def test_dashboard_of_a_run_of_this_process(study, client: Client) -> None:
     assert dashboard.progress["state"] == "stopped"
     dashboard.close()
     assert not ResultsStore.open(run.store).is_finished
+
+
+def test_a_block_that_fails_is_shown_with_its_reason(study, client: Client) -> None:
+    """Where its chunk belongs lies a folder: the views say so, in whichever process."""
+    null = hlmm_dask.fit_null(study.bed, study.pheno)
+    out = study.out("out.zarr")
+
+    def obstruct(event: Event) -> None:
+        if isinstance(event, ScanStarted):
+            (out / "results" / "c.2.0" / "in the way").mkdir(parents=True)
+
+    run = hlmm_dask.scan(
+        study.bed, null, client=client, out=out, block_size=10, observers=[obstruct],
+        background=True,
+    )  # fmt: skip
+    assert isinstance(run.exception(60), ScanError)
+    for source, state in ((run, "failed"), (out, "stopped")):
+        dashboard = hlmm_dask.dashboard(source)
+        (failure,) = dashboard.failures
+        assert failure["block"] == 2
+        assert re.match(r"IsADirectoryError: .*c\.2\.0", failure["error"])
+        progress = dashboard.progress
+        assert (progress["n_failed"], progress["n_done_blocks"]) == (1, 5)
+        assert progress.get("ended", progress["state"]) == state
+        dashboard.close()
+    assert report_main([str(out)]) == 0
+    page = study.out("out.report.html").read_text("utf-8")
+    assert "1 of 6 blocks have no results" in page
+    assert "Block 2 failed: IsADirectoryError" in page
+
+
+def test_what_ended_a_run_is_told_by_its_store(study, client: Client) -> None:
+    """Genotypes that are cut off while they are read end the run, for every viewer to read."""
+    null = hlmm_dask.fit_null(study.bed, study.pheno)
+    genotypes, out = open_plink(study.bed), study.out("out.zarr")
+
+    def shorten(event: Event) -> None:
+        if isinstance(event, ScanStarted):
+            os.truncate(study.bed, study.bed.stat().st_size - 1)
+
+    with pytest.raises(ScanError):
+        hlmm_dask.scan(genotypes, null, client=client, out=out, block_size=10, observers=[shorten])
+    dashboard = hlmm_dask.dashboard(out)
+    assert dashboard.progress["state"] == "stopped"
+    assert f"{study.bed}: changed while it was scanned" in dashboard.progress["error"]
+    dashboard.close()
 
 
 # The page of a scheduler that no scan has started

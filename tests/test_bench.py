@@ -30,6 +30,8 @@ CLUSTER = {
         "--random-variants", "8", "--random", "5",
     ],
     "scheduling": ["--blocks", "20", "--workers", "1"],
+    "drawing": ["--variants", "3000"],
+    "watching": ["--samples", "203", "--variants", "40", "--workers", "1", "--times", "1"],
     "memory": ["--samples", "203", "--variants", "40", "--workers", "1", "--times", "1"],
     "plan": [
         "--samples", "2000", "--variants", "10000", "--measure-samples", "203",

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import hlmm_dask
 from hlmm_dask import InputError, ScanError, fit_null, read_models_table
 from hlmm_dask.scanning.cluster import ClusterOptions, connect
 from hlmm_dask.scanning.events import BlockDone, BlockFailed, Event, Note, ScanStarted
+from hlmm_dask.scanning.probe import probe_workers
 from hlmm_dask.scanning.security import check_address, is_loopback
 
 Run = Callable[..., int]
@@ -81,6 +83,10 @@ def test_loopback(address: str, local: bool) -> None:
         (["--scheduler", "tls://127.0.0.1:1", "--tls-ca", "x", "--tls-cert", "y"], "x: no such"),
         (["--scheduler", "tcp://127.0.0.1"], "tcp://127.0.0.1"),
         (["--no-workers-timeout", "0"], "--no-workers-timeout 0: expected"),
+        (["--scheduler", "inproc://10.0.0.1/5/1"], "no such scheduler in this process"),
+        (["--scheduler", "inproc://nonsense"], "no such scheduler in this process"),
+        (["--scheduler", "unix:///tmp/socket"], "expected such as tls://"),
+        (["--scheduler", "ws://127.0.0.1:1", "--connect-timeout", "0.3"], "no Dask scheduler"),
     ],
 )  # fmt: skip
 def test_refused_at_once(
@@ -95,6 +101,7 @@ def test_refused_at_once(
     assert run_script("scan", *options, own_cluster=True) == 2
     err = capsys.readouterr().err.strip()
     assert text in err
+    assert "distributed." not in err
     assert len(err.splitlines()[-1:]) == 1
     assert not list(study.folder.glob("out*"))
 
@@ -151,6 +158,23 @@ def test_workers_that_cannot_serve_are_named(
     assert run_script(*scan, own_cluster=True) == 2
     assert "has msgpack 0.0.1, this process" in capsys.readouterr().err
     assert not list(study.folder.glob("out*"))
+    assert not list(study.folder.glob(".hlmm*"))
+
+
+def test_workers_that_do_not_answer(study: Study, started: Processes) -> None:
+    _, file = started.scheduler()
+    hanging, _ = started.worker(file), started.worker(file)
+    with Client(address_in(file), set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+        pids = client.run(os.getpid)
+        name = next(name for name, pid in pids.items() if pid == hanging.pid)
+        hanging.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(InputError, match=rf"1 of 2 workers \({name}\) did not answer .* 2 s"):
+            probe_workers(client, [], [study.folder], limit=2.0)
+        assert time.monotonic() - began < 10
+        hanging.send_signal(signal.SIGCONT)
+        assert len(probe_workers(client, [], [study.folder])) == 2
     assert not list(study.folder.glob(".hlmm*"))
 
 

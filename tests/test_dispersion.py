@@ -10,8 +10,8 @@ from hlmm_dask.models.dispersion import (
     DispersionResult,
     NotEstimable,
     dispersion_effects,
-    huber_slope,
 )
+from hlmm_dask.models.huber import huber_slope
 
 TABLES = ["gamma/hlm", "mouse/hlm_pheno1"]
 

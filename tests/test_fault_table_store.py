@@ -4,13 +4,16 @@
 fault                                         shown by
 ============================================  =====================================================
 .bed changed during the run                   test_genotypes_changed_during_the_run,
-                                              test_change_while_a_block_is_read, test_plink.py
+                                              test_change_while_a_block_is_read, test_plink.py,
+                                              test_dataset_changed_during_the_run
 genotypes changed between runs                test_genotypes_changed_between_runs,
                                               test_dosages_changed_between_runs
 output exists                                 test_store.py, test_resume.py, test_cli.py
-folder not writable                           test_read_only_disk, test_store.py
+folder not writable                           test_read_only_disk, test_read_only_store,
+                                              test_link_into_a_missing_folder, test_store.py
 disk full                                     test_no_room_is_found_before_the_null_fit,
-                                              test_disk_filled_by_others
+                                              test_disk_filled_by_others,
+                                              test_disk_full_when_the_table_is_written
 worker, scheduler or client killed            test_random_kills.py, test_resume.py, test_scan.py
 killed while a store is made or replaced      test_kill_while_a_store_is_made
 what killed runs leave                        test_leftovers_of_the_dead_are_removed
@@ -35,17 +38,21 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from distributed import Client
 from runs import markers, start, wait_for_blocks, wait_for_end
 from studies import Study, make_study, write_values
 
 import hlmm_dask
-from hlmm_dask import InputError, StoreError, fit_null, open_bed
+from hlmm_dask import InputError, ScanError, StoreError, fit_null, open_bed
 from hlmm_dask.durable import aside
 from hlmm_dask.export import write_tsv
+from hlmm_dask.genotypes import dataset as dataset_module
 from hlmm_dask.genotypes import plink as plink_module
 from hlmm_dask.genotypes.plink import open_plink, write_plink
+from hlmm_dask.scanning import job as job_module
+from hlmm_dask.scanning.events import BlockDone, Event
 from hlmm_dask.store import ResultsStore
 
 Run = Callable[..., int]
@@ -140,6 +147,37 @@ def test_change_while_a_block_is_read(study: Study, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(plink_module, "open_binary", open_and_change)
     with pytest.raises(InputError, match=r"study\.bed: changed while it was scanned"):
         genotypes.read_packed(0, 10)
+
+
+def test_dataset_changed_during_the_run(study: Study, client: Client) -> None:
+    dataset = open_bed(study.bed, chunk_variants=10)
+    null = fit_null(dataset, study.pheno)
+    out, done = study.out("out.zarr"), []
+
+    def change(event: Event) -> None:
+        if isinstance(event, BlockDone):
+            done.append(event.block)
+            with study.bed.open("ab") as file:
+                file.write(b"x")
+
+    with pytest.raises(ScanError, match=r"study\.bed: changed while it was .* --resume"):
+        hlmm_dask.scan(dataset, null, client=client, out=out, block_size=1, observers=[change])
+    assert 1 <= len(done) < 60
+    assert {int(name.removesuffix(".json")) for name in markers(out)} >= set(done)
+
+
+def test_dataset_truncated_while_it_is_read(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What bed-reader makes of it is not what the user is told."""
+    dataset = open_bed(study.bed)
+    look = dataset_module.open_bed_file
+
+    def truncate_and_open(path: Path, **options: int) -> object:
+        os.truncate(path, 100)
+        return look(path, **options)
+
+    monkeypatch.setattr(dataset_module, "open_bed_file", truncate_and_open)
+    with pytest.raises(InputError, match=r"study\.bed: changed while it was scanned: 100 bytes"):
+        dataset.call_dosage.compute(scheduler="sync")
 
 
 def test_genotypes_changed_between_runs(study: Study, run_script: Run, capsys: Capture) -> None:
@@ -547,6 +585,99 @@ def test_read_only_disk(
     assert content(folder) == before
 
 
+def test_read_only_store(
+    study: Study, run_script: Run, disk: Callable[[str], Path], capsys: Capture
+) -> None:
+    """The output folder can be written, but its store is on a disk that can't."""
+    folder = disk("4m")
+    study.out("out.zarr").symlink_to(folder / "out.zarr")
+    options = [study.bed, study.pheno, study.out("out")]
+    assert run_script("scan", *options) == 0
+    shutil.copytree(folder / "out.zarr", study.out("kept.zarr"))
+    before = content(folder)
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    capsys.readouterr()
+    assert run_script("scan", *options, "--resume") == 2
+    assert f"{folder / 'out.zarr'}: not writable, the run can't go on there" in one_line(capsys)
+    assert content(folder) == before
+    # Its whole folder can be written, one within can not.
+    study.out("out.zarr").unlink()
+    study.out("kept.zarr").rename(study.out("out.zarr"))
+    blocks = study.out("out.zarr") / ".run" / "blocks"
+    subprocess.run(["mount", "--bind", str(folder), str(blocks)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(blocks)], check=True)
+        assert run_script("scan", *options, "--resume") == 2
+        assert f"{blocks}: not writable" in one_line(capsys)
+    finally:
+        subprocess.run(["umount", str(blocks)], check=True)
+    assert run_script("scan", *options, "--resume") == 0
+
+
+@pytest.mark.parametrize("option", [[], ["--resume"], ["--overwrite"], ["--dry-run"]])
+def test_link_into_a_missing_folder(
+    study: Study, run_script: Run, capsys: Capture, option: list[str]
+) -> None:
+    study.out("out.zarr").symlink_to(study.out("gone") / "out.zarr")
+    before = content(study.folder)
+    assert run_script("scan", study.bed, study.pheno, study.out("out"), *option) == 2
+    assert f"out.zarr: a link to {study.out('gone')}/out.zarr, and there is no" in one_line(capsys)
+    assert content(study.folder) == before
+
+
+def test_report_that_can_not_be_written(study: Study, run_script: Run, capsys: Capture) -> None:
+    """The table stands, and the command that repeats the report is named."""
+    pytest.importorskip("matplotlib")
+    study.out("out.plots").write_text("no folder")
+    assert run_script("scan", study.bed, study.pheno, study.out("out"), "--plots") == 1
+    message = one_line(capsys)
+    command = message.partition("only its report is missing: ")[2]
+    assert "the scan is complete" in message
+    assert len(pd.read_csv(study.out("out.models.gz"), sep="\t")) == 60
+    assert shlex.split(command) == ["hlmm-report", str(study.out("out")), "--plots"]
+
+
+def fill(folder: Path) -> None:
+    """Fill a disk to the last byte."""
+    with (folder / "another's").open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(b"x" * size)
+
+
+def test_disk_full_when_the_table_is_written(
+    study: Study,
+    run_script: Run,
+    disk: Callable[[str], Path],
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All blocks are finished by then, and the resumed run fits none again."""
+    folder = disk("4m")
+    write = job_module.write_tsv
+
+    def fill_and_write(*arguments: object, **options: object) -> None:
+        fill(folder)
+        write(*arguments, **options)
+
+    monkeypatch.setattr(job_module, "write_tsv", fill_and_write)
+    options = [study.bed, study.pheno, folder / "out", "--block-size", 20]
+    assert run_script("scan", *options) == 75
+    err = capsys.readouterr().err
+    assert f"No space left on device: '{folder / 'out.models.gz'}'" in err
+    assert err.strip().endswith("--resume")
+    assert not (folder / "out.models.gz").exists()
+    before = markers(folder / "out.zarr")
+    assert len(before) == 3
+    (folder / "another's").unlink()
+    monkeypatch.setattr(job_module, "write_tsv", write)
+    assert run_script("scan", *options, "--resume") == 0
+    assert markers(folder / "out.zarr") == before
+    assert len(pd.read_csv(folder / "out.models.gz", sep="\t")) == 60
+    assert not list(folder.rglob("*.partial"))
+
+
 @pytest.mark.slow
 def test_disk_filled_by_others(
     lasting: tuple[Study, list[object]], run_script: Run, disk: Callable[[str], Path]
@@ -557,13 +688,7 @@ def test_disk_filled_by_others(
     process = start(study.folder, study.bed, study.pheno, folder / "out", *options)
     store = folder / "out.zarr"
     wait_for_blocks(process, store, 3)
-    with (folder / "another's").open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError:
-                pass
+    fill(folder)
     _, err = process.communicate(timeout=60)
     wait_for_end(process.pid)
     assert process.returncode == 75, err

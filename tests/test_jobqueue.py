@@ -1,5 +1,6 @@
 """Workers as batch jobs: the scripts for each system, and runs with stand-ins for its commands."""
 
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import dask
 import pytest
 from clusters import environment, run_scan
+from runs import markers
 from studies import Study, make_study
 
 import hlmm_dask
@@ -211,6 +213,48 @@ def test_jobs_that_end_are_replaced(
     assert killed
     assert len(jobs_of(batch)) >= 2
     assert (results.status.values == Status.OK).any()
+
+
+# What takes time is waiting, not work or imports: a busy machine is hardly slower. Dask runs a
+# preload more than once.
+SLOW = """
+import time
+from hlmm_dask.kernels.block import fit_packed
+from hlmm_dask.scanning import graph, warm
+def fit_slowly(*arguments, **options):
+    time.sleep(0.5)
+    return fit_packed(*arguments, **options)
+graph.fit_packed = fit_slowly
+"""
+
+
+@pytest.mark.slow
+def test_walltimes_that_end(study: Study, batch: Path, run_script: Callable[..., int]) -> None:
+    """Workers leave after seconds and others take their place, until the scan is done."""
+    install(batch, "slurm")
+    options: list[object] = ["--block-size", 1, "--range", 9, 33]
+    assert run_script("scan", study.bed, study.pheno, study.out("whole"), *options) == 0
+    slow = study.out("slow.py")
+    slow.write_text(SLOW)
+    for word in ("--lifetime", "5s", "--lifetime-stagger", "500ms", "--preload", slow):
+        options += ["--jobqueue-option", f"worker_extra_args={word}"]
+    done = run_scan(
+        study.bed, study.pheno, study.out("out"), *options, "--jobqueue", "slurm", "--workers", 2,
+        "--memory-limit", "1GiB", "--local-directory", batch, cwd=study.folder,
+        # Dask waits so long until it takes a job for dead.
+        env={"DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "500ms"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "failed" not in done.stderr
+    used = {json.loads(content)["worker"] for _, content in markers(study.out("out.zarr")).values()}
+    assert len(used) >= 3
+    assert len(jobs_of(batch)) >= len(used)
+    table = study.out("out.models.gz").read_bytes()
+    assert table == study.out("whole.models.gz").read_bytes()
+    (run,) = json.loads(study.out("out.run.json").read_text())["runs"]
+    assert run["blocks"]["n_done"] == 24
+    assert run["failed_blocks"] == []
 
 
 def test_jobs_that_are_refused(study: Study, batch: Path, run_script: Callable[..., int],

@@ -164,7 +164,7 @@ def test_how_a_run_ended(study: Study, error: BaseException, outcome: str, code:
     assert record["ended"] is not None
     assert [row["block"] for row in record["failed_blocks"]] == [7, 8]
     assert record["blocks"] == {
-        "n_done": 7, "n_variants": 70, "n_fitted": 63, "worker_seconds": 10.5,
+        "n_done": 7, "n_variants": 70, "n_fitted": 63, "worker_seconds": 10.5, "n_retried": 0,
     }  # fmt: skip
     assert record["notes"] == [{"text": "said often", "count": 3}]
     text = study.out("out.log").read_text()

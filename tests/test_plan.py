@@ -20,7 +20,7 @@ def test_block_size_is_in_range(
     assert 1 <= size <= n_variants
     assert size <= 4096
     # A block's packed bytes are bounded.
-    assert size == 1 or size * ((n_samples + 3) // 4) <= 64 * 2**20
+    assert size == 1 or size * ((n_samples + 3) // 4) <= 112 * 2**20
 
 
 def test_enough_blocks_for_an_even_load() -> None:

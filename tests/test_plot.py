@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from scans import columns_of, make_store, names_of
-from studies import make_study
+from studies import make_study, write_values
 
 import hlmm_dask
 from hlmm_dask.errors import InputError
-from hlmm_dask.view.spread import by_genotype
+from hlmm_dask.view.spread import adjusted_phenotype, by_genotype, of_null
 from hlmm_dask.view.style import DARK, LIGHT
 
 N = 900
@@ -129,8 +129,14 @@ def test_effects_have_the_fitted_line(store, dataset):
     x, y = line.get_data()
     slope = hlmm_dask.plot.thin(store, dispersion=True).slope
     assert np.diff(y)[0] / np.diff(x)[0] == pytest.approx(slope)
-    assert "per allele" in ax.get_xlabel()
-    assert "log variance" in ax.get_ylabel()
+    (band,) = ax.patches
+    corners = band.get_xy()[:4]
+    slopes = np.sort(corners[:, 1] / corners[:, 0])
+    se = hlmm_dask.plot.thin(store, dispersion=True).slope_se
+    np.testing.assert_allclose(slopes, slope + 1.96 * se * np.array([-1, -1, 1, 1]))
+    assert not hlmm_dask.plot.effects(dataset, slope=0.3).patches
+    assert ax.get_xlabel() == "Effect on the mean (SD per allele)"
+    assert ax.get_ylabel() == "Effect on the log variance (per allele)"
 
 
 def test_dispersion_is_a_test_and_others_are_refused(dataset):
@@ -155,10 +161,36 @@ def test_spread_of_a_variant_by_its_genotypes(tmp_path, count_a2):
         y = null.model.y[copies == k]
         assert (name, n, sd) == (str(k), f"n {y.size}", f"SD {y.std(ddof=1):.2f}")
     assert ax.get_title("left") == "rs1"
-    assert "SD of the null model" in ax.get_ylabel()
+    assert ax.get_ylabel() == "Phenotype 1\n(SD)"
     means = sorted(c.lines[0].get_ydata()[0] for c in ax.containers)
     expected = [null.model.y[copies == k].mean() for k in range(3)]
     np.testing.assert_allclose(means, sorted(expected))
+
+
+def test_spread_says_what_was_taken_off(tmp_path):
+    """Adjusted alike, whether covariates stay in the variants' models or not."""
+    study = make_study(tmp_path)
+    random = write_values(study.out("g.txt"), study.samples, study.counts[10:14].T + 0.0)
+    nulls = [
+        hlmm_dask.fit_null(
+            study.bed, study.pheno, mean_covariates=study.covar, variance_covariates=study.covar,
+            fit_covariates=fit, random_table=table,
+        )
+        for fit, table in ((False, None), (True, None), (False, random), (True, random))
+    ]  # fmt: skip
+    for null in nulls:
+        ax = hlmm_dask.plot.genotype_spread(study.bed, null, "rs0")
+        left = ", random effects not removed" if null.n_random else ""
+        assert ax.get_ylabel() == f"Phenotype 1 adjusted for covariates\n(SD{left})"
+        drawn = np.concatenate([each.values for each in of_null(study.counts[0] + 0.0, null)])
+        assert np.mean(drawn**2) == pytest.approx(1.0, abs=0.02)
+        # With random effects the covariates' are estimated beside them.
+        similar = 1e-6 if null.n_random == 0 or not null.fit_covariates else 0.1
+        np.testing.assert_allclose(
+            adjusted_phenotype(null), nulls[0].model.y, atol=similar, rtol=similar
+        )
+    ax = hlmm_dask.plot.genotype_spread(study.bed, nulls[0], "rs0", ylabel="height (cm)")
+    assert ax.get_ylabel() == "height (cm)"
 
 
 def test_spread_takes_arrays_and_names_what_is_wrong(tmp_path):

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
+from clusters import address_in, wait_until
 from runs import markers, session_members, start, wait_for_end
 from studies import make_study, write_values
 
@@ -71,15 +73,14 @@ class Watch:
 
 def workers_of(session: int) -> list[int]:
     """Worker processes of a scan with its own cluster: the children of its fork server."""
-    found = []
-    members = session_members(session)
-    servers = [pid for pid in members if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    for pid in servers:
-        status = Path(f"/proc/{pid}/status").read_text()
-        parent = int(status.partition("PPid:")[2].split()[0])
-        if parent in servers:
-            found.append(pid)
-    return found
+    parents = {}
+    for pid in session_members(session):
+        # Processes come and go meanwhile.
+        with suppress(OSError):
+            if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                status = Path(f"/proc/{pid}/status").read_text()
+                parents[pid] = int(status.partition("PPid:")[2].split()[0])
+    return [pid for pid, parent in parents.items() if parent in parents]
 
 
 class Cluster:
@@ -117,7 +118,8 @@ class Cluster:
                 )
             )
         until = time.monotonic() + 60
-        while not self.file.exists():
+        # The file is there before its content.
+        while not (self.file.exists() and address_in(self.file)):
             assert time.monotonic() < until
             time.sleep(0.02)
 
@@ -191,6 +193,8 @@ def test_twenty_kills(tmp_path: Path, cluster: Cluster, watches: list[Watch]) ->
         if target == "client":
             scan.kill_client()
         else:
+            # One that has just been killed may not be replaced yet.
+            wait_until(lambda: workers_of(scan.process.pid))
             os.kill(chance.choice(workers_of(scan.process.pid)), 9)
         kills += 1
 
@@ -199,7 +203,7 @@ def test_twenty_kills(tmp_path: Path, cluster: Cluster, watches: list[Watch]) ->
     chance.shuffle(plan)
     for target in plan:
         cluster.complete()
-        scan.run("--scheduler-file", cluster.file)
+        scan.run("--scheduler-file", cluster.file, "--connect-timeout", 30)
         assert scan.process is not None
         scan.wait_for_more(chance.randint(1, 4))
         if target == "client":

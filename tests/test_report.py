@@ -12,9 +12,10 @@ import pytest
 from scans import columns_of, make_store, names_of
 from studies import make_study, write_values
 
+from hlmm_dask import fit_null, open_bed, scan
 from hlmm_dask.cli import report_main, scan_main
-from hlmm_dask.genotypes.plink import write_plink
-from hlmm_dask.models.dispersion import dispersion_effects
+from hlmm_dask.genotypes.plink import open_plink, write_plink
+from hlmm_dask.models.dispersion import DispersionOptions, dispersion_effects
 from hlmm_dask.results import open_results
 from hlmm_dask.view.report import read_report
 
@@ -116,8 +117,14 @@ def test_points_are_those_of_the_store(scanned):
         np.testing.assert_allclose(page.points[name], results[column].to_numpy(), rtol=1e-6)
     np.testing.assert_array_equal(page.points["position"], results["variant_position"])
     assert [c["name"] for c in page.data["contigs"]] == ["1", "2"]
-    fit = dispersion_effects(*(results[c] for c in ("add", "add_se", "var", "var_se")))
+    fit = dispersion_effects(
+        *(results[c] for c in ("add", "add_se", "var", "var_se")),
+        options=DispersionOptions(blocks="auto"),
+    )
     assert page.data["slope"] == pytest.approx(fit.r_av)
+    assert page.data["slope_se"] == pytest.approx(fit.errors.r_se)
+    assert f"(SE {fit.errors.r_se:#.2g}, by 20 windows), with its 95% confidence band" in page.text
+    assert fit.errors.terciles.text in page.text
     np.testing.assert_allclose(page.points["dispersion"], fit.dispersion_neg_log10_p, rtol=1e-6)
     for test in page.data["tests"]:
         y = np.sort(page.points[test["name"]])[::-1]
@@ -204,7 +211,6 @@ def test_without_genotypes_and_record_the_page_says_so(scanned, tmp_path):
     assert not [1 for tag, _ in page.elements if tag == "svg"]
     record = json.loads((folder / "out.run.json").read_text("utf-8"))
     run = record["runs"][-1]
-    run["failed_blocks"] = [{"block": 3, "error": "a disk is full", "n_variants": 50}]
     run["warnings"] = [{"text": "RuntimeWarning: watch out", "count": 2}]
     make_study(tmp_path)
     for genofile, message in (
@@ -216,8 +222,70 @@ def test_without_genotypes_and_record_the_page_says_so(scanned, tmp_path):
         assert report_main([out]) == 0
         page = Page(tmp_path / "out.report.html")
         assert re.search(f"Not drawn: .*{message}", page.text)
-    for words in ("Block 3 failed: a disk is full", "RuntimeWarning: watch out"):
-        assert words in page.text
+        assert len(re.findall("By distance alone: .*?" + re.escape(message), page.text)) == 4
+    assert "RuntimeWarning: watch out" in page.text
+
+
+def test_other_phenotypes_than_those_scanned_are_not_drawn(scanned, tmp_path):
+    folder, _, _ = scanned
+    out = without_record(folder, tmp_path)
+    record = json.loads((folder / "out.run.json").read_text("utf-8"))
+    lines = (folder / "pheno.txt").read_text().splitlines()
+    lines[0] = lines[0].rpartition("\t")[0] + "\t5.0"
+    (tmp_path / "pheno.txt").write_text("\n".join(lines))
+    record["runs"][-1]["options"]["phenofile"] = str(tmp_path / "pheno.txt")
+    (tmp_path / "out.run.json").write_text(json.dumps(record), "utf-8")
+    assert report_main([out]) == 0
+    text = Page(tmp_path / "out.report.html").text
+    assert re.search(r"Not drawn: .*pheno\.txt or covariates are not what was scanned", text)
+
+
+@pytest.mark.slow
+def test_files_by_chromosome_phenotypes_and_loco_from_another_folder(tmp_path, monkeypatch):
+    """Paths as the command gave them, from where it was given; a report for each phenotype."""
+    counts = make_linked(tmp_path)
+    genotypes = open_plink(tmp_path / "linked.bed")
+    variants = pd.concat(genotypes.iter_variants())
+    for i, rows in enumerate((slice(0, 60), slice(60, 120)), 1):
+        write_plink(tmp_path / f"chr{i}.bed", counts[rows], genotypes.samples, variants[rows])
+    ys = np.stack([counts[17] + 2.0 * counts[81], np.exp(0.3 * counts[30])], axis=1)
+    ys = ys + ys * np.random.default_rng(0).standard_normal(ys.shape)
+    write_values(tmp_path / "two.txt", genotypes.samples, ys)
+    write_plink(tmp_path / "g.bed", counts[::6], genotypes.samples, variants[::6])
+    monkeypatch.chdir(tmp_path)
+    command = ["chr@.bed", "two.txt", "out", "--phen_index", "all", "--random_gts", "g.bed"]
+    assert scan_main([*command, "--loco", "--workers", "1", "--range", "2", "120"]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert report_main([str(tmp_path / "out")]) == 0
+    files = set()
+    for k in (1, 2):
+        page = Page(tmp_path / f"out.{k}.report.html")
+        assert "Not drawn" not in page.text
+        assert f"Phenotype {k} (SD, random effects not removed)." in page.text
+        assert "chr@.bed two.txt out" in page.text
+        report = read_report(str(tmp_path / f"out.{k}"))
+        for row in report.drawn_leads:
+            index = report.thinned.points["index"][row] + 2
+            g = report.here.counts(report.thinned.points["index"][row])
+            np.testing.assert_array_equal(np.nan_to_num(g, nan=-1), counts[index])
+            files.add(bool(index >= 60))
+    assert files == {False, True}
+
+
+def test_a_scan_of_a_dataset_has_leads_by_distance(study, client):
+    null = fit_null(study.bed, study.pheno)
+    scan(open_bed(study.bed), null, client=client, out=study.out("out.zarr"))
+    assert report_main([str(study.out("out"))]) == 0
+    text = Page(study.out("out.report.html")).text
+    assert re.search(r"By distance alone: the record .* \(a scan from Python has none\)", text)
+    assert "r² ≤" not in text
+
+
+def test_a_table_alone_is_no_scan(tmp_path, capsys):
+    (tmp_path / "out.models.gz").touch()
+    assert report_main([str(tmp_path / "out")]) == 2
+    assert "hlmm-chr keeps no results store" in capsys.readouterr().err
 
 
 def test_a_record_that_is_none_is_refused(scanned, tmp_path, capsys):
@@ -264,8 +332,7 @@ def test_loci_are_printed_at_the_end_of_a_scan(tmp_path, capsys):
         cells = lines[at + 2].split()
         assert cells[0] == f"rs{best}"
         assert float(cells[4]) == pytest.approx(float(results[column][best]), rel=1e-2)
-        p = 10.0 ** -float(results[f"{column}_neg_log10_p"][best])
-        assert float(cells[6]) == pytest.approx(p, rel=0.05)
+        assert float(cells[6]) == pytest.approx(10.0 ** -float(results[p][best]), rel=0.05)
     assert any(line.startswith("Dispersion effect: the best loci") for line in lines)
 
 

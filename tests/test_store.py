@@ -327,7 +327,7 @@ def test_open_results_names_every_column(tmp_path):
     assert dataset.attrs["model"] == "HLM"
     assert dataset.attrs["effect_allele"] == "A1"
     assert dataset.attrs["complete"] == 0
-    assert dataset["add"].attrs["units"] == "phenotype per allele"
+    assert dataset["add"].attrs["units"] == "SD per allele"
     assert dataset.chunks["variants"] == (5, 5, 5, 5, 3)
     assert dataset["status"].dtype == np.int8
     assert dataset["status"].values[[0, 2, 22]].tolist() == [0, Status.LOW_MAF, -1]

@@ -50,9 +50,9 @@ def test_plain_lines_come_first_last_and_at_most_every_interval(clock):
     run(watcher, clock)
     assert out.file.getvalue().splitlines() == [
         "HLM: 1,000 variants x 50 samples in 10 blocks on 2 workers",
-        "300/1,000 variants, 14 variants/s, 49 s left",
-        "600/1,000 variants, 14 variants/s, 28 s left",
-        "900/1,000 variants, 14 variants/s, 7.0 s left",
+        "300/1,000 variants, 14 variants/s, 49 s left, 2 workers",
+        "600/1,000 variants, 14 variants/s, 28 s left, 2 workers",
+        "900/1,000 variants, 14 variants/s, 7.0 s left, 2 workers",
         "1,000/1,000 variants, 14 variants/s, 1 min 11 s",
     ]
 
@@ -76,7 +76,7 @@ def test_resumed_scan_counts_its_own_speed_alone(clock):
     watcher(BlockDone(5, 100, 100, 10.0))
     text = out.file.getvalue().splitlines()
     assert text[1] == "500 variants are done from an earlier run"
-    assert text[2] == "600/1,000 variants, 10 variants/s, 40 s left"
+    assert text[2] == "600/1,000 variants, 10 variants/s, 40 s left, 1 worker"
 
 
 def test_notes_pass_unchanged(clock):

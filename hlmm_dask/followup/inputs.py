@@ -1,6 +1,5 @@
 """The files that a scan read, found again by its record and opened."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -17,6 +16,7 @@ from hlmm_dask.scanning.null import NullInput, NullModel, read_null_input
 from hlmm_dask.tables import Table, read_table
 from hlmm_dask.transforms import transformed
 from hlmm_dask.view.facts import Facts
+from hlmm_dask.view.leads import paths_from
 
 FloatArray = NDArray[np.float64]
 _FILES = ("genofile", "phenofile", "mean_covar", "var_covar", "random_gts")
@@ -99,7 +99,8 @@ class Study:
             return self.null
         given = self.given.aligned
         raw = given if self.scale == "none" else self._raw()
-        return replace(self.given, aligned=transformed(raw, scale, self.traits.path)).fit()
+        aligned = transformed(raw, scale, self.traits.path)
+        return replace(self.given, aligned=aligned, transform=scale).fit()
 
     def with_covariates(self) -> tuple[NDArray[np.bool_], Design, FloatArray] | None:
         """Give the samples with all covariates, and the design with all of them in both parts.
@@ -185,8 +186,6 @@ def open_study(facts: Facts, files: Files) -> Study:
         options, facts, genotypes, traits, phenotype, missing,
         mean if had["mean"] else None, variance if had["var"] else None,
     )  # fmt: skip
-    scale = str(facts.attrs.get("transform", "none"))
-    given = replace(given, aligned=transformed(given.aligned, scale, traits.path))
     null = given.fit()
     kept = facts.fingerprint.get("phenotype_and_covariates_sha256")
     if null.input_sha256 != kept:
@@ -208,7 +207,7 @@ def open_study(facts: Facts, files: Files) -> Study:
         left_out = 1000.0 * float(facts.fingerprint["exclude_window"])
     return Study(
         genotypes, traits, given, null, covariates, mean, variance,
-        int(facts.attrs["first_variant"]), facts.attrs["effect_allele"] == "A2", scale, missing,
+        int(facts.attrs["first_variant"]), facts.attrs["effect_allele"] == "A2", facts.transform, missing,
         left_out,
     )  # fmt: skip
 
@@ -217,15 +216,9 @@ def _options(facts: Facts, files: Files) -> dict[str, Any]:
     """Options of the run, its paths as its command meant them, and what is given now."""
     options = dict(facts.options)
     for name in _FILES:
-        options[name] = _from(str(facts.run.get("directory", "")), options.get(name))
+        options[name] = paths_from(str(facts.run.get("directory", "")), options.get(name))
     given = {f.name: getattr(files, f.name) for f in fields(files)}
     return options | {name: value for name, value in given.items() if value is not None}
-
-
-def _from(folder: str, path: Any) -> Any:
-    if isinstance(path, list):
-        return [_from(folder, each) for each in path]
-    return None if path is None else os.path.join(folder, path)
 
 
 def _covariates(options: Mapping[str, Any], part: str, missing: str) -> Table | None:
@@ -263,4 +256,5 @@ def _null_input(
         fit_covariates=bool(facts.fingerprint.get("fit_covariates")),
         h2_init=float(options.get("h2_init") or 0.05),
         missing=(missing,),
+        transform=facts.transform,
     )

@@ -9,16 +9,14 @@ import numpy.typing as npt
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.inputs import Study
-from hlmm_dask.models.dispersion import DispersionResult, dispersion_effects
-from hlmm_dask.scanning.summary import read_columns
+from hlmm_dask.models.dispersion import DispersionResult
 from hlmm_dask.schema import DISPERSION_COLUMNS
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.leads import unlinked_rows
-from hlmm_dask.view.reading import BlockReader, Values
+from hlmm_dask.view.reading import BlockReader, Values, store_values
 from hlmm_dask.view.thinned import AssociationTest
-from hlmm_dask.view.thinning import DISPERSION, TESTS, Thinner, tests_of
+from hlmm_dask.view.thinning import CARRIED, DISPERSION, TESTS, Thinner, tests_of
 
-_ROWS = 65_536
 TEST_NAMES = (*(test.name for test in TESTS), DISPERSION.name)
 
 
@@ -99,13 +97,6 @@ class Lead:
     contig: str
     position: int
     tests: tuple[str, ...]
-
-
-def dispersion_of(store: ResultsStore) -> DispersionResult | None:
-    """Estimate the dispersion effects of a finished scan; None where they can't be."""
-    columns = read_columns(store, ("add", "add_se", "var", "var_se"))
-    found = dispersion_effects(*(columns[name] for name in ("add", "add_se", "var", "var_se")))
-    return found if isinstance(found, DispersionResult) else None
 
 
 def tests_in(
@@ -190,10 +181,9 @@ def pieces(
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]], Values]]:
     """Read a store: first variant, names, and the columns that pictures and leads need."""
     reader = BlockReader(store)
-    step = max(1, _ROWS // store.block_size) * store.block_size
-    for start in range(0, store.n_variants, step):
-        stop = min(start + step, store.n_variants)
-        values = reader.values(start, stop)
+    wanted = (*CARRIED, *(test.column for test in tests_of(store.columns)))
+    for start, values in store_values(store, wanted):
+        stop = start + len(values["add"])
         if dispersion is not None:
             for column in DISPERSION_COLUMNS:
                 values[column.name] = getattr(dispersion, column.name)[start:stop]

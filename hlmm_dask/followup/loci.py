@@ -17,7 +17,6 @@ from hlmm_dask.followup.inputs import Files, Study, open_study
 from hlmm_dask.followup.leads import (
     TEST_NAMES,
     Selection,
-    dispersion_of,
     find_leads,
     tests_in,
     windows_of,
@@ -25,6 +24,8 @@ from hlmm_dask.followup.leads import (
 from hlmm_dask.followup.sex import sex_of_fam, sex_of_table
 from hlmm_dask.followup.table import row_of, write_loci
 from hlmm_dask.followup.verdict import Rules, Slope
+from hlmm_dask.models.dispersion import DispersionResult
+from hlmm_dask.scanning.dispersion import estimate_dispersion
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.transforms import chosen_transforms
 from hlmm_dask.view.facts import Facts, gather
@@ -135,9 +136,13 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
     selection.check()
     study = open_study(facts, options.files)
     sex = _sex(study, options)
-    dispersion = dispersion_of(store) if "dispersion" in selection.tests else None
-    if "dispersion" in selection.tests and dispersion is None:
-        say("no dispersion effects can be estimated: there are too few variants")
+    dispersion = None
+    if "dispersion" in selection.tests:
+        estimated = estimate_dispersion(store, facts.dispersion_options)
+        if isinstance(estimated, DispersionResult):
+            dispersion = estimated
+        else:
+            say(f"no dispersion effects: {estimated.reason}")
     leads = find_leads(store, study, selection, dispersion)
     refitter, notes = Refitter.of(
         study, tuple(chosen_transforms(options.transform)) if leads else (), sex,
@@ -153,7 +158,7 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
     windows = windows_of(store, leads, selection.window, dispersion)
     slope = Slope()
     if dispersion is not None:
-        slope = Slope(dispersion.r_av, 1.0 / dispersion.noise_adjustment)
+        slope = Slope(dispersion.r_av, reliable=not dispersion.cautions)
     found = [refitter.follow(lead, window) for lead, window in zip(leads, windows, strict=True)]
     rows = [
         row_of(store, lead, window, each, options.rules, slope)

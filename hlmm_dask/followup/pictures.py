@@ -12,7 +12,7 @@ from hlmm_dask.durable import replacing
 from hlmm_dask.followup.inputs import Study
 from hlmm_dask.followup.leads import Lead, Window
 from hlmm_dask.genotypes.packed import to_dosage
-from hlmm_dask.view.spread import by_genotype
+from hlmm_dask.view.spread import adjusted_phenotype, by_genotype, phenotype_scale
 from hlmm_dask.view.style import theme
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest
 
@@ -115,6 +115,5 @@ def _by_genotype(ax: "Axes", study: Study, lead: Lead) -> None:
 
     colours = theme("light")
     dressed(ax, colours, (6.4, 3.4))
-    draw_spread(ax, by_genotype(study.counts(lead.index), study.null.model.y), colours)
-    adjusted = "" if study.null.fit_covariates else " (SD of the null model)"
-    ax.set_ylabel(f"Phenotype {study.null.phenotype_name}{adjusted}")
+    draw_spread(ax, by_genotype(study.counts(lead.index), adjusted_phenotype(study.null)), colours)
+    ax.set_ylabel(phenotype_scale(study.null))

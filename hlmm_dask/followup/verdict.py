@@ -9,8 +9,6 @@ from hlmm_dask.errors import InputError
 from hlmm_dask.followup.refit import Refit
 from hlmm_dask.models.inference import neg_log10_p_normal
 
-# As of a warning in the report.
-RELIABLE = 0.2
 SCALES = {"none": "raw", "log": "log", "rint": "rank"}
 
 
@@ -74,17 +72,12 @@ class Slope:
     ----------
     value : float
         Log variance per unit of the phenotype; NaN where not estimated.
-    reliability : float
-        Share of the variance of the effects on the mean that is not their noise.
+    reliable : bool
+        Whether an effect on the variance can be said to follow from that on the mean.
     """
 
     value: float = float("nan")
-    reliability: float = 0.0
-
-    @property
-    def reliable(self) -> bool:
-        """Whether it is more than the correction for that noise."""
-        return RELIABLE <= self.reliability <= 1.0
+    reliable: bool = False
 
 
 def evidence(fit: Refit, effect: str, slope: Slope) -> Evidence:

@@ -116,16 +116,19 @@ def _read_dosage(
     row = 0
     for file, low, high in plink.spans(start, stop):
         file.require_unchanged()
-        # The counts keep bed-reader from parsing the .fam and .bim by its own, other rules.
-        with open_bed_file(
-            file.bed,
-            iid_count=plink.n_samples,
-            sid_count=file.n_variants,
-            count_A1=count_a1,
-            num_threads=1,
-        ) as bed:
-            block = bed.read(np.s_[:, low:high], dtype="float32", order="F")
-        file.require_unchanged()
+        try:
+            # The counts keep bed-reader from parsing the .fam and .bim by its own, other rules.
+            with open_bed_file(
+                file.bed,
+                iid_count=plink.n_samples,
+                sid_count=file.n_variants,
+                count_A1=count_a1,
+                num_threads=1,
+            ) as bed:
+                block = bed.read(np.s_[:, low:high], dtype="float32", order="F")
+        finally:
+            # Also what bed-reader complains about may come from the change.
+            file.require_unchanged()
         dosage[row : row + high - low] = block.T
         row += high - low
     return dosage

@@ -10,36 +10,56 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
+from hlmm_dask.models.huber import huber_slope
 from hlmm_dask.models.inference import neg_log10_p_normal
+from hlmm_dask.models.jackknife import MIN_BLOCKS, Blocks, SlopeErrors, slope_errors
 
 MIN_VARIANTS = 30
-_FIXED_POINT_TOL = 1e-14
-_FIXED_POINT_MAX_ITER = 1000
+
+# Where less than this share of Var(add) is no noise, or less than so many of its standard errors,
+# the correction for noise is hardly determined.
+_LEAST_SHARE, _LEAST_ERRORS = 0.2, 3.0
+# Terciles whose slopes differ by this -log10 p are worth a word.
+_TERCILES_DIFFER = 3.0
 
 _Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class HuberFit:
-    """Robust regression through the origin.
+class DispersionOptions:
+    """How the line is estimated from which dispersion effects are measured.
 
     Attributes
     ----------
-    slope : float
-        Units of y per unit of x.
-    scale : float
-        median |residual| / 0.6745 of the last round, units of y.
-    n_iterations : int
-        Rounds of reweighting done.
-    converged : bool
-        Whether the stop rule was met within the allowed rounds.
+    blocks : "auto", "chromosomes", int or None
+        What the jackknife of its slope leaves out in turn: each chromosome, or each of so many
+        windows of equal numbers of variants. ``auto`` takes 20 windows where there are fewer
+        than 5 chromosomes; None does without standard errors.
+    exclude : float or None
+        Variants with an additive p-value below this have no part in the line.
+    slope_error : bool
+        Whether ``dispersion_se`` holds the uncertainty of the line.
     """
 
-    slope: float
-    scale: float
-    n_iterations: int
-    converged: bool
+    blocks: Blocks | None = None
+    exclude: float | None = None
+    slope_error: bool = False
+
+    def check(self) -> None:
+        """Raise a ValueError for values that make no sense."""
+        if isinstance(self.blocks, int):
+            if self.blocks < MIN_BLOCKS:
+                raise ValueError(
+                    f"dispersion blocks {self.blocks}: expected at least {MIN_BLOCKS} windows"
+                )
+        elif self.blocks not in ("auto", "chromosomes", None):
+            raise ValueError(
+                f"dispersion blocks '{self.blocks}': expected chromosomes or a number of windows"
+            )
+        if self.exclude is not None and not 0.0 < self.exclude < 1.0:
+            raise ValueError(f"dispersion exclude {self.exclude:g}: expected a p-value")
 
 
 @dataclass(frozen=True)
@@ -58,10 +78,13 @@ class DispersionResult:
         1 + mean_noise / (var_add - mean_noise), the correction of that attenuation.
     r_av : float
         slope * noise_adjustment, log variance per unit of the phenotype.
-    n_used : int
-        Variants with finite estimates.
+    n_used, n_excluded : int
+        Variants with finite estimates that the line was fitted to, and those left out of it for
+        their additive p-value.
     converged : bool
         Whether the robust regression met its stop rule.
+    errors : SlopeErrors or None
+        Standard error of r_av, and slopes by tercile of the additive effect, from a jackknife.
     dispersion, dispersion_se : (n_variants,) float64
         var - r_av add, and its standard error; NaN where the variant has no estimates.
     dispersion_t, dispersion_neg_log10_p : (n_variants,) float64
@@ -74,11 +97,37 @@ class DispersionResult:
     noise_adjustment: float
     r_av: float
     n_used: int
+    n_excluded: int
     converged: bool
+    errors: SlopeErrors | None
     dispersion: _Array
     dispersion_se: _Array
     dispersion_t: _Array
     dispersion_neg_log10_p: _Array
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What a reader of the dispersion effects should know, one line each."""
+        lines = []
+        share = 1.0 / self.noise_adjustment
+        errors = self.errors
+        share_se = 0.0 if errors is None else errors.share_se
+        if share < _LEAST_SHARE or share < _LEAST_ERRORS * share_se:
+            lines.append(
+                f"the slope of var on add is multiplied by {self.noise_adjustment:.3g} for the "
+                f"noise of add, which is hardly determined: Var(add) {self.var_add:.4g} is close "
+                f"to the mean add_se² {self.mean_noise:.4g}; dispersion effects are not reliable"
+            )
+        if errors is not None:
+            if errors.reason:
+                lines.append(f"no standard error of the slope of var on add: {errors.reason}")
+            elif errors.terciles is not None and errors.terciles.neg_log10_p > _TERCILES_DIFFER:
+                lines.append(
+                    "the slope of var on add differs between small and large effects: "
+                    f"{errors.terciles.text}; the mean-variance relation is no line, or small "
+                    "effects are mostly noise beside a few large ones"
+                )
+        return tuple(lines)
 
 
 @dataclass(frozen=True)
@@ -88,84 +137,6 @@ class NotEstimable:
     reason: str
 
 
-def huber_slope(
-    x: ArrayLike,
-    y: ArrayLike,
-    *,
-    k: float = 1.345,
-    tol: float = 1e-4,
-    max_iter: int = 20,
-    to_fixed_point: bool = False,
-) -> HuberFit:
-    """Regress y on x without intercept by Huber's M-estimation.
-
-    Iteratively reweighted least squares from the least squares slope, with weights
-    min(1, k scale / |r|) and scale = median |r| / 0.6745 taken anew in each round. It ends when
-    sqrt(sum (r_new - r_old)² / sum r_old²) <= tol. The defaults give what ``rlm`` of R's package
-    MASS gives.
-
-    Parameters
-    ----------
-    x, y : (n,) array_like
-        Finite values.
-    k : float
-        Residuals beyond k scale are weighted down.
-    tol : float
-        Largest relative change of the residuals at which to stop.
-    max_iter : int
-        Most rounds of reweighting.
-    to_fixed_point : bool
-        Go on until the residuals stand still to rounding, whatever `tol` and `max_iter` say.
-
-    Returns
-    -------
-    HuberFit
-
-    Raises
-    ------
-    ValueError
-        If x and y are not 1-D of one length, not finite, or x is all zero.
-    """
-    x_ = np.asarray(x, dtype=np.float64)
-    y_ = np.asarray(y, dtype=np.float64)
-    if x_.ndim != 1 or x_.shape != y_.shape:
-        raise ValueError(f"x and y must be 1-D of one length, found {x_.shape} and {y_.shape}")
-    if not (np.isfinite(x_).all() and np.isfinite(y_).all()):
-        raise ValueError("x and y must be finite; leave out the rows without estimates")
-    x_unit, y_unit = float(np.abs(x_).max(initial=0.0)), float(np.abs(y_).max(initial=0.0))
-    if x_unit == 0.0:
-        raise ValueError("x is zero everywhere: the slope is not determined")
-    if y_unit == 0.0:
-        return HuberFit(slope=0.0, scale=0.0, n_iterations=0, converged=True)
-    # In units of the largest value no square can over- or underflow.
-    x_, y_ = x_ / x_unit, y_ / y_unit
-    if to_fixed_point:
-        tol, max_iter = _FIXED_POINT_TOL, _FIXED_POINT_MAX_ITER
-
-    xx, xy = x_ * x_, x_ * y_
-    slope = float(xy.sum() / xx.sum())
-    residual = y_ - slope * x_
-    scale, converged, iteration = 0.0, False, 0
-    while iteration < max_iter and not converged:
-        iteration += 1
-        absolute = np.abs(residual)
-        scale = float(np.median(absolute)) / 0.6745
-        if scale == 0.0:  # more than half of the points lie on the line
-            converged = True
-            break
-        weight = k * scale / np.maximum(absolute, k * scale)
-        slope = float((weight * xy).sum() / (weight * xx).sum())
-        previous, residual = residual, y_ - slope * x_
-        change = float(((residual - previous) ** 2).sum() / max(1e-20, (previous**2).sum()))
-        converged = change <= tol * tol
-    return HuberFit(
-        slope=slope * y_unit / x_unit,
-        scale=scale * y_unit,
-        n_iterations=iteration,
-        converged=converged,
-    )
-
-
 def dispersion_effects(
     add: ArrayLike,
     add_se: ArrayLike,
@@ -173,6 +144,8 @@ def dispersion_effects(
     var_se: ArrayLike,
     *,
     to_fixed_point: bool = False,
+    options: DispersionOptions | None = None,
+    contig: ArrayLike | None = None,
 ) -> DispersionResult | NotEstimable:
     """Estimate dispersion effects from additive and log-variance effects.
 
@@ -180,6 +153,8 @@ def dispersion_effects(
 
         r_av = s (1 + m / (Var(add) - m))
         dispersion = var - r_av add,    dispersion_se² = var_se² + r_av² add_se²
+
+    and with ``options.slope_error`` dispersion_se² + add² r_se² for the uncertainty of r_av.
 
     Parameters
     ----------
@@ -191,12 +166,17 @@ def dispersion_effects(
         Var(add).
     to_fixed_point : bool
         Run the robust regression to its fixed point instead of rlm's stop (1e-4 relative).
+    options : DispersionOptions, optional
+        By default no jackknife, and all variants with estimates for the line.
+    contig : (n_variants,) array_like of int, optional
+        A number for each variant's chromosome; without, all are on one.
 
     Returns
     -------
     DispersionResult or NotEstimable
         The latter with fewer than 30 variants or Var(add) <= m, where the additive effects
-        can't be told from their noise.
+        can't be told from their noise, or without the slope's standard error where it is asked
+        for.
 
     Raises
     ------
@@ -209,12 +189,19 @@ def dispersion_effects(
             "add, add_se, var and var_se must be 1-D of one length, found "
             f"{a.shape}, {a_se.shape}, {v.shape} and {v_se.shape}"
         )
-    used = np.isfinite(a) & np.isfinite(a_se) & np.isfinite(v) & np.isfinite(v_se)
+    options = options or DispersionOptions()
+    options.check()
+    fitted = np.isfinite(a) & np.isfinite(a_se) & np.isfinite(v) & np.isfinite(v_se)
+    used = fitted
+    if options.exclude is not None:
+        # Compared as t, which is faster than p for millions.
+        used = fitted & (np.abs(a) <= -special.ndtri(0.5 * options.exclude) * a_se)
     n_used = int(used.sum())
     if n_used < MIN_VARIANTS:
         return NotEstimable(
             f"{n_used} variants have estimates, at least {MIN_VARIANTS} are needed "
             "for the regression of variance on additive effects"
+            + ("" if used is fitted else f" (without those with p < {options.exclude:g})")
         )
     mean_noise = float(np.mean(a_se[used] ** 2))
     var_add = float(np.var(a[used], ddof=1))
@@ -226,12 +213,24 @@ def dispersion_effects(
     fit = huber_slope(a[used], v[used], to_fixed_point=to_fixed_point)
     noise_adjustment = 1.0 + mean_noise / (var_add - mean_noise)
     r_av = fit.slope * noise_adjustment
+    errors = None
+    if options.blocks is not None:
+        groups = np.zeros(n_used, dtype=np.int64) if contig is None else np.asarray(contig)[used]
+        errors = slope_errors(a[used], a_se[used], v[used], groups, options.blocks)
+    r_se = 0.0
+    if options.slope_error:
+        r_se = float("nan") if errors is None else errors.r_se
+        if not np.isfinite(r_se):
+            why = "no blocks for it" if errors is None else errors.reason
+            return NotEstimable(f"the standard error of the slope can't be estimated: {why}")
 
     dispersion = np.full(a.shape, np.nan)
     se = np.full(a.shape, np.nan)
     t = np.full(a.shape, np.nan)
-    dispersion[used] = v[used] - r_av * a[used]
-    se[used] = np.hypot(v_se[used], r_av * a_se[used])
+    dispersion[fitted] = v[fitted] - r_av * a[fitted]
+    se[fitted] = np.hypot(v_se[fitted], r_av * a_se[fitted])
+    if r_se:
+        se = np.hypot(se, r_se * a)
     positive = se > 0.0
     t[positive] = dispersion[positive] / se[positive]
     return DispersionResult(
@@ -241,7 +240,9 @@ def dispersion_effects(
         noise_adjustment=noise_adjustment,
         r_av=r_av,
         n_used=n_used,
+        n_excluded=int(fitted.sum()) - n_used,
         converged=fit.converged,
+        errors=errors,
         dispersion=dispersion,
         dispersion_se=se,
         dispersion_t=t,

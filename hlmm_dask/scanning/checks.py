@@ -9,6 +9,7 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.samples import AlignedSamples
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
+from hlmm_dask.scanning.dispersion import check_options
 from hlmm_dask.scanning.events import Note, NullFitted, Observer, tell
 from hlmm_dask.scanning.fit_model import require_random_file
 from hlmm_dask.scanning.left_out import require_positions
@@ -21,6 +22,7 @@ from hlmm_dask.schema import DISPERSION_COLUMNS, TSV_HEADERS
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.tabix import require_pysam
 from hlmm_dask.tables import Table, read_table
+from hlmm_dask.transforms import chosen_transforms
 
 if TYPE_CHECKING:
     from hlmm_dask.scanning.job import ScanJob
@@ -35,7 +37,7 @@ class CheckedJob:
     job : ScanJob
         The job as a whole.
     jobs : list of ScanJob
-        One for each phenotype, with its name and its own OUTPREFIX.
+        One for each phenotype and transform, with its name and its own OUTPREFIX.
     source : Source
         The variants.
     inputs : list of NullInput
@@ -153,6 +155,8 @@ def _check_options(job: "ScanJob") -> None:
         positions=not job.random_gts_txt,
         fit_covariates=job.fit_covariates and bool(job.mean_covar or job.var_covar),
     )
+    chosen_transforms(job.transform)
+    check_options(job.dispersion_options)
     if job.resume and job.overwrite:
         raise InputError("--resume and --overwrite exclude each other; give one")
     if job.block_size is not None and job.block_size < 1:
@@ -170,10 +174,17 @@ def _check_options(job: "ScanJob") -> None:
 
 
 def _by_phenotype(job: "ScanJob", traits: Table) -> "list[ScanJob]":
-    """One job for each chosen phenotype; the output of several is named by phenotype."""
+    """One job for each chosen phenotype and transform; the output of several is named by them."""
+    transforms = chosen_transforms(job.transform)
+    if len(transforms) > 1:
+        return [
+            replace(one, transform=name, outprefix=f"{one.outprefix}.{name}")
+            for one in _by_phenotype(replace(job, transform=transforms[0]), traits)
+            for name in transforms
+        ]
     chosen = traits.select(job.phen_index)
     if len(chosen) == 1:
-        return [replace(job, phen_index=chosen[0])]
+        return [replace(job, phen_index=chosen[0], transform=transforms[0])]
     labels = [re.sub(r"[^\w.-]+", "_", name) for name in chosen]
     if len(set(labels)) < len(labels):
         labels = [f"{label}_{i}" for i, label in enumerate(labels, 1)]
@@ -202,6 +213,7 @@ def _read_inputs(
             random_table=table,
             fit_covariates=job.fit_covariates,
             h2_init=job.h2_init,
+            transform=one.transform,
         )
         for one in jobs
     ]
@@ -238,4 +250,5 @@ def _summary(null: NullModel) -> NullFitted:
         n_random=null.n_random,
         h2=null.h2,
         h2_se=null.h2_se,
+        transform=null.transform,
     )

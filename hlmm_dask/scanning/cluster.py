@@ -195,8 +195,9 @@ def _running(options: ClusterOptions, address: str) -> Client:
                 address, security=security, timeout=options.connect_timeout, set_as_default=False
             )
             return client
-    except (OSError, ValueError) as error:
-        raise InputError(f"{address}: no Dask scheduler answers ({error})") from error
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        reason = f"{error}".partition("\n")[0] or type(error).__name__
+        raise InputError(f"{address}: no Dask scheduler answers ({reason})") from error
 
 
 def _no_worker(options: ClusterOptions) -> str:

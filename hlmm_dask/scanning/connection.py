@@ -1,5 +1,6 @@
 """A cluster that is connected to when it is needed, or ahead of that in the background."""
 
+from asyncio import CancelledError
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
@@ -7,11 +8,14 @@ from typing import Self
 
 from distributed import Client
 
+from hlmm_dask.errors import ClusterLostError
 from hlmm_dask.scanning.cluster import ClusterOptions, connect
 
 
 class Connection:
     """Context that ends with the cluster that it started, if it did.
+
+    A scheduler of another process that is lost meanwhile is told as a `ClusterLostError`.
 
     Parameters
     ----------
@@ -76,3 +80,12 @@ class Connection:
     ) -> None:
         self._starter.shutdown(cancel_futures=True)
         self._stack.close()
+        # Whatever it was asked at that moment; unlike those of files, such errors have no number.
+        lost = isinstance(error, CancelledError) or (
+            isinstance(error, OSError) and error.errno is None
+        )
+        if lost and self._given is not None and not self._options.is_local:
+            raise ClusterLostError(
+                f"the scheduler {self._options.address or self._options.jobqueue} is gone; "
+                "finished blocks are kept, run again with --resume"
+            ) from error

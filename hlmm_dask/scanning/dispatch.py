@@ -5,7 +5,7 @@ from asyncio import CancelledError
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 from distributed import Client, Future, KilledWorker, as_completed
 
@@ -17,10 +17,12 @@ from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.events import (
     BlockDone,
     BlockFailed,
+    BlockRetried,
     Note,
     Observer,
     ScanFinished,
     ScanStarted,
+    Warned,
     tell,
 )
 from hlmm_dask.scanning.graph import (
@@ -35,11 +37,11 @@ from hlmm_dask.scanning.left_out import left_out_sets, with_nulls, write_set_nul
 from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.scanning.probe import Needs, gate
 from hlmm_dask.scanning.source import Source
+from hlmm_dask.scanning.tries import Tries
 from hlmm_dask.scanning.watch import WorkerWatch
 from hlmm_dask.store import ResultsStore
 
-# Attempts at a block after the first, each on whichever worker is free.
-_RETRIES = 2
+_Outcome: TypeAlias = BlockDone | BlockFailed | BlockRetried
 
 
 @dataclass(frozen=True)
@@ -89,23 +91,33 @@ def run_blocks(
         model=scans[0].null.name,
     )
     tell(observers, started)
-    numbers, delayed = zip(*delayed_records(lazy_records(blocks, tasks), pending), strict=True)
+    delayed = dict(delayed_records(lazy_records(blocks, tasks), pending))
     needs = Needs(source.files, tuple(str(scan.store.run_dir) for scan in scans))
     lost = f"the scheduler {client.scheduler_info(n_workers=0)['address']} is gone"
+    outcomes: list[_Outcome] = []
     with gate(client, needs, passed, observers) as report:
-        futures: Sequence[Future[Any]] = client.compute(list(delayed), retries=_RETRIES)
-        block_of = {future.key: index for future, index in zip(futures, numbers, strict=True)}
+        tries = Tries(client, delayed)
         try:
-            with WorkerWatch(client, futures, no_workers_timeout) as watch:
+            with WorkerWatch(client, tries, no_workers_timeout) as watch:
                 completed = as_completed(
-                    futures, loop=client.loop, with_results=True, raise_errors=False
+                    tries.futures, loop=client.loop, with_results=True, raise_errors=False
                 )
-                outcomes = []
                 for future, result in chain.from_iterable(completed.batches()):
                     report()
-                    block = store.block(block_of[future.key])
-                    outcomes.append(_outcome(block, future, result, store))
-                    tell(observers, outcomes[-1])
+                    block = store.block(tries.take(future))
+                    if tries.is_stranded(future) and not watch.gave_up:
+                        completed.add(tries.again(future))
+                        continue
+                    outcome: _Outcome = _outcome(block, future, result, store)
+                    if isinstance(outcome, BlockFailed):
+                        outcome, following = _another_try(outcome, future, tries)
+                        if following is not None:
+                            completed.add(following)
+                    outcomes.append(outcome)
+                    tell(observers, outcome)
+                    if isinstance(outcome, BlockDone):
+                        for text, count in result[0, 0]["warnings"].items():
+                            tell(observers, Warned(text, count))
                     # What is released is not computed again when its worker dies.
                     future.release()
         except CancelledError:
@@ -114,7 +126,7 @@ def run_blocks(
                 f"{store.path}: {gone}; finished blocks are kept, run again with --resume"
             ) from None
         except BaseException:
-            client.cancel(list(futures))
+            tries.cancel()
             raise
     done = [outcome for outcome in outcomes if isinstance(outcome, BlockDone)]
     failed = [outcome for outcome in outcomes if isinstance(outcome, BlockFailed)]
@@ -151,6 +163,19 @@ def _outcome(
         seconds=record["seconds"],
         worker=record["worker"],
     )
+
+
+def _another_try(
+    failure: BlockFailed, future: "Future[Any]", tries: Tries
+) -> tuple[BlockFailed | BlockRetried, "Future[Any] | None"]:
+    """Give a block to another worker, unless it has failed too often."""
+    error = future.exception()
+    assert error is not None
+    following = tries.failed(future, error)
+    where = tries.workers(failure.block)
+    if following is None:
+        return replace(failure, workers=where), None
+    return BlockRetried(failure.block, failure.error, where[-1]), following
 
 
 def _reason(error: BaseException) -> str:

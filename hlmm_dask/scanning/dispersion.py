@@ -1,46 +1,99 @@
 """Dispersion effects of a finished store, or of an existing table."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from hlmm_dask.durable import replacing, sweep
 from hlmm_dask.errors import InputError
 from hlmm_dask.export import read_models_table
-from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersion_effects
+from hlmm_dask.genotypes.contigs import contig_codes
+from hlmm_dask.layout import array_of
+from hlmm_dask.models.dispersion import (
+    DispersionOptions,
+    DispersionResult,
+    NotEstimable,
+    dispersion_effects,
+)
 from hlmm_dask.scanning.summary import read_columns
 from hlmm_dask.schema import DISPERSION_COLUMNS
 from hlmm_dask.store import ResultsStore
 
+# In the summary of a scan.
+SLOPE, SLOPE_SE = "slope of var on add", "r_se"
 
-def estimate_dispersion(store: ResultsStore) -> DispersionResult | NotEstimable:
+_COLUMNS = ("add", "add_se", "var", "var_se")
+# Names of chromosomes read at once.
+_ROWS = 262_144
+
+
+def estimate_dispersion(
+    store: ResultsStore, options: DispersionOptions
+) -> DispersionResult | NotEstimable:
     """Dispersion effects of all variants of a complete store."""
-    columns = read_columns(store, ("add", "add_se", "var", "var_se"))
-    return dispersion_effects(columns["add"], columns["add_se"], columns["var"], columns["var_se"])
+    columns = read_columns(store, _COLUMNS)
+    return dispersion_effects(
+        *(columns[name] for name in _COLUMNS), options=options, contig=contig_codes(contigs(store))
+    )
 
 
-def add_dispersion(table: str, out: str, *, overwrite: bool = False) -> str:
+def check_options(options: DispersionOptions) -> None:
+    """Raise an `InputError` for options that make no sense."""
+    try:
+        options.check()
+    except ValueError as error:
+        raise InputError(f"{error}") from error
+
+
+def contigs(store: ResultsStore) -> Iterator[NDArray[Any]]:
+    """Names of the variants' chromosomes, some at a time."""
+    names = array_of(zarr.open_group(store.path, mode="r"), "variant_contig")
+    for start in range(0, store.n_variants, _ROWS):
+        yield np.asarray(names[start : start + _ROWS])
+
+
+def slope_summary(result: DispersionResult) -> dict[str, Any]:
+    """Slope of the line, its standard error, and the slopes by tercile, for a summary."""
+    summary: dict[str, Any] = {SLOPE: f"{result.r_av:.6g}"}
+    if result.n_excluded:
+        summary |= {"variants left out of the slope": result.n_excluded}
+    if (errors := result.errors) is not None:
+        summary |= {SLOPE_SE: float(f"{errors.r_se:.6g}"), "r_blocks": errors.blocks}
+        if errors.terciles is not None:
+            summary |= {"r_by_tercile": errors.terciles.text}
+    return summary
+
+
+def add_dispersion(
+    table: str, out: str, options: DispersionOptions, *, overwrite: bool = False
+) -> list[str]:
     """Add dispersion effects to a text table; see ``hlmm-dispersion``.
 
     Returns
     -------
-    str
-        One line on the fitted relation.
+    list of str
+        Lines on the fitted relation.
 
     Raises
     ------
     InputError
         If the table can't be read, ``out`` exists, or nothing can be estimated.
     """
+    check_options(options)
     target = Path(out)
     if target.exists() and not overwrite:
         raise InputError(f"{target}: exists; give --overwrite or another name")
     frame = read_models_table(table)
-    needed = ("add", "add_se", "var", "var_se")
-    if lacking := [name for name in needed if name not in frame]:
+    if lacking := [name for name in _COLUMNS if name not in frame]:
         raise InputError(f"{table}: no column {', '.join(lacking)}; expected a table of a scan")
-    result = dispersion_effects(frame["add"], frame["add_se"], frame["var"], frame["var_se"])
+    if "chrom" not in frame and options.blocks == "chromosomes":
+        raise InputError(f"{table}: no column chrom; give a number of windows instead")
+    contig = contig_codes([frame["chrom"].to_numpy(dtype=object)]) if "chrom" in frame else None
+    result = dispersion_effects(*(frame[name] for name in _COLUMNS), options=options, contig=contig)
     if isinstance(result, NotEstimable):
         raise InputError(f"{table}: no dispersion effects: {result.reason}")
     headers = {column.name: column.header for column in DISPERSION_COLUMNS}
@@ -49,7 +102,13 @@ def add_dispersion(table: str, out: str, *, overwrite: bool = False) -> str:
     sweep(target.absolute().parent, target.name)
     with replacing(target) as file:
         frame.to_csv(file, sep="\t", index=False, na_rep="NaN", compression="gzip")
-    return f"{result.n_used:,} variants, slope of var on add {result.r_av:.6g}"
+    errors = result.errors
+    line = f"{result.n_used:,} variants, slope of var on add {result.r_av:.6g}"
+    if errors is not None and not errors.reason:
+        line += f", SE {errors.r_se:.3g} ({errors.blocks})"
+    if errors is not None and errors.terciles is not None:
+        line += f"; by tercile of add {errors.terciles.text}"
+    return [line, *result.cautions]
 
 
 def dispersion_columns(result: DispersionResult) -> dict[str, NDArray[np.float64]]:

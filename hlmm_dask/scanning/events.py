@@ -18,7 +18,7 @@ class NullFitted:
 
     Attributes
     ----------
-    phenotype, model : str
+    phenotype, model, transform : str
         Their names.
     accounting : tuple of (str, int)
         Steps of the selection of samples, and how many are left after each.
@@ -40,6 +40,7 @@ class NullFitted:
     n_random: int = 0
     h2: float | None = None
     h2_se: float | None = None
+    transform: str = "none"
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,33 @@ class BlockFailed:
         Why, in one line.
     n_variants : int
         Its variants.
+    workers : tuple of str
+        Where it was tried, in that order.
     """
 
     block: int
     error: str
     n_variants: int = 0
+    workers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BlockRetried:
+    """A block failed on a worker, and is given to another one if there is one.
+
+    Attributes
+    ----------
+    block : int
+        Index of the block.
+    error : str
+        Why, in one line.
+    worker : str
+        Where.
+    """
+
+    block: int
+    error: str
+    worker: str
 
 
 @dataclass(frozen=True)
@@ -171,6 +194,22 @@ class ScanFinished:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """Python warned of something while a block was computed.
+
+    Attributes
+    ----------
+    text : str
+        Category and message in one line.
+    count : int
+        How often in this block.
+    """
+
+    text: str
+    count: int = 1
+
+
+@dataclass(frozen=True)
 class Note:
     """Something that the user should know, in one line."""
 
@@ -178,8 +217,8 @@ class Note:
 
 
 Event: TypeAlias = (
-    Phase | NullFitted | Planned | ScanStarted | BlockDone | BlockFailed | ScanFinished
-    | TablesWritten | Note
+    Phase | NullFitted | Planned | ScanStarted | BlockDone | BlockFailed | BlockRetried
+    | ScanFinished | TablesWritten | Warned | Note
 )  # fmt: skip
 
 

@@ -1,14 +1,15 @@
-"""Failed blocks left in the run's folder, for views that do not hear the run's events."""
+"""Failed blocks, and why a run stopped: for views that do not hear the run's events."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from hlmm_dask.scanning.events import BlockFailed, Event, ScanStarted
 
-_FILE = "failures.jsonl"
+_FILE, _STOPPED = "failures.jsonl", "stopped"
 
 
 class FailureLog:
@@ -31,16 +32,39 @@ class FailureLog:
                 if isinstance(event, ScanStarted):
                     path.unlink(missing_ok=True)
                 elif isinstance(event, BlockFailed):
-                    with path.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(asdict(event)) + "\n")
+                    _append(path, asdict(event))
+
+    def stopped(self, error: BaseException) -> None:
+        """Take note of what ended the run before its last block."""
+        nameless = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+        reason = " ".join(str(error).split()) or nameless
+        with suppress(OSError):
+            for path in self._files:
+                _append(path, {_STOPPED: reason})
+
+
+def _append(path: Path, content: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(content) + "\n")
 
 
 def read_failures(run_dir: Path) -> list[BlockFailed]:
     """Return the blocks that failed in the latest run, in the order in which they did."""
-    failures = []
+    return [
+        BlockFailed(**line | {"workers": tuple(line.get("workers", ()))})
+        for line in _lines(run_dir)
+        if "block" in line
+    ]
+
+
+def read_stop(run_dir: Path) -> str:
+    """Return what ended the latest run early; nothing if it was not heard of."""
+    return next((str(line[_STOPPED]) for line in _lines(run_dir) if _STOPPED in line), "")
+
+
+def _lines(run_dir: Path) -> Iterator[dict[str, Any]]:
     with suppress(FileNotFoundError):
         for line in (run_dir / _FILE).read_text(encoding="utf-8").splitlines():
             # The last line may be half written.
-            with suppress(ValueError, TypeError):
-                failures.append(BlockFailed(**json.loads(line)))
-    return failures
+            with suppress(ValueError):
+                yield json.loads(line)

@@ -26,6 +26,7 @@ from hlmm_dask.errors import ChangedInputError, InputError, StoreError
 from hlmm_dask.genotypes.packed import MISSING, encode
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import BlockModel, fit_dosage, fit_packed
+from hlmm_dask.scanning.warned import counted_warnings
 from hlmm_dask.schema import INDEX, Status
 from hlmm_dask.store import ResultsStore
 
@@ -149,8 +150,9 @@ def lazy_records(blocks: da.Array, tasks: tuple[BlockTask, ...]) -> da.Array:
     Returns
     -------
     dask.array.Array
-        (n_blocks, 1) object: dicts with ``n_variants``, ``n_fitted``, ``seconds``, ``worker``; or
-        ``error``, after which no other block needs to be tried: bad input, disk full.
+        (n_blocks, 1) object: dicts with ``n_variants``, ``n_fitted``, ``seconds``, ``worker``,
+        ``warnings`` (counts by text); or ``error``, after which no other block needs to be tried:
+        bad input, disk full.
     """
     n_blocks = blocks.numblocks[0]
     array: da.Array = da.map_blocks(
@@ -199,23 +201,25 @@ def _fit_and_store(
     index = block_id[0]
     began = time.perf_counter()
     n_fitted = 0
-    for task in tasks:
-        marker = task.store.marker(index)
-        if marker is None or marker["null_model"] != task.model_digest:
-            try:
-                marker = _fit_one(block, task, tasks, index)
-            except (InputError, StoreError) as error:
-                return boxed({"error": error})
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    with counted_warnings() as warned:
+        for task in tasks:
+            marker = task.store.marker(index)
+            if marker is None or marker["null_model"] != task.model_digest:
+                try:
+                    marker = _fit_one(block, task, tasks, index)
+                except (InputError, StoreError) as error:
                     return boxed({"error": error})
-                raise
-        n_fitted += marker["n_fitted"]
+                except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        return boxed({"error": error})
+                    raise
+            n_fitted += marker["n_fitted"]
     record = {
         "n_variants": len(block),
         "n_fitted": n_fitted,
         "seconds": time.perf_counter() - began,
         "worker": _worker_name(),
+        "warnings": dict(warned),
     }
     return boxed(record)
 

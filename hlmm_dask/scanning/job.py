@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 
 from hlmm_dask.durable import aside
 from hlmm_dask.export import write_parquet, write_tsv
+from hlmm_dask.formats.effects import effects_in
+from hlmm_dask.formats.munge import write_formats
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.kernels.score import SPA_THRESHOLD
-from hlmm_dask.models.dispersion import NotEstimable
+from hlmm_dask.models.dispersion import DispersionOptions, NotEstimable
+from hlmm_dask.models.jackknife import Blocks
 from hlmm_dask.scanning.checks import check_job
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
-from hlmm_dask.scanning.dispersion import dispersion_columns, estimate_dispersion
+from hlmm_dask.scanning.dispersion import dispersion_columns, estimate_dispersion, slope_summary
 from hlmm_dask.scanning.events import Note, Observer, Phase, TablesWritten, tell
 from hlmm_dask.scanning.left_out import read_set_nulls, set_null_table
 from hlmm_dask.scanning.outputs import remove_old, write_null, write_text
@@ -46,6 +49,7 @@ class ScanJob:
     random_gts_txt: bool = False
     h2_init: float = 0.05
     phen_index: str = "1"
+    transform: str = "none"
     min_maf: float = 0.05
     missing_char: str = "NA"
     max_missing: float = 5.0
@@ -79,8 +83,12 @@ class ScanJob:
     jobqueue_option: tuple[str, ...] = ()
     block_size: int | None = None
     dispersion: bool = False
+    dispersion_blocks: Blocks = "auto"
+    dispersion_exclude: float | None = None
+    dispersion_slope_error: bool = False
     parquet: bool = False
     tabix: bool = False
+    formats: tuple[str, ...] = ()
     resume: bool = False
     overwrite: bool = False
     append: bool = False
@@ -104,6 +112,13 @@ class ScanJob:
         }
         # Jobs must see the output folder anyway.
         return ClusterOptions(**own, shared_directory=str(Path(self.outprefix).absolute().parent))
+
+    @property
+    def dispersion_options(self) -> DispersionOptions:
+        """How dispersion effects are estimated."""
+        return DispersionOptions(
+            self.dispersion_blocks, self.dispersion_exclude, self.dispersion_slope_error
+        )
 
     def output(self, suffix: str) -> Path:
         """Path of an output file."""
@@ -181,12 +196,14 @@ def _write_tables(
     summary = store.summary() or {}
     extra: dict[str, NDArray[np.float64]] = {}
     if job.dispersion:
-        result = estimate_dispersion(store)
+        result = estimate_dispersion(store, job.dispersion_options)
         if isinstance(result, NotEstimable):
             tell(observers, Note(f"no dispersion effects: {result.reason}"))
         else:
             extra = dispersion_columns(result)
-            summary |= {"slope of var on add": f"{result.r_av:.6g}"}
+            summary |= slope_summary(result)
+            for line in result.cautions:
+                tell(observers, Note(line))
     write_tsv(store, job.output(".models.gz"), extra=extra, append=job.append)
     if job.tabix:
         obstacle = write_index(store, job.output(".models.gz"))
@@ -194,6 +211,12 @@ def _write_tables(
             tell(observers, Note(obstacle))
     if job.parquet:
         write_parquet(store, job.output(".parquet"), extra=extra)
+    if job.formats:
+        effects = effects_in([*store.columns, *extra])
+        for note in write_formats(
+            store, job.outprefix, formats=job.formats, effects=effects, extra=extra
+        ):
+            tell(observers, Note(note))
     if job.loco and not job.no_h2_estimate:
         write_text(job.output(".null_h2_loco.tsv"), set_null_table(read_set_nulls(store)))
     return summary

@@ -82,7 +82,7 @@ def queue_settings(options: "ClusterOptions") -> dict[str, Any]:
         settings["local_directory"] = options.local_directory
     more = given.pop("worker_extra_args", None) or configured("worker-extra-args") or []
     given.pop("walltime", None)
-    return settings | given | {"worker_extra_args": [*more, *lifetime]}
+    return settings | given | {"worker_extra_args": [*lifetime, *more]}
 
 
 @contextmanager

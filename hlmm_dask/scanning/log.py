@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shlex
 import sys
 import time
@@ -21,6 +22,7 @@ from hlmm_dask.scanning.environment import machine, versions
 from hlmm_dask.scanning.events import (
     BlockDone,
     BlockFailed,
+    BlockRetried,
     Event,
     Note,
     NullFitted,
@@ -29,7 +31,10 @@ from hlmm_dask.scanning.events import (
     ScanFinished,
     ScanStarted,
     TablesWritten,
+    Warned,
 )
+from hlmm_dask.scanning.warned import warning_text
+from hlmm_dask.transforms import title_of
 
 SCHEMA = 1
 
@@ -75,7 +80,9 @@ class RunLog:
         self._phenotypes: list[dict[str, Any]] = []
         self._failed: list[dict[str, Any]] = []
         self._tables: dict[str, Any] = {}
-        self._blocks = {"n_done": 0, "n_variants": 0, "n_fitted": 0, "worker_seconds": 0.0}
+        self._blocks = {
+            "n_done": 0, "n_variants": 0, "n_fitted": 0, "worker_seconds": 0.0, "n_retried": 0,
+        }  # fmt: skip
         self._stack = ExitStack()
         self._record: dict[str, Any] = {
             "started": _now(),
@@ -84,6 +91,7 @@ class RunLog:
             "exit_code": None,
             "error": None,
             "command": list(command),
+            "directory": os.getcwd(),
             "seed": None,
             "versions": versions(),
             "machine": machine(),
@@ -141,6 +149,8 @@ class RunLog:
                 self._enter(event.name)
             case Note():
                 self._count(self._noted, event.text, "note: ")
+            case Warned():
+                self._count(self._warned, event.text, "warning: ", event.count)
             case NullFitted():
                 self._null(event)
             case Planned():
@@ -166,8 +176,15 @@ class RunLog:
                     self._blocks[key] += value
             case BlockFailed():
                 self._failed.append(asdict(event))
+                tried = f", tried on {', '.join(event.workers)}" if event.workers else ""
                 self._say(
-                    f"block {event.block} failed ({event.n_variants} variants): {event.error}"
+                    f"block {event.block} failed ({event.n_variants} variants{tried}): "
+                    f"{event.error}"
+                )
+            case BlockRetried():
+                self._blocks["n_retried"] += 1
+                self._say(
+                    f"block {event.block} failed on {event.worker}, is tried again: {event.error}"
                 )
             case ScanFinished():
                 self._enter("summary")
@@ -192,7 +209,7 @@ class RunLog:
         names = ("part", "name", "effect", "se")
         record["effects"] = [dict(zip(names, row, strict=True)) for row in event.effects]
         self._phenotypes.append(record)
-        what = f"phenotype '{event.phenotype}'"
+        what = f"phenotype '{title_of(event.phenotype, event.transform)}'"
         for part, name, effect, se in event.effects:
             self._say(f"{what}, null model: {part} of {name} {effect:.6g}, SE {se:.3g}")
         self._say(f"{what}, null model: log-likelihood {event.loglik:.6f}")
@@ -206,11 +223,12 @@ class RunLog:
             self._phases[self._phase] = self._phases.get(self._phase, 0.0) + now - self._since
         self._phase, self._since = phase, now
 
-    def _count(self, counts: dict[str, int], text: str, prefix: str) -> bool:
-        counts[text] = counts.get(text, 0) + 1
-        if counts[text] == 1:
+    def _count(self, counts: dict[str, int], text: str, prefix: str, n: int = 1) -> bool:
+        new = text not in counts
+        counts[text] = counts.get(text, 0) + n
+        if new:
             self._say(prefix + text)
-        return counts[text] == 1
+        return new
 
     def _warning(self, show: Callable[..., None]) -> Callable[..., None]:
         def shown(
@@ -221,8 +239,7 @@ class RunLog:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            text = f"{category.__name__}: {' '.join(str(message).split())}"
-            if self._count(self._warned, text, "warning: "):
+            if self._count(self._warned, warning_text(message, category), "warning: "):
                 show(message, category, filename, lineno, file, line)
 
         return shown

@@ -24,6 +24,7 @@ from hlmm_dask.models.random_design import RandomDesign
 from hlmm_dask.random_effects import random_effects
 from hlmm_dask.samples import AlignedSamples, align
 from hlmm_dask.tables import Table, read_table
+from hlmm_dask.transforms import check_transform, title_of, transformed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -90,6 +91,8 @@ class NullModel:
         SHA-256 of the IDs of all samples of the genotypes, in their order.
     random_contig, random_position : (l,) or None
         Chromosome (str) and position (int64) of each column of G; None where it is a table.
+    transform : str
+        What was done to the phenotype before: one of `transforms.TRANSFORMS`.
     """
 
     model: DenseModel
@@ -109,6 +112,12 @@ class NullModel:
     file_samples_sha256: str = ""
     random_contig: NDArray[np.object_] | None = None
     random_position: NDArray[np.int64] | None = None
+    transform: str = "none"
+
+    @property
+    def title(self) -> str:
+        """Name of the phenotype with its transform."""
+        return title_of(self.phenotype_name, self.transform)
 
     @property
     def n_samples(self) -> int:
@@ -138,12 +147,13 @@ def fit_null(
     fit_covariates: bool = False,
     h2_init: float = H2_INIT,
     missing: Sequence[str] = ("NA",),
+    transform: str = "none",
 ) -> NullModel:
     """Match samples, fit the null model, and adjust the phenotype.
 
-    Steps: samples with phenotype, covariates and genotypes; HLM with the covariates; unless
-    ``fit_covariates``, y becomes (y - Xα̂)/exp(½Vβ̂); with random effects, h2 of what
-    is then left, by HLMM.
+    Steps: samples with phenotype, covariates and genotypes; the transform; HLM with the
+    covariates; unless ``fit_covariates``, y becomes (y - Xα̂)/exp(½Vβ̂); with random effects,
+    h2 of what is then left, by HLMM.
 
     Parameters
     ----------
@@ -165,6 +175,8 @@ def fit_null(
         Start of h2, as a share of the phenotype's variance.
     missing : sequence of str
         What stands for a missing value in the tables.
+    transform : {"none", "log", "rint"}
+        Of the analysed samples' phenotype as it is: natural logarithm, or normal scores of ranks.
 
     Returns
     -------
@@ -179,7 +191,7 @@ def fit_null(
         genotypes, phenotype, phenotype_column=phenotype_column,
         mean_covariates=mean_covariates, variance_covariates=variance_covariates,
         random_genotypes=random_genotypes, random_table=random_table,
-        fit_covariates=fit_covariates, h2_init=h2_init, missing=missing,
+        fit_covariates=fit_covariates, h2_init=h2_init, missing=missing, transform=transform,
     ).fit()  # fmt: skip
 
 
@@ -197,7 +209,7 @@ class NullInput:
         Whether the covariates stay in every model.
     h2_init : float
         Start of h2, as a share of the phenotype's variance.
-    n_file_samples, file_samples_sha256, notes
+    n_file_samples, file_samples_sha256, notes, transform
         As in ``NullModel``.
     """
 
@@ -208,6 +220,7 @@ class NullInput:
     n_file_samples: int
     file_samples_sha256: str
     notes: tuple[str, ...]
+    transform: str = "none"
 
     @property
     def n_columns(self) -> int:
@@ -234,6 +247,7 @@ class NullInput:
             file_samples_sha256=self.file_samples_sha256,
             random_contig=contig,
             random_position=position,
+            transform=self.transform,
         )
 
 
@@ -249,6 +263,7 @@ def read_null_input(
     fit_covariates: bool = False,
     h2_init: float = H2_INIT,
     missing: Sequence[str] = ("NA",),
+    transform: str = "none",
 ) -> NullInput:
     """Read and match what the null model is fitted to; arguments as in :func:`fit_null`.
 
@@ -259,6 +274,7 @@ def read_null_input(
     """
     samples, source = genotyped_samples(genotypes)
     check_h2_init(h2_init)
+    check_transform(transform)
     if random_genotypes is not None and random_table is not None:
         raise InputError("random effects are given as genotypes and as a table; give one of them")
     tables = [_table(phenotype, missing)] + [
@@ -275,6 +291,7 @@ def read_null_input(
         variance_covariates=variance,
         genotypes_name=source,
     )
+    aligned = transformed(aligned, transform, traits.path)
     notes = table_notes(tables) + aligned.notes
     random: PlinkGenotypes | Table | None = None
     if random_table is not None:
@@ -289,6 +306,7 @@ def read_null_input(
         n_file_samples=len(samples),
         file_samples_sha256=samples_digest(samples),
         notes=notes if random is None else (*notes, *random.notes),
+        transform=transform,
     )
 
 

@@ -11,8 +11,10 @@ import numpy as np
 from hlmm_dask.durable import replacing, sweep
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.export import check_header
+from hlmm_dask.formats.effects import EFFECTS
+from hlmm_dask.formats.munge import FORMATS, check_targets, targets
 from hlmm_dask.lock import refuse_if_held
-from hlmm_dask.placement import LOCK_FILE, check_place, clean_up
+from hlmm_dask.placement import LOCK_FILE, check_place, clean_up, place_of, require_writable
 from hlmm_dask.scanning.null import Effects, NullModel
 from hlmm_dask.schema import TSV_HEADERS
 from hlmm_dask.store import ResultsStore
@@ -121,6 +123,7 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
         First clean up what killed runs left.
     """
     check_outprefix(job.outprefix)
+    place = place_of(job.output(".zarr"))
     if tidy:
         tidy_up(job.outprefix)
     table = job.output(".models.gz")
@@ -135,13 +138,18 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
         raise InputError("append and tabix: a table that grows can't be indexed; give one of them")
     if job.append and table.exists():
         check_header(table, list(TSV_HEADERS))
+    if job.formats:
+        effects = ("mean", "variance", *(["dispersion"] if job.dispersion else []))
+        replaces = job.overwrite or job.resume
+        check_targets(job.outprefix, job.formats, effects, overwrite=replaces)
     path = job.output(".zarr")
     if job.resume and path.exists():
         refuse_if_held(ResultsStore.open(path).run_dir / LOCK_FILE)
+        require_writable(place)
         return
     if job.overwrite:
         if job.keep_store:
-            check_place(Path(os.path.realpath(path)), overwrite=True)
+            check_place(place, overwrite=True)
         return
     for suffix in (".zarr", ".models.gz", ".parquet"):
         if job.output(suffix).exists():
@@ -184,6 +192,8 @@ def remove_old(job: "ScanJob") -> None:
         *([] if job.parquet else [".parquet"]),
     ):
         job.output(suffix).unlink(missing_ok=True)
+    for path in targets(job.outprefix, FORMATS, tuple(EFFECTS)):
+        path.unlink(missing_ok=True)
 
 
 def write_null(job: "ScanJob", null: NullModel) -> None:

@@ -22,7 +22,7 @@ _LARGEST = 4096
 # Enough blocks for progress and for an even load, and few enough for the scheduler.
 _BLOCKS = 48
 # A task reads its block whole: two or three such buffers are what a worker needs for it.
-_PACKED_BYTES = 64 * 2**20
+_PACKED_BYTES = 112 * 2**20
 # Shortest and longest that a block should take, from the rates of one core.
 _SHORTEST, _SECONDS = 0.02, 20.0
 _SECONDS_PER_VARIANT = 4e-6

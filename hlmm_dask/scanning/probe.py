@@ -5,12 +5,14 @@ version of it, must be able to say so.
 """
 
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from distributed import Client, LocalCluster, Scheduler, SchedulerPlugin, Worker, WorkerPlugin
 
@@ -22,6 +24,8 @@ from hlmm_dask.scanning.events import Note, Observer, tell
 _PROTOCOL = ("dask", "distributed", "msgpack", "cloudpickle")
 _NUMERICS = ("numpy", "numba", "zarr", "hlmm-dask")
 _MAX_WORKERS_NAMED = 3
+# Seconds in which all workers answer; who has shown no sign of life for a part of that is named.
+_LIMIT, _SILENT = 60.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,11 @@ class Needs:
 
 
 def probe_workers(
-    client: Client, files: Sequence[tuple[str, int]], parents: Iterable[Path]
+    client: Client,
+    files: Sequence[tuple[str, int]],
+    parents: Iterable[Path],
+    *,
+    limit: float = _LIMIT,
 ) -> frozenset[str]:
     """Ask every worker for its packages, the files, and whether it may write.
 
@@ -56,6 +64,8 @@ def probe_workers(
         Files that all must see, with their sizes in bytes.
     parents : iterable of Path
         Folders in which output will be made.
+    limit : float
+        Seconds to wait for their answers.
 
     Returns
     -------
@@ -65,12 +75,12 @@ def probe_workers(
     Raises
     ------
     InputError
-        With the workers that can't be used, and why.
+        With the workers that can't be used, or don't answer, and why.
     """
     if isinstance(client.cluster, LocalCluster):
         return frozenset()
     # First, and by Dask's own means: another Python can't run the code that is sent below.
-    _check_protocol(client)
+    _check_protocol(_answer(client, client.get_versions, limit))
     with ExitStack() as stack:
         seen = list(files)
         folders = []
@@ -86,7 +96,8 @@ def probe_workers(
             # Seen by both sides: it is the same folder.
             seen.append((str(folder / "token"), 5))
             folders.append(str(folder))
-        found = client.run(_examination(Needs(tuple(seen), tuple(folders))), on_error="return")
+        examine = _examination(Needs(tuple(seen), tuple(folders)))
+        found = _answer(client, partial(client.run, examine, on_error="return"), limit)
     bad = []
     for worker, problem in found.items():
         if isinstance(problem, OSError):
@@ -179,8 +190,31 @@ def _plugins(
     return Gate(), EndOfGate()
 
 
-def _check_protocol(client: Client) -> None:
-    versions: dict[str, Any] = cast(Any, client.get_versions())
+def _answer(client: Client, ask: Callable[[], Any], limit: float) -> dict[str, Any]:
+    """Ask all workers; one that hangs, on a file system for instance, is not waited for."""
+
+    async def asked() -> dict[str, Any]:
+        # In the client's own thread its calls are coroutines.
+        answers: dict[str, Any] = await ask()
+        return answers
+
+    try:
+        answers: dict[str, Any] = client.sync(asked, callback_timeout=limit)
+    except TimeoutError:
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        since = time.time() - _SILENT * limit
+        silent = [name for name, worker in known.items() if worker["last_seen"] < since]
+        which = ", ".join(silent[:_MAX_WORKERS_NAMED]) or "not known which"
+        rest = len(silent) - _MAX_WORKERS_NAMED
+        raise InputError(
+            f"{len(silent) or 'some'} of {len(known)} workers ({which}"
+            f"{f' and {rest} more' if rest > 0 else ''}) did not answer within {limit:g} s; do "
+            "they hang, or a file system of theirs? end them, or wait, and start again"
+        ) from None
+    return answers
+
+
+def _check_protocol(versions: dict[str, Any]) -> None:
     here = versions["client"]
     there = {"the scheduler": versions["scheduler"]}
     there |= {f"worker {address}": found for address, found in versions["workers"].items()}

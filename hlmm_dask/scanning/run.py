@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
 from distributed import Client
 
@@ -18,7 +18,7 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.kernels.score import SPA_THRESHOLD
-from hlmm_dask.placement import clean_up
+from hlmm_dask.placement import clean_up, place_of
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
@@ -50,10 +50,13 @@ if TYPE_CHECKING:
 RUNS_KEY = "hlmm-dask-runs"
 
 
+Path_: TypeAlias = str | os.PathLike[str]
+
+
 class _Options(TypedDict, total=False):
     client: Client | None
     cluster: ClusterOptions | None
-    out: str | os.PathLike[str] | None
+    out: Path_ | Sequence[Path_] | None
     start: int
     stop: int | None
     min_maf: float
@@ -92,13 +95,23 @@ def scan(
 ) -> "Run": ...
 
 
+@overload
 def scan(
     genotypes: Genotypes,
-    null: NullModel,
+    null: Sequence[NullModel],
+    *,
+    background: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> "list[xr.Dataset]": ...
+
+
+def scan(
+    genotypes: Genotypes,
+    null: NullModel | Sequence[NullModel],
     *,
     client: Client | None = None,
     cluster: ClusterOptions | None = None,
-    out: str | os.PathLike[str] | None = None,
+    out: Path_ | Sequence[Path_] | None = None,
     start: int = 0,
     stop: int | None = None,
     min_maf: float = 0.05,
@@ -116,22 +129,24 @@ def scan(
     overwrite: bool = False,
     observers: Sequence[Observer] = (),
     background: bool = False,
-) -> "xr.Dataset | Run":
+) -> "xr.Dataset | list[xr.Dataset] | Run":
     """Fit every variant and return the results.
 
     Parameters
     ----------
     genotypes : path, paths, PlinkGenotypes or Dataset
         PLINK files, a pattern with ``@`` for the chromosome, or a Dataset as of ``open_bed``.
-    null : NullModel
-        From ``fit_null`` with the same genotypes.
+    null : NullModel or sequence of NullModel
+        From ``fit_null`` with the same genotypes. Several, of phenotypes or transforms, are
+        scanned in one pass over the genotypes.
     client : distributed.Client, optional
         Cluster to run on; its workers must see the files. A cluster of worker processes
         on this machine by default.
     cluster : ClusterOptions, optional
         How to connect or what to start, where no client is given.
-    out : path, optional
-        Results store (a folder, ``.zarr``) to write. Without, results are kept in memory.
+    out : path or sequence of path, optional
+        Results store (a folder, ``.zarr``) to write, one for each null model. Without, results are
+        kept in memory.
     start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
         See ``ScanConfig``.
     spa_threshold, tests
@@ -149,9 +164,9 @@ def scan(
 
     Returns
     -------
-    Dataset or Run
-        One variable for each column, dimension ``variants``; lazy where ``out`` is given.
-        With ``background`` the handle of the scan, see `Run`.
+    Dataset, list of Dataset, or Run
+        One variable for each column, dimension ``variants``; lazy where ``out`` is given. With
+        several null models a list; with ``background`` the handle of the scan, see `Run`.
 
     Raises
     ------
@@ -169,29 +184,35 @@ def scan(
         start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window,
         spa_threshold, tuple(tests),
     )  # fmt: skip
+    nulls = [null] if isinstance(null, NullModel) else list(null)
+    outs = [out] if out is None or isinstance(out, str | os.PathLike) else list(out)
+    if len(outs) != len(nulls) and out is not None:
+        raise InputError(f"{len(outs)} paths for {len(nulls)} null models; give one for each")
     if background:
         from hlmm_dask.scanning.background import Run
 
+        if not isinstance(null, NullModel):
+            raise InputError("a scan in the background takes one null model, not several")
         return Run(
-            genotypes, null, config, client=client, cluster=cluster, out=out,
+            genotypes, null, config, client=client, cluster=cluster, out=outs[0],
             block_size=block_size, resume=resume, overwrite=overwrite, observers=observers,
         )  # fmt: skip
-    if out is not None:
-        run_scan(
-            genotypes, null, config, out, client=client, cluster=cluster, block_size=block_size,
-            resume=resume, overwrite=overwrite, observers=observers,
+    with ExitStack() as stack:
+        paths = [Path(path) for path in outs if path is not None]
+        if out is None:
+            folder = Path(tempfile.mkdtemp(prefix="hlmm_dask_"))
+            stack.callback(shutil.rmtree, folder)
+            paths = [folder / f"{i}.zarr" for i in range(len(nulls))]
+            resume = overwrite = False
+        run_scans(
+            genotypes, list(zip(nulls, paths, strict=True)), config, client=client,
+            cluster=cluster, block_size=block_size, resume=resume, overwrite=overwrite,
+            observers=observers,
         )  # fmt: skip
-        return open_results(out)
-    folder = Path(tempfile.mkdtemp(prefix="hlmm_dask_"))
-    try:
-        path = folder / "results.zarr"
-        run_scan(
-            genotypes, null, config, path, client=client, cluster=cluster,
-            block_size=block_size, observers=observers,
-        )  # fmt: skip
-        return open_results(path).load()
-    finally:
-        shutil.rmtree(folder)
+        results = [open_results(path) for path in paths]
+        if out is None:
+            results = [each.load() for each in results]
+    return results[0] if isinstance(null, NullModel) else results
 
 
 def run_scan(
@@ -261,7 +282,7 @@ def run_scans(
         check_left_out(config, null)
     paths = [Path(out) for _, out in traits]
     for path in paths:
-        clean_up(Path(os.path.realpath(path)))
+        clean_up(place_of(path))
         if path.exists() and not (resume or overwrite):
             raise StoreError(f"{path}: exists; give --resume to go on with it, or --overwrite")
     with ExitStack() as stack:
@@ -286,7 +307,10 @@ def run_scans(
         stores = [scan.store for scan in scans]
         finished = sorted(set().union(*(store.done() for store in stores)))
         if finished:
-            check_genotypes(stores, source, finished, connection.client())
+            check_genotypes(
+                stores, source, finished, connection.client(),
+                no_workers_timeout=connection.options.patience,
+            )  # fmt: skip
         for scan in scans:
             if config.loco:
                 _mend_set_nulls(scan.store)
@@ -303,10 +327,14 @@ def run_scans(
                     name = str(store.path).encode().decode()
                     at.set_metadata([RUNS_KEY, name], time.time())
             log = FailureLog([store.run_dir for store in stores])
-            failed = run_blocks(
-                scans, source, config, at, (log, *observers), passed=passed,
-                no_workers_timeout=connection.options.patience,
-            )  # fmt: skip
+            try:
+                failed = run_blocks(
+                    scans, source, config, at, (log, *observers), passed=passed,
+                    no_workers_timeout=connection.options.patience,
+                )  # fmt: skip
+            except BaseException as error:
+                log.stopped(error)
+                raise
         if failed:
             raise ScanError(
                 f"{paths[0]}: {len(failed)} of {scans[0].store.n_blocks} blocks failed "
@@ -331,6 +359,7 @@ def run_fingerprint(
         "genotypes": source.identity(),
         **options,
         "phenotype": null.phenotype_name,
+        "transform": null.transform,
         "model": null.name,
         "fit_covariates": null.fit_covariates,
         "n_samples": null.n_samples,
@@ -402,6 +431,7 @@ def _open_store(
     attrs = {
         "model": null.name,
         "phenotype": null.phenotype_name,
+        "transform": null.transform,
         "n_analysed_samples": null.n_samples,
         "first_variant": source.start,
         "effect_allele": source.effect_allele(config.count_a2),

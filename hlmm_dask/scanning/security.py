@@ -10,13 +10,14 @@ from pathlib import Path
 
 from distributed import Security
 from distributed.comm.addressing import get_address_host_port, parse_address
+from distributed.comm.inproc import global_manager
 
 from hlmm_dask.errors import InputError
 
 _ENCRYPTED = ("tls", "wss")
 # Seconds in which a scheduler that has been reached says something.
 _PATIENCE = 5.0
-_SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "inproc", "unix")
+_SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "inproc")
 # Dask's messages begin with their length, and a greeting is short.
 _LENGTH_BYTES, _GREETING_BYTES = 8, 1 << 20
 
@@ -46,7 +47,7 @@ def scheduler_address(scheduler_file: str) -> str:
 def is_loopback(address: str) -> bool:
     """Whether an address can be reached from this machine alone."""
     scheme, location = parse_address(address)
-    if scheme in ("inproc", "unix"):
+    if scheme == "inproc":
         return True
     host = location.rpartition(":")[0] or location
     try:
@@ -127,7 +128,13 @@ def require_answer(address: str, security: Security | None, *, timeout: float) -
     InputError
         If nothing answers in time, or the two sides don't accept each other.
     """
-    if parse_address(address)[0] not in ("tcp", "tls"):
+    scheme, location = parse_address(address)
+    if scheme == "inproc" and not _is_in_this_process(location):
+        raise InputError(
+            f"{address}: no such scheduler in this process; one of another process is reached by "
+            "its tcp:// or tls:// address"
+        )
+    if scheme not in ("tcp", "tls"):
         return
     try:
         host, port = get_address_host_port(address)
@@ -153,6 +160,13 @@ def require_answer(address: str, security: Security | None, *, timeout: float) -
             if time.monotonic() > until:
                 raise InputError(f"{address}: no Dask scheduler answers ({error})") from error
         time.sleep(0.1)
+
+
+def _is_in_this_process(location: str) -> bool:
+    try:
+        return global_manager.get_listener_for(location) is not None
+    except ValueError:
+        return False
 
 
 def _listen(address: str, plain: socket.socket, security: Security | None) -> None:

@@ -8,17 +8,22 @@ import numpy as np
 from distributed import Client, as_completed
 from numpy.typing import NDArray
 
-from hlmm_dask.errors import InputError, ScanError
+from hlmm_dask.errors import ClusterLostError, InputError, ScanError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.scanning.graph import boxed, delayed_records, genotypes_checksum, lazy_genotypes
 from hlmm_dask.scanning.source import Source
+from hlmm_dask.scanning.tries import Tries
+from hlmm_dask.scanning.watch import WorkerWatch
 from hlmm_dask.store import ResultsStore
-
-_RETRIES = 2
 
 
 def check_genotypes(
-    stores: Sequence[ResultsStore], source: Source, finished: Sequence[int], client: Client
+    stores: Sequence[ResultsStore],
+    source: Source,
+    finished: Sequence[int],
+    client: Client,
+    *,
+    no_workers_timeout: float = 300.0,
 ) -> None:
     """Compare the genotypes of finished blocks with the checksums in their markers, on a cluster.
 
@@ -32,6 +37,8 @@ def check_genotypes(
         Blocks with a marker in any of the stores; at least one.
     client : distributed.Client
         Where they are read.
+    no_workers_timeout : float
+        Seconds without any worker after which it is given up.
 
     Raises
     ------
@@ -47,29 +54,37 @@ def check_genotypes(
         dtype=object,
         meta=np.empty((0, 0), dtype=object),
     )
-    numbers, delayed = zip(*delayed_records(differences, list(finished)), strict=True)
-    futures = client.compute(list(delayed), retries=_RETRIES)
-    block_of = {future.key: index for future, index in zip(futures, numbers, strict=True)}
+    tries = Tries(client, dict(delayed_records(differences, list(finished))))
     try:
-        completed = as_completed(futures, loop=client.loop, with_results=True, raise_errors=False)
-        for future, result in completed:
-            index = block_of[future.key]
-            if future.status != "finished":
-                reason = future.exception() if future.status == "error" else future.status
-                if isinstance(reason, InputError):
-                    raise reason
-                raise ScanError(
-                    f"{stores[0].path}: the genotypes of block {index} can't be compared with "
-                    f"those that it was fitted with ({reason}); run again with --resume"
-                )
-            record = result[0, 0]
-            if "error" in record:
-                raise record["error"]
-            if record["differs"]:
-                raise InputError(_difference(stores[0], source, index))
-            future.release()
+        with WorkerWatch(client, tries, no_workers_timeout) as watch:
+            completed = as_completed(
+                tries.futures, loop=client.loop, with_results=True, raise_errors=False
+            )
+            for future, result in completed:
+                index = tries.take(future)
+                if tries.is_stranded(future) and not watch.gave_up:
+                    completed.add(tries.again(future))
+                    continue
+                if future.status != "finished":
+                    error = future.exception() if future.status == "error" else None
+                    if isinstance(error, InputError):
+                        raise error
+                    if error and (following := tries.failed(future, error)) is not None:
+                        completed.add(following)
+                        continue
+                    raise (ScanError if error else ClusterLostError)(
+                        f"{stores[0].path}: the genotypes of block {index} can't be compared with "
+                        f"those that it was fitted with ({error or 'the cluster is gone'}); run "
+                        "again with --resume"
+                    )
+                record = result[0, 0]
+                if "error" in record:
+                    raise record["error"]
+                if record["differs"]:
+                    raise InputError(_difference(stores[0], source, index))
+                future.release()
     except BaseException:
-        client.cancel(list(futures))
+        tries.cancel()
         raise
 
 

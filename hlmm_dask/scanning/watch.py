@@ -1,17 +1,18 @@
-"""A thread that notices when a scan's workers are all gone."""
+"""A thread that notices when a scan's workers are gone: all, or those that a block waits for."""
 
 import threading
 import time
 from asyncio import CancelledError
-from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from distributed import Client, Future
+from distributed import Client
+
+from hlmm_dask.scanning.tries import Tries
 
 
 class WorkerWatch:
-    """Cancels futures when no worker has been there for too long.
+    """Cancels futures that no worker will compute, and all when there has been none for too long.
 
     Used as a context manager around the waiting for them.
 
@@ -19,14 +20,14 @@ class WorkerWatch:
     ----------
     client : Client
         Whose workers are counted.
-    futures : sequence of Future
+    tries : Tries
         What is cancelled.
     limit : float
         Seconds without a worker.
     """
 
-    def __init__(self, client: Client, futures: Sequence["Future[Any]"], limit: float) -> None:
-        self._client, self._futures, self._limit = client, futures, limit
+    def __init__(self, client: Client, tries: Tries, limit: float) -> None:
+        self._client, self._tries, self._limit = client, tries, limit
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hlmm-dask-watch", daemon=True)
         self.gave_up = False
@@ -47,7 +48,9 @@ class WorkerWatch:
         seen = time.monotonic()
         while not self._stop.wait(min(2.0, self._limit / 4)):
             try:
-                there = bool(self._client.nthreads())
+                there = self._client.nthreads()
+                if there:
+                    self._tries.cancel_stranded(there)
             except (Exception, CancelledError):
                 # The futures' status tells of a scheduler that is gone, or a client closed.
                 continue
@@ -55,5 +58,5 @@ class WorkerWatch:
                 seen = time.monotonic()
             elif time.monotonic() - seen > self._limit:
                 self.gave_up = True
-                self._client.cancel(list(self._futures))
+                self._tries.cancel()
                 return

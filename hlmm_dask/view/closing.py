@@ -1,22 +1,56 @@
 """What a finished scan shows: its best loci, and on request its report and pictures."""
 
 import sys
+from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 
+import zarr
+
 from hlmm_dask.errors import InputError
+from hlmm_dask.store import ResultsStore
+from hlmm_dask.transforms import TRANSFORMS
+from hlmm_dask.view.best import best_loci, loci_of
 from hlmm_dask.view.loci import print_loci
 from hlmm_dask.view.pictures import require_matplotlib, write_pictures
-from hlmm_dask.view.reading import thin
 from hlmm_dask.view.report import read_report, write_report
+from hlmm_dask.view.scales import compare, scale_lines, scales_section
 
 
-def show_loci(outprefix: str, *, dispersion: bool) -> None:
-    """Print the best loci of OUTPREFIX.zarr, on request those for the dispersion, too."""
-    print_loci(thin(f"{outprefix}.zarr", dispersion=dispersion))
+def show_loci(outprefix: str, *, slope: float | str | None, slope_se: float | None = None) -> None:
+    """Print the best loci of OUTPREFIX.zarr, given a slope those for the dispersion, too."""
+    store = ResultsStore.open(f"{outprefix}.zarr")
+    line = None if slope is None else (float(slope), slope_se or 0.0)
+    print_loci(best_loci(store, line=line))
 
 
-def make_report(
-    outprefix: str,
+def scans_of(outprefix: str) -> list[list[str]]:
+    """Return the scan of that name, or those of its several phenotypes, each with its transforms.
+
+    Raises
+    ------
+    InputError
+        If there is a table only: it says too little for a report.
+    """
+    if Path(f"{outprefix}.zarr").exists():
+        return [[outprefix]]
+    start = Path(f"{outprefix}.x")
+    several = sorted(start.parent.glob(f"{escape(start.name[:-1])}*.zarr"))
+    if not several and Path(f"{outprefix}.models.gz").exists():
+        raise InputError(
+            f"{outprefix}.zarr: does not exist beside the table (hlmm-chr keeps no results store); "
+            "scan with hlmm-scan"
+        )
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for path in several:
+        about = zarr.open_group(ResultsStore.open(path).path, mode="r").attrs
+        place = TRANSFORMS.index(str(about.get("transform", "none")))
+        groups.setdefault(str(about["phenotype"]), []).append((place, str(path.with_suffix(""))))
+    return [[name for _, name in sorted(group)] for group in groups.values()] or [[outprefix]]
+
+
+def make_reports(
+    outprefixes: Sequence[str],
     *,
     page: bool = True,
     plots: bool = False,
@@ -26,8 +60,8 @@ def make_report(
 
     Parameters
     ----------
-    outprefix : str
-        Of a scan, finished or not.
+    outprefixes : sequence of str
+        Of scans, finished or not. Several, of the same variants, are compared in each report.
     page, plots : bool
         What to write. What is there from before is replaced.
     kilobases : float
@@ -36,18 +70,25 @@ def make_report(
     Raises
     ------
     InputError, StoreError
-        If there is no scan, or matplotlib is missing.
+        If there is no scan, matplotlib is missing, or scans can't be compared.
     """
     if not 0.0 <= kilobases < float("inf"):
         raise InputError(f"--window {kilobases:g}: expected kilobases, 0 or more")
     if plots:
         require_matplotlib()
     window = round(1000 * kilobases)
-    report = read_report(outprefix, window=window)
-    print_loci(report.thinned, window=window)
-    if page:
-        write_report(report, Path(f"{outprefix}.report.html"))
-        print(f"report: {outprefix}.report.html", file=sys.stderr)
-    if plots:
-        write_pictures(report, Path(f"{outprefix}.plots"))
-        print(f"pictures: {outprefix}.plots/", file=sys.stderr)
+    reports = {name: read_report(name, window=window) for name in dict.fromkeys(outprefixes)}
+    scales = compare(list(reports.values())) if len(reports) > 1 else None
+    section = scales_section(scales) if scales else ""
+    for outprefix, report in reports.items():
+        if scales:
+            print(f"{outprefix}:", file=sys.stderr)
+        print_loci(loci_of(report.thinned, window=window), window=window)
+        if page:
+            write_report(report, Path(f"{outprefix}.report.html"), section)
+            print(f"report: {outprefix}.report.html", file=sys.stderr)
+        if plots:
+            write_pictures(report, Path(f"{outprefix}.plots"))
+            print(f"pictures: {outprefix}.plots/", file=sys.stderr)
+    if scales:
+        print("\n".join(scale_lines(scales)), file=sys.stderr)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from hlmm_dask.view.genome import Axis
+from hlmm_dask.view.genome import Axis, short
 from hlmm_dask.view.spread import GenotypeClass
 from hlmm_dask.view.style import Theme
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
@@ -94,15 +94,17 @@ def genome_axis(ax: Axes, axis: Axis) -> None:
         unit, scale = ("Mb", 1e6) if length >= 1e6 else ("kb", 1e3) if length >= 1e4 else ("bp", 1)
         # Round positions, wherever the first variant is.
         offset = float(axis.offsets[0])
-        steps = np.asarray(MaxNLocator(8).tick_values(-offset, length - offset))
+        steps = np.asarray(
+            MaxNLocator(8, steps=(1, 2, 5, 10)).tick_values(-offset, length - offset)
+        )
         steps = steps[(steps >= -offset) & (steps <= length - offset)]
         ax.set_xticks(steps + offset, [f"{x / scale:g}" for x in steps])
-        ax.set_xlabel(f"Position on chromosome {axis.names[0]} ({unit})")
+        ax.set_xlabel(f"Position on chromosome {short(axis.names[0])} ({unit})")
         return
     middles = 0.5 * (axis.starts + axis.stops)
     size = ax.get_window_extent().width * 72.0 / ax.figure.dpi
     ticks, labels, free = [], [], -np.inf
-    for middle, name in zip(middles.tolist(), axis.names, strict=True):
+    for middle, name in zip(middles.tolist(), map(short, axis.names), strict=True):
         half = 0.5 * (6.0 * len(name) + 4.0) * length / size
         if middle - half >= free:
             ticks.append(middle)

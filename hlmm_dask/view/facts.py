@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.models.dispersion import DispersionOptions
 from hlmm_dask.placement import read_manifest
+from hlmm_dask.scanning.events import BlockFailed
+from hlmm_dask.scanning.failures import read_failures, read_stop
+from hlmm_dask.schema import phenotype_unit
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.transforms import title_of
 from hlmm_dask.view.thinned import Thinned
 
 # λ_GC outside of these is worth a word.
@@ -36,6 +41,10 @@ class Facts:
         Sample accounting and null model in it, empty without.
     options : mapping
         Of the command; empty where not known.
+    failures : tuple of BlockFailed
+        Blocks that failed in the latest run and have no results.
+    stopped_by : str
+        What ended the latest run early.
     """
 
     attrs: Mapping[str, Any]
@@ -47,11 +56,33 @@ class Facts:
     run: Mapping[str, Any]
     phenotype: Mapping[str, Any]
     options: Mapping[str, Any]
+    failures: tuple[BlockFailed, ...]
+    stopped_by: str
+
+    @property
+    def transform(self) -> str:
+        """Of the phenotype."""
+        return str(self.attrs.get("transform", "none"))
+
+    @property
+    def title(self) -> str:
+        """Name of the phenotype with its transform."""
+        return title_of(str(self.attrs["phenotype"]), self.transform)
+
+    @property
+    def dispersion_options(self) -> DispersionOptions:
+        """How dispersion effects are estimated: as the command said, where it is known."""
+        given = self.options
+        return DispersionOptions(
+            given.get("dispersion_blocks", "auto"),
+            given.get("dispersion_exclude"),
+            given.get("dispersion_slope_error", False),
+        )
 
     @property
     def unit(self) -> str:
         """Unit of the effects on the mean, per allele."""
-        return "phenotype units" if self.fingerprint.get("fit_covariates") else "SD"
+        return phenotype_unit(self.fingerprint)
 
 
 def gather(store: ResultsStore, outprefix: str) -> Facts:
@@ -69,25 +100,32 @@ def gather(store: ResultsStore, outprefix: str) -> Facts:
 
     attrs = dict(zarr.open_group(store.path, mode="r").attrs)
     counts: dict[str, int] = {}
-    n_done = 0
+    done = set()
     for marker in store.markers():
-        n_done += 1
+        done.add(int(marker["block"]))
         for label, n in marker["counts"].items():
             counts[label] = counts.get(label, 0) + n
     runs = _read_record(outprefix)
     run = runs[-1] if runs else {}
     # A run that went on with finished blocks has fitted the null model all the same.
-    phenotypes = [p for p in run.get("phenotypes", []) if p.get("phenotype") == attrs["phenotype"]]
+    phenotypes = [
+        p
+        for p in run.get("phenotypes", [])
+        if (p.get("phenotype"), p.get("transform", "none"))
+        == (attrs["phenotype"], attrs.get("transform", "none"))
+    ]
     return Facts(
         attrs=attrs,
         fingerprint=read_manifest(store.path)["fingerprint"],
         n_blocks=store.n_blocks,
-        n_done=n_done,
+        n_done=len(done),
         counts=counts,
         summary=store.summary() or {},
         run=run,
         phenotype=phenotypes[-1] if phenotypes else {},
         options=run.get("options") or {},
+        failures=tuple(f for f in read_failures(store.run_dir) if f.block not in done),
+        stopped_by="" if store.is_finished else read_stop(store.run_dir),
     )
 
 
@@ -114,10 +152,9 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
         lines.append(
             f"The scan is not complete: {missing:,} of {facts.n_blocks:,} blocks have no results."
         )
-    lines += [
-        f"Block {block['block']} failed: {block['error']}"
-        for block in facts.run.get("failed_blocks", [])[:20]
-    ]
+    if facts.stopped_by:
+        lines.append(f"The run stopped: {facts.stopped_by}")
+    lines += [f"Block {each.block} failed: {each.error}" for each in facts.failures[:20]]
     for test in thinned.tests:
         if test.df > 1:  # follows from the others
             continue
@@ -145,6 +182,7 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
         lines.append(f"{left_out:,} of {total:,} variants were left out; see their status below.")
     if thinned.no_dispersion:
         lines.append(f"No dispersion effects: {thinned.no_dispersion}.")
+    lines += [f"{line[0].upper()}{line[1:]}." for line in thinned.cautions]
     lines += [str(each["text"]) for each in facts.run.get("warnings", [])]
     return list(dict.fromkeys(lines))
 

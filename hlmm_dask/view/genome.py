@@ -71,6 +71,11 @@ class Contigs:
         )
 
 
+def short(name: str) -> str:
+    """Return a chromosome's name as it stands at an axis: 1 for chr1."""
+    return name[3:] if name[:3].lower() == "chr" and len(name) > 3 else name
+
+
 def chromosome_number(name: str) -> int | None:
     """Return the place of a chromosome in the genome, None if its name is not known."""
     short = name.lower().removeprefix("chr")

@@ -1,7 +1,9 @@
 """Independent lead variants: by distance, or by linkage where the genotypes are at hand."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isclose
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.scanning.null import NullModel, fit_null
 from hlmm_dask.tables import Table, read_table
 from hlmm_dask.view.facts import Facts
+from hlmm_dask.view.spread import phenotype_scale
 from hlmm_dask.view.thinned import GENOME_WIDE, Thinned
 
 # Variants whose genotypes are compared, at most, for each test.
@@ -27,7 +30,9 @@ class AtHand:
     ----------
     genotypes : PlinkGenotypes
     null : NullModel
-        Its phenotype is that which variants were fitted to, before random effects.
+        Without random effects, covariates projected out.
+    scale : str
+        What its phenotype is, and its unit.
     first : int
         Index in the files of the scan's first variant.
     count_a2 : bool
@@ -36,6 +41,7 @@ class AtHand:
 
     genotypes: PlinkGenotypes
     null: NullModel
+    scale: str
     first: int
     count_a2: bool
 
@@ -55,26 +61,46 @@ class AtHand:
 
 def at_hand(facts: Facts) -> AtHand | str:
     """Open a scan's genotypes and phenotype; say why not, where they can't be had."""
-    options = facts.options
-    if not options:
-        return "the record of the run (.run.json), which names the files, is missing"
+    if not facts.options:
+        return (
+            "the record of the run (.run.json), which names the files, is missing (a scan from "
+            "Python has none)"
+        )
+    options = dict(facts.options)
+    for name in ("genofile", "phenofile", "mean_covar", "var_covar"):
+        options[name] = paths_from(str(facts.run.get("directory", "")), options[name])
+    missing = (options["missing_char"],)
     try:
         genotypes = open_plink(options["genofile"])
         if genotypes.identity() != facts.fingerprint.get("genotypes"):
             return f"{genotypes.paths[0]} is not the file that was scanned"
         null = fit_null(
             genotypes,
-            read_table(options["phenofile"], missing=(options["missing_char"],)),
+            read_table(options["phenofile"], missing=missing),
             phenotype_column=facts.attrs["phenotype"],
             mean_covariates=_covariates(options, "mean"),
             variance_covariates=_covariates(options, "var"),
-            missing=(options["missing_char"],),
+            missing=missing,
+            transform=facts.transform,
         )
     except (InputError, OSError) as error:
         return str(error)
+    if not isclose(null.loglik, facts.phenotype.get("loglik", null.loglik), rel_tol=1e-6):
+        return f"{options['phenofile']} or covariates are not what was scanned"
     return AtHand(
-        genotypes, null, int(facts.attrs["first_variant"]), facts.attrs["effect_allele"] == "A2"
+        genotypes,
+        null,
+        phenotype_scale(null, mixed=facts.attrs["model"] == "HLMM"),
+        int(facts.attrs["first_variant"]),
+        facts.attrs["effect_allele"] == "A2",
     )
+
+
+def paths_from(folder: str, path: Any) -> Any:
+    """Paths as the command meant them, wherever this process was started."""
+    if isinstance(path, list):
+        return [paths_from(folder, each) for each in path]
+    return None if path is None else os.path.join(folder, path)
 
 
 def _covariates(options: Mapping[str, Any], part: str) -> Table | None:

@@ -1,47 +1,41 @@
 """The best loci of a finished scan, on a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from rich.console import Console
 
-from hlmm_dask.view.thinned import AssociationTest, Thinned
+from hlmm_dask.view.best import Loci
 from hlmm_dask.view.wording import number, p_value
-
-# The test of both effects together finds no locus that these two don't explain.
-_SHOWN = ("mean", "variance", "dispersion")
 
 
 def print_loci(
-    thinned: Thinned, *, console: Console | None = None, n: int = 10, window: int = 500_000
+    loci: Iterable[Loci], *, console: Console | None = None, window: int = 500_000
 ) -> None:
     """Print the best loci for the mean, the variance and, where estimated, the dispersion.
 
     Parameters
     ----------
-    thinned : Thinned
-        Results of the scan.
+    loci : iterable of Loci
+        Of each test.
     console : Console, optional
         Where to; standard error by default.
-    n : int
-        Loci for each test.
     window : int
         Base pairs within which a weaker variant belongs to a better one's locus.
     """
     console = console or Console(stderr=True)
-    for test in thinned.tests:
-        rows = thinned.loci(test.name, n, window=window)
-        if test.name not in _SHOWN or not rows.size:
+    for each in loci:
+        if not len(each.points["index"]):
             continue
         distance = f"{window / 1000:g} kb"
         for line in (
-            f"{test.label}: the best loci, more than {distance} apart",
-            *_aligned(_cells(thinned, test, rows.tolist())),
+            f"{each.test.label}: the best loci, more than {distance} apart",
+            *_aligned(_cells(each)),
         ):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _cells(thinned: Thinned, test: AssociationTest, rows: Sequence[int]) -> list[list[str]]:
-    points = thinned.points
+def _cells(loci: Loci) -> list[list[str]]:
+    test, points = loci.test, loci.points
     head = ["variant", "chr", "position", "MAF", str(test.effect), f"{test.effect}_se", "p"]
     return [head] + [
         [
@@ -53,7 +47,7 @@ def _cells(thinned: Thinned, test: AssociationTest, rows: Sequence[int]) -> list
             number(float(points[f"{test.effect}_se"][row]), 2, minus="-"),
             p_value(float(points[test.column][row])),
         ]
-        for row in rows
+        for row in range(len(points["index"]))
     ]
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned, expected_band
+from hlmm_dask.view.wording import short_id
 
 IN_EFFECTS = 128
-_ID_LENGTH = 32
 
 
 def page_json(thinned: Thinned, unit: str) -> str:
@@ -40,7 +40,7 @@ def page_json(thinned: Thinned, unit: str) -> str:
         } | {test.name: points[test.column].astype(np.float32) for test in thinned.tests}
     content = {
         "points": {name: _packed(column) for name, column in columns.items()},
-        "ids": [_short_id(name) for name in points["id"]] if points else [],
+        "ids": [short_id(name) for name in points["id"]] if points else [],
         "contigs": [
             {"name": c.name, "first": c.first, "offset": offset, "middle": middle}
             for c, offset, middle in zip(
@@ -52,6 +52,7 @@ def page_json(thinned: Thinned, unit: str) -> str:
         "tests": [_test(thinned, test) for test in thinned.tests],
         "genome_wide": -float(np.log10(GENOME_WIDE)),
         "slope": thinned.slope,
+        "slope_se": thinned.slope_se,
         "unit": unit,
     }  # fmt: skip
     # "</script>" in an ID must not end the element.
@@ -79,11 +80,6 @@ def _test(thinned: Thinned, test: AssociationTest) -> dict[str, Any]:
         "qq": quantiles,
         "band": dict(zip(("expected", "low", "high"), map(_short, band), strict=True)),
     }
-
-
-def _short_id(name: str) -> str:
-    # Some hold alleles of thousands of bases.
-    return name if len(name) <= _ID_LENGTH else f"{name[: _ID_LENGTH - 1]}…"
 
 
 def _short(values: npt.NDArray[np.float64]) -> list[float]:

@@ -62,6 +62,13 @@ def legend(entries: Iterable[tuple[str, str]]) -> str:
     return f'<p class="legend">{items}</p>'
 
 
+def ticks(low: float, high: float) -> list[float]:
+    """Round values for an axis, at most six steps."""
+    step = float(10.0 ** np.floor(np.log10((high - low) / 3.0)))
+    step *= next(k for k in (1, 2, 5, 10) if (high - low) / (k * step) <= 6.0)
+    return [k * step for k in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1)]
+
+
 _W, _H, _LEFT, _TOP, _BOTTOM = 300.0, 240.0, 34.0, 8.0, 196.0
 
 
@@ -76,14 +83,12 @@ def spread_picture(classes: Sequence[GenotypeClass], label: str) -> str:
     def y(value: float) -> float:
         return _BOTTOM - (min(max(value, low), high) - low) / (high - low) * (_BOTTOM - _TOP)
 
-    step = 10.0 ** np.floor(np.log10((high - low) / 3.0))
-    step *= next(k for k in (1, 2, 5, 10) if (high - low) / (k * step) <= 6.0)
     parts = []
-    for k in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1):
-        at = y(k * step)
+    for value in ticks(low, high):
+        at = y(value)
         parts.append(
             f'<path class="g" d="M{_LEFT} {at:.1f}H{_W}"/><text x="{_LEFT - 5}" y="{at + 4:.1f}" '
-            f'text-anchor="end">{f"{k * step:g}".replace("-", "−")}</text>'
+            f'text-anchor="end">{f"{value:g}".replace("-", "−")}</text>'
         )
     for each in classes:
         x = _LEFT + (_W - _LEFT) * (each.copies + 0.5) / 3.0

@@ -86,5 +86,6 @@ def _spread(here: AtHand, index: int, *, ax: "Axes") -> "Axes":
     from hlmm_dask import plot
 
     return plot.genotype_spread(
-        here.genotypes, here.null, here.first + index, count_a2=here.count_a2, ax=ax
-    )
+        here.genotypes, here.null, here.first + index, count_a2=here.count_a2,
+        ylabel=here.scale.replace(" (", "\n("), ax=ax,
+    )  # fmt: skip

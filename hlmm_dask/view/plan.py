@@ -20,7 +20,7 @@ def plan_lines(dry: DryRun) -> dict[str, str]:
     rows: dict[str, str] = {}
     for null, kernel, probe in zip(dry.nulls, dry.kernels, dry.probes, strict=True):
         steps = ", ".join(f"{n:,} {step}" for step, n in null.accounting)
-        name = f"phenotype '{null.phenotype_name}'"
+        name = f"phenotype '{null.title}'"
         rows[name] = f"{null.n_samples:,} of {null.n_file_samples:,} samples of the file ({steps})"
         random = f"; {null.n_random:,} random effects" if null.n_random else ""
         rows[f"{name}, model"] = _KERNELS[kernel] + random

@@ -28,6 +28,8 @@ class Progress:
     ----------
     state : {"waiting", "running", "finished", "stopped"}
         No store yet; a living process holds it; all is done; neither.
+    stopped_by : str
+        Why it stopped, where the run could still tell.
     owner : str
         Who runs it, or nothing.
     n_variants, n_blocks : int
@@ -49,10 +51,11 @@ class Progress:
     n_seen_blocks : int
         Of the blocks in the store, those that the plots hold.
     about : mapping
-        The store's attributes: model, phenotype, samples.
+        The store's attributes: model, phenotype, samples; unit of effects on the mean.
     """
 
     state: State = "waiting"
+    stopped_by: str = ""
     owner: str = ""
     n_variants: int = 0
     n_blocks: int = 0

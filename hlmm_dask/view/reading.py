@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -9,17 +10,33 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from hlmm_dask.layout import METADATA, array_of
-from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersion_effects
-from hlmm_dask.schema import DISPERSION_COLUMNS
+from hlmm_dask.genotypes.contigs import contig_codes
+from hlmm_dask.layout import METADATA, array_of, read_chunk
+from hlmm_dask.models.dispersion import (
+    DispersionOptions,
+    DispersionResult,
+    NotEstimable,
+    dispersion_effects,
+)
+from hlmm_dask.placement import read_manifest
+from hlmm_dask.schema import DISPERSION_COLUMNS, phenotype_unit
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.thinned import Thinned
-from hlmm_dask.view.thinning import CARRIED, DISPERSION, Thinner, tests_of
+from hlmm_dask.view.thinning import (
+    BEST_VARIANCE,
+    CARRIED,
+    DISPERSION,
+    TESTS,
+    Thinner,
+    tests_of,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
 
 _NAMES = METADATA[:3]
+_CONTIG = "variant_contig"
+_WANTED = {*CARRIED, *(test.column for test in (*TESTS, BEST_VARIANCE))}
 # Variants read at once.
 _ROWS = 65_536
 
@@ -41,17 +58,23 @@ class BlockReader:
         """Return ID, chromosome and position of the variants start..stop-1."""
         parts = []
         for chunk in range(start // self._rows, -(-stop // self._rows)):
-            begin = chunk * self._rows
-            if chunk not in self._held:
-                if len(self._held) >= 4:
-                    self._held.pop(next(iter(self._held)))
-                rows = slice(begin, begin + self._rows)
-                self._held[chunk] = {n: np.asarray(a[rows]) for n, a in self._names.items()}
+            begin, held = self.chunk_of(chunk * self._rows)
             rows = slice(max(start - begin, 0), stop - begin)
-            parts.append({name: array[rows] for name, array in self._held[chunk].items()})
+            parts.append({name: array[rows] for name, array in held.items()})
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in _NAMES}
+
+    def chunk_of(self, index: int) -> tuple[int, dict[str, npt.NDArray[Any]]]:
+        """Return the first variant of the chunk that holds a variant, and the chunk."""
+        chunk = index // self._rows
+        begin = chunk * self._rows
+        if chunk not in self._held:
+            if len(self._held) >= 4:
+                self._held.pop(next(iter(self._held)))
+            rows = slice(begin, begin + self._rows)
+            self._held[chunk] = {n: np.asarray(a[rows]) for n, a in self._names.items()}
+        return begin, self._held[chunk]
 
     def values(self, start: int, stop: int) -> Values:
         """Return the results of the variants start..stop-1 by column; NaN where nothing is."""
@@ -71,7 +94,7 @@ class BlockReader:
 def thin(
     source: Source,
     *,
-    dispersion: bool = False,
+    dispersion: bool | DispersionOptions = False,
     **options: Any,
 ) -> Thinned:
     """Thin a whole scan, complete or not, to what pictures need.
@@ -80,9 +103,9 @@ def thin(
     ----------
     source : path, ResultsStore or Dataset
         OUTPREFIX.zarr, or a Dataset as of ``open_results``.
-    dispersion : bool
+    dispersion : bool or DispersionOptions
         Estimate dispersion effects, and keep them as a further test; without effect where they
-        can't be estimated.
+        can't be estimated. Options say how.
     options
         Of ``Thinner``.
     """
@@ -92,12 +115,14 @@ def thin(
     n = source.n_variants if isinstance(source, ResultsStore) else source.sizes["variants"]
     extra: dict[str, npt.NDArray[np.float64]] = {}
     relation: DispersionResult | NotEstimable | None = None
-    if dispersion:
+    if dispersion is not False:
         whole = {name: np.empty(n) for name in ("add", "add_se", "var", "var_se")}
         for start, _, values in pieces(source, names=False):
             for name, column in whole.items():
                 column[start : start + len(values[name])] = values[name]
-        relation = dispersion_effects(*whole.values())
+        how = DispersionOptions(blocks="auto") if dispersion is True else dispersion
+        contig = contig_codes(_contigs(source))
+        relation = dispersion_effects(*whole.values(), options=how, contig=contig)
         del whole
     if isinstance(relation, DispersionResult):
         extra = {c.name: getattr(relation, c.name) for c in DISPERSION_COLUMNS}
@@ -106,26 +131,72 @@ def thin(
     for start, variants, values in pieces(source, names=True):
         stop = start + len(variants["variant_position"])
         thinner.add(start, variants, values | {k: v[start:stop] for k, v in extra.items()})
-    thinned = thinner.thinned()
+    thinned = replace(thinner.thinned(), unit=_unit(source))
     if isinstance(relation, DispersionResult):
-        return replace(thinned, slope=relation.r_av)
+        return replace(
+            thinned, slope=relation.r_av, slope_errors=relation.errors, cautions=relation.cautions
+        )
     return thinned if relation is None else replace(thinned, no_dispersion=relation.reason)
+
+
+def _contigs(source: Any) -> Iterator[npt.NDArray[Any]]:
+    n = source.n_variants if isinstance(source, ResultsStore) else source.sizes["variants"]
+    if isinstance(source, ResultsStore):
+        source = {_CONTIG: array_of(zarr.open_group(source.path, mode="r"), _CONTIG)}
+    for start in range(0, n, _ROWS):
+        yield np.asarray(source[_CONTIG][start : start + _ROWS])
+
+
+def _unit(source: Any) -> str:
+    if isinstance(source, ResultsStore):
+        return phenotype_unit(read_manifest(source.path)["fingerprint"])
+    return str(source["add"].attrs.get("units", "")).removesuffix(" per allele")
 
 
 Piece = tuple[int, Mapping[str, npt.NDArray[Any]], Values]
 
 
+def store_values(store: ResultsStore, wanted: Iterable[str]) -> Iterator[tuple[int, Values]]:
+    """Give columns of a whole store in pieces, with their first variant; NaN where nothing is.
+
+    The next piece is read, on all cores, while one is worked on.
+    """
+    names = [name for name in store.columns if name in set(wanted)]
+    where = [store.columns.index(name) for name in names]
+    step = max(1, _ROWS // store.block_size)
+
+    def read(index: int) -> npt.NDArray[np.float64]:
+        block = store.block(index)
+        values = read_chunk(store.path, index, len(store.columns))
+        rows = block.stop - block.start
+        if values is None:
+            return np.full((len(where), rows), np.nan)
+        return np.ascontiguousarray(values[:rows, where].T)
+
+    def submit(pool: ThreadPoolExecutor, first: int) -> "_Ahead":
+        last = min(first + step, store.n_blocks)
+        return first * store.block_size, [pool.submit(read, i) for i in range(first, last)]
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "hlmm-read") as pool:
+        ahead = submit(pool, 0)
+        for first in (*range(step, store.n_blocks, step), None):
+            (start, parts), ahead = ahead, (0, []) if first is None else submit(pool, first)
+            whole = np.concatenate([part.result() for part in parts], axis=1)
+            yield start, dict(zip(names, whole, strict=True))
+
+
+_Ahead: TypeAlias = "tuple[int, list[Future[npt.NDArray[np.float64]]]]"
+
+
 def _store_pieces(store: Any, *, names: bool) -> Iterator[Piece]:
     reader = BlockReader(store)
-    step = max(1, _ROWS // store.block_size) * store.block_size
-    for start in range(0, store.n_variants, step):
-        stop = min(start + step, store.n_variants)
-        yield start, reader.variants(start, stop) if names else {}, reader.values(start, stop)
+    for start, values in store_values(store, _WANTED):
+        stop = start + len(values["add"])
+        yield start, reader.variants(start, stop) if names else {}, values
 
 
 def _dataset_pieces(dataset: Any, *, names: bool) -> Iterator[Piece]:
-    wanted = {"var_se", *CARRIED, *(test.column for test in tests_of(dataset.data_vars))}
-    part = dataset[[name for name in dataset.data_vars if name in wanted]]
+    part = dataset[[name for name in dataset.data_vars if name in _WANTED]]
     if not names:
         part = part.reset_coords(drop=True)
     for start in range(0, dataset.sizes["variants"], _ROWS):

@@ -17,9 +17,10 @@
   const fixed = (v, n) => Number.isFinite(v) ? v.toFixed(n).replace("-", "−") : "–";
   const digits = (v) => Number.isFinite(v) ? v.toPrecision(3).replace("-", "−") : "–";
   const plain = (v) => String(+v.toPrecision(6)).replace("-", "−");
+  const short = (name) => name.replace(/^chr(?=.)/i, "");
   const describe = (i) => [
     [ids[i]],
-    [`chr ${contigs[points.contig[i]].name.replace(/^chr/i, "")}: ${points.position[i].toLocaleString("en")}`],
+    [`chr ${short(contigs[points.contig[i]].name)}: ${points.position[i].toLocaleString("en")}`],
     [`mean ${digits(points.add[i])}, log variance ${digits(points.var[i])} per allele`],
     ["−log₁₀ p: " + data.tests.map((t) => `${t.short} ${fixed(points[t.name][i], 2)}`).join(", ")],
     [`MAF ${digits(points.maf[i])}`],
@@ -76,7 +77,7 @@
     place() {
       const w = this.box.clientWidth, h = this.box.clientHeight;
       const [x0, x1, y0, y1] = this.range;
-      const left = 52, right = 10, top = 10, bottom = 40;
+      const left = 60, right = 10, top = 10, bottom = 40;
       this.area = [left, top, w - right, h - bottom];
       this.px = (v) => left + (v - x0) / (x1 - x0) * (w - left - right);
       this.py = (v) => h - bottom - (v - y0) / (y1 - y0) * (h - top - bottom);
@@ -197,11 +198,11 @@
     const margin = 0.008 * length || 1;
     const axis = one
       ? ticks(contigs[0].first, contigs[0].first + length || 1, 8).map((v) => ({ at: v + contigs[0].offset, label: plain(v / unit[1]) }))
-      : contigs.map((each) => ({ at: each.middle, label: each.name }));
+      : contigs.map((each) => ({ at: each.middle, label: short(each.name) }));
     const lines = thresholdLines(test.lines);
     new Plot(box, {
       rows, xs: rows.map((i) => x[i]), ys, axis, range: [-margin, length + margin, 0, top],
-      xlabel: one ? `Position on chromosome ${contigs[0].name} (${unit[0]})` : "Chromosome", ylabel: "−log₁₀ p",
+      xlabel: one ? `Position on chromosome ${short(contigs[0].name)} (${unit[0]})` : "Chromosome", ylabel: "−log₁₀ p",
       groups: ["odd", "even", "accent"].map((colour, g) => ({ colour, members: members[g], radius: g === 2 ? 2.4 : 1.5, round: g === 2 || rows.length < 5000 })),
       about: (k) => describe(rows[k]),
       over: lines,
@@ -248,7 +249,14 @@
       under: ({ line, px, py, left, right, top, bottom }) => {
         line(left, py(0), right, py(0), "muted"); line(px(0), top, px(0), bottom, "muted");
       },
-      over: ({ line, px, py }) => {
+      over: ({ c, colour, line, px, py }) => {
+        if (data.slope_se !== null) {
+          const high = data.slope + 1.96 * data.slope_se, low = data.slope - 1.96 * data.slope_se;
+          c.fillStyle = colour("fit"); c.globalAlpha = 0.2; c.beginPath();
+          for (const [at, slope] of [[-rx, low], [rx, low], [rx, high], [-rx, high]])
+            c.lineTo(px(at), py(at * slope));
+          c.fill(); c.globalAlpha = 1;
+        }
         if (data.slope !== null)
           line(px(-rx), py(-rx * data.slope), px(rx), py(rx * data.slope), "fit", [], 2);
       },

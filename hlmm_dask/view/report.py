@@ -30,7 +30,7 @@ from hlmm_dask.view.spread import of_null
 from hlmm_dask.view.terminal import duration
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
 from hlmm_dask.view.verdicts import read_loci, verdict_section
-from hlmm_dask.view.wording import number, p_value
+from hlmm_dask.view.wording import estimate, number, p_value
 
 # Points of the plots and variants kept for their p-value: the page stays below 10 MB.
 _BINS, _CAP = 600, 5000
@@ -43,6 +43,8 @@ class Report:
 
     Attributes
     ----------
+    store : ResultsStore
+        The results.
     facts : Facts
         Of the run.
     thinned : Thinned
@@ -59,6 +61,7 @@ class Report:
         What ``hlmm-loci`` found, where it ran.
     """
 
+    store: ResultsStore
     facts: Facts
     thinned: Thinned
     here: AtHand | str
@@ -100,7 +103,7 @@ def read_report(outprefix: str, *, window: int = 500_000) -> Report:
     """
     store = ResultsStore.open(f"{outprefix}.zarr")
     facts = gather(store, outprefix)
-    thinned = thin(store, dispersion=True, n_bins=_BINS, cap=_CAP)
+    thinned = thin(store, dispersion=facts.dispersion_options, n_bins=_BINS, cap=_CAP)
     if not thinned.points:
         raise StoreError(f"{store.path}: no variant has results yet; nothing to report")
     here = at_hand(facts)
@@ -110,13 +113,13 @@ def read_report(outprefix: str, *, window: int = 500_000) -> Report:
     alleles = _alleles(store, thinned.points["index"][rows].tolist())
     table = Path(f"{outprefix}.loci.tsv")
     loci = read_loci(table) if table.exists() else None
-    return Report(facts, thinned, here, leads, window, alleles, loci)
+    return Report(store, facts, thinned, here, leads, window, alleles, loci)
 
 
-def write_report(report: Report, path: Path) -> None:
-    """Write the page, whole or not at all."""
+def write_report(report: Report, path: Path, scales: str = "") -> None:
+    """Write the page, whole or not at all; ``scales`` is the section that compares scans."""
     with replacing(path) as file:
-        file.write(_page(report).encode())
+        file.write(_page(report, scales).encode())
 
 
 def _alleles(store: ResultsStore, indices: list[int]) -> dict[int, tuple[str, str]]:
@@ -133,16 +136,16 @@ def _alleles(store: ResultsStore, indices: list[int]) -> dict[int, tuple[str, st
     return found
 
 
-def _page(report: Report) -> str:
+def _page(report: Report, scales: str) -> str:
     folder = Path(__file__).parent
     style, script = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    attrs = report.facts.attrs
-    title = f"Phenotype {attrs['phenotype']}: effects on mean and variance"
+    title = f"Phenotype {report.facts.title}: effects on mean and variance"
     sections = [
         _warnings(report),
         *(_test_section(report, t, test) for t, test in enumerate(report.thinned.tests)),
         verdict_section(report.loci),
         _effects_section(report),
+        scales,
         _spread_section(report),
         accounting_section(report.facts),
         run_section(report.facts),
@@ -200,11 +203,11 @@ def _test_section(report: Report, t: int, test: AssociationTest) -> str:
             entries.append((f"c{i}", f"MAF {label}, λ {thinned.lambda_gc(test.name, i):.3f}"))
     n = _n_significant(report, test)
     distance = f"{report.window / 1000:g} kb"
-    how = (
-        f"none better within {distance}, or r² ≤ 0.1 with it"
-        if isinstance(report.here, AtHand)
-        else f"none better within {distance}"
-    )
+    how, why = f"none better within {distance}", ""
+    if isinstance(report.here, AtHand):
+        how += ", or r² ≤ 0.1 with it"
+    else:
+        why = f"<p class='small muted'>By distance alone: {escape(report.here)}.</p>"
     what = f"{n} lead variants with p < 5e-8" if n != 1 else "1 lead variant with p < 5e-8"
     return (
         f"<section><h2>{escape(test.label)}</h2>"
@@ -212,7 +215,8 @@ def _test_section(report: Report, t: int, test: AssociationTest) -> str:
         f'<div class="pair"><div><h3>Quantiles by frequency</h3>'
         f"{plot('qq', f'QQ plot, {test.label}', t)}{legend(entries)}</div>"
         f"<div><h3>{escape(what)} ({how})</h3>"
-        f"{lead_table(_lead_cells(report, test), _lead_head(report, test))}</div></div></section>"
+        f"{why}{lead_table(_lead_cells(report, test), _lead_head(report, test))}"
+        "</div></div></section>"
     )
 
 
@@ -230,10 +234,7 @@ def _lead_cells(report: Report, test: AssociationTest) -> list[tuple[int, bool, 
     for row in report.leads[test.name].tolist():
         other, effect = report.alleles[int(points["index"][row])]
         names = ("add", "dispersion" if test.name == "dispersion" else "var")
-        effects = [
-            f"{number(points[name][row])} ({number(points[f'{name}_se'][row], 2)})"
-            for name in names
-        ]
+        effects = [estimate(points[name][row], points[f"{name}_se"][row]) for name in names]
         y = float(points[test.column][row])
         cells = [
             str(points["id"][row]), str(points["contig"][row]), f"{points['position'][row]:,}",
@@ -255,17 +256,23 @@ def _effects_section(report: Report) -> str:
     if thinned.slope is None:
         said = f"No line: {thinned.no_dispersion}."
     else:
-        entries.append(("fit", f"fitted line, slope {number(thinned.slope)}"))
+        errors, slope, band = thinned.slope_errors, number(thinned.slope), ""
+        if thinned.slope_se is not None and errors is not None:
+            slope += f" (SE {number(thinned.slope_se, 2)}, by {errors.blocks})"
+            band = ", with its 95% confidence band"
+        entries.append(("fit", f"fitted line, slope {slope}{band}"))
         said = (
             "The line is the effect on the log variance that goes with an effect on the mean, by "
             "robust regression through the origin, corrected for the noise of the effects on the "
             "mean. What is left of an effect on the variance is the dispersion effect."
         )
         facts = {
-            f"Slope, log variance per {report.facts.unit}": number(thinned.slope),
+            f"Slope, log variance per {report.facts.unit}": slope,
             "λ before, variance effects": f"{thinned.lambda_gc('variance'):.3f}",
             "λ after, dispersion effects": f"{thinned.lambda_gc('dispersion'):.3f}",
         }
+        if errors is not None and errors.terciles is not None:
+            facts["Slope by size of the effect on the mean (thirds)"] = errors.terciles.text
     return (
         '<section><h2>Effect on the variance against effect on the mean</h2><div class="halves">'
         f"<div>{plot('effects', 'Effect on the log variance against effect on the mean')}"
@@ -284,13 +291,14 @@ def _spread_section(report: Report) -> str:
         classes = of_null(report.here.counts(index), report.here.null)
         said = "; ".join(f"{c.copies} copies: mean {c.mean:.3f}, SD {c.sd:.3f}" for c in classes)
         effect = report.alleles[index][1]
+        ps = ", ".join(f'<span class="nb">{escape(test)}</span>' for test in tests)
         figures += (
             f"<figure><figcaption>{escape(str(points['id'][row]))}</figcaption>"
             f'<div class="muted small">copies of {escape(_short(effect))}; p: '
-            f"{escape(', '.join(tests))}</div>{spread_picture(classes, said)}</figure>"
+            f"{ps}</div>{spread_picture(classes, said)}</figure>"
         )
     return (
-        f"{head}<p>Adjusted for covariates, in standard deviations of the null model. Shape: "
-        "density; bar: quartiles; dot and line: mean ± SD.</p>"
+        f"{head}<p>What is drawn: {escape(report.here.scale)}. Shape: density; bar: quartiles; dot "
+        "and line: mean ± SD.</p>"
         f'<div class="spreads">{figures}</div></section>'
     )

@@ -117,13 +117,40 @@ def _find(plink: PlinkGenotypes, variant: str) -> int:
 
 
 def of_null(counts: NDArray[np.float64], null: "NullModel") -> list[GenotypeClass]:
-    """Split what a null model leaves of the phenotype by genotype.
+    """Split what the covariates leave of the phenotype by genotype; see `phenotype_scale`.
 
     Parameters
     ----------
     counts : (n_file_samples,) float64
         Copies of the effect allele of all samples of the file, NaN where missing.
     null : NullModel
-        Its phenotype is that which variants were fitted to.
+        Of these samples.
     """
-    return by_genotype(counts[null.sample_index], null.model.y)
+    return by_genotype(counts[null.sample_index], adjusted_phenotype(null))
+
+
+def adjusted_phenotype(null: "NullModel") -> NDArray[np.float64]:
+    """Return (y - Xα̂)/exp(½Vβ̂), in standard deviations; random effects are part of it still."""
+    model = null.model
+    if not null.fit_covariates:
+        return model.y
+    left = (model.y - model.X @ model.alpha) * np.exp(-0.5 * (model.V @ model.beta))
+    # With random effects V̂ is the residual variance alone.
+    return np.asarray(left / np.sqrt(np.mean(left**2)))
+
+
+def phenotype_scale(null: "NullModel", *, mixed: bool | None = None) -> str:
+    """Say what is drawn by genotype: a phenotype, what was taken off, and the unit.
+
+    Parameters
+    ----------
+    null : NullModel
+    mixed : bool, optional
+        Whether variants were fitted with random effects; by default, if the null model has any.
+    """
+    covariates = {*null.mean_effects.names, *null.variance_effects.names} - {"Intercept"}
+    name = null.phenotype_name
+    what = f"Phenotype {name}" if name.isdecimal() else name
+    mixed = null.n_random > 0 if mixed is None else mixed
+    left = ", random effects not removed" if mixed else ""
+    return f"{what} adjusted for covariates (SD{left})" if covariates else f"{what} (SD{left})"

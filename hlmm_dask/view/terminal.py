@@ -24,11 +24,15 @@ from hlmm_dask.scanning.events import (
     Note,
     ScanFinished,
     ScanStarted,
+    Warned,
 )
 from hlmm_dask.schema import STATUS_DOC
 
 # Failed blocks that are named one by one; a broken run must not fill the screen.
 _MAX_FAILURES_SHOWN = 10
+
+# Seconds after which a worker that has finished no block is counted no more.
+_WORKER_GONE = 300.0
 
 
 class TerminalProgress:
@@ -58,6 +62,7 @@ class TerminalProgress:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._last_line = float("-inf")
+        self._warned: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -87,6 +92,9 @@ class TerminalProgress:
                 self._advance(now)
             case Note():
                 self._say(event.text)
+            case Warned() if event.text not in self._warned:
+                self._warned.add(event.text)
+                self._say(f"warning: {event.text}")
             case ScanFinished():
                 self.close()
                 self._say(self._tally.line(now))
@@ -143,21 +151,31 @@ class _Tally:
         self.n_done = 0
         self.n_failed = 0
         self.n_failed_variants = 0
-        self.n_here = 0
+        self.n_here = self.n_workers = 0
         self.started = 0.0
+        self._heard: dict[str, float] = {}
 
     def add(self, event: Event, now: float) -> None:
         match event:
             case ScanStarted():
                 self.n_total, self.n_done = event.n_variants, event.n_done_variants
                 self.n_failed = self.n_failed_variants = self.n_here = 0
-                self.started = now
+                self.n_workers, self.started = event.n_workers, now
+                self._heard = {}
             case BlockDone():
                 self.n_done += event.n_variants
                 self.n_here += event.n_variants
+                self._count_workers(event.worker, now)
             case BlockFailed():
                 self.n_failed += 1
                 self.n_failed_variants += event.n_variants
+
+    def _count_workers(self, worker: str, now: float) -> None:
+        """Those heard of in the last minutes; at the beginning at least those that there were."""
+        self._heard[worker] = now
+        self._heard = {k: at for k, at in self._heard.items() if now - at <= _WORKER_GONE}
+        young = now - self.started < _WORKER_GONE
+        self.n_workers = max(len(self._heard), self.n_workers if young else 0)
 
     def line(self, now: float) -> str:
         """Done and total, variants a second, time left, failures."""
@@ -171,6 +189,8 @@ class _Tally:
                 parts.append(f"{duration(left / rate)} left")
             else:
                 parts.append(f"{duration(elapsed)}")
+        if self.n_workers and left > 0:
+            parts.append(count(self.n_workers, "worker"))
         if self.n_failed:
             parts.append(f"{count(self.n_failed, 'block')} failed")
         return ", ".join(parts)

@@ -1,7 +1,7 @@
 """A thinned scan: points to draw, quantiles, λ_GC, the axis of the genome, independent loci."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from hlmm_dask.models.jackknife import SlopeErrors
 from hlmm_dask.view.genome import Axis, Contig
 
 _Floats = npt.NDArray[np.float64]
@@ -107,6 +108,12 @@ class Thinned:
         Of variance on additive effects, where dispersion effects were estimated.
     no_dispersion : str
         Why they could not be.
+    slope_errors : SlopeErrors or None
+        What a jackknife says of the slope.
+    cautions : tuple of str
+        What a reader of the dispersion effects should know.
+    unit : str
+        Of effects on the mean, per allele; nothing where it is not known.
     """
 
     tests: tuple[AssociationTest, ...]
@@ -122,6 +129,15 @@ class Thinned:
     exact: tuple[tuple[_Floats, npt.NDArray[np.int64]], ...] | None
     slope: float | None = None
     no_dispersion: str = ""
+    slope_errors: SlopeErrors | None = None
+    cautions: tuple[str, ...] = ()
+    unit: str = ""
+
+    @property
+    def slope_se(self) -> float | None:
+        """Standard error of the slope, None where it is not known."""
+        errors = self.slope_errors
+        return None if errors is None or np.isnan(errors.r_se) else errors.r_se
 
     @property
     def axis(self) -> Axis:
@@ -194,17 +210,12 @@ class Thinned:
         """
         y = self.points[self.test(name).column] if self.points else np.zeros(0)
         rows = np.flatnonzero(y >= at_least)
-        leads: list[int] = []
-        taken: dict[str, list[int]] = {}
-        for row in rows[np.argsort(-y[rows], kind="stable")].tolist():
-            if n is not None and len(leads) >= n:
-                break
-            here = taken.setdefault(self.points["contig"][row], [])
-            position = int(self.points["position"][row])
-            if all(abs(position - other) > window for other in here):
-                here.append(position)
-                leads.append(row)
-        return np.array(leads, dtype=np.intp)
+        rows = rows[np.argsort(-y[rows], kind="stable")]
+        places = (
+            (str(self.points["contig"][row]), int(self.points["position"][row]))
+            for row in rows.tolist()
+        )
+        return rows[spaced(places, n=n, window=window)]
 
     def _number(self, name: str) -> int:
         return [test.name for test in self.tests].index(name)
@@ -221,6 +232,30 @@ class Thinned:
             return counts, None
         values, classes = self.exact[t]
         return counts, values if frequency_class is None else values[classes == frequency_class]
+
+
+def spaced(places: Iterable[tuple[str, int]], *, n: int | None, window: int) -> list[int]:
+    """Which of the variants, best first, have no better one within a window of base pairs.
+
+    Parameters
+    ----------
+    places : iterable of (str, int)
+        Chromosome and position of each.
+    n : int or None
+        Most to be found; all without.
+    window : int
+        Base pairs.
+    """
+    leads: list[int] = []
+    taken: dict[str, list[int]] = {}
+    for i, (contig, position) in enumerate(places):
+        here = taken.setdefault(contig, [])
+        if all(abs(position - other) > window for other in here):
+            here.append(position)
+            leads.append(i)
+        if n is not None and len(leads) >= n:
+            break
+    return leads
 
 
 def expected_band(n: int, *, n_points: int = 200) -> tuple[_Floats, _Floats, _Floats]:

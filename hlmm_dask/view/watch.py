@@ -20,9 +20,9 @@ import zarr
 from hlmm_dask.errors import StoreError
 from hlmm_dask.layout import array_of
 from hlmm_dask.lock import read_lock, refuse_if_held
-from hlmm_dask.placement import LOCK_FILE
-from hlmm_dask.scanning.failures import read_failures
-from hlmm_dask.schema import Status
+from hlmm_dask.placement import LOCK_FILE, read_manifest
+from hlmm_dask.scanning.failures import read_failures, read_stop
+from hlmm_dask.schema import Status, phenotype_unit
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.genome import Contig, Contigs
 from hlmm_dask.view.progress import Progress, State, WorkerShare
@@ -130,7 +130,8 @@ class Watcher:
             self._forget()
             self._store = ResultsStore.open(self.path)
             group = zarr.open_group(self._store.path, mode="r")
-            self._about = dict(group.attrs)
+            fingerprint = read_manifest(self.path)["fingerprint"]
+            self._about = {**group.attrs, "unit": phenotype_unit(fingerprint)}
             self._chunk_rows = array_of(group, "variant_id").chunks[0]
             self._thinner = Thinner(
                 self._store.n_variants, tests=tests_of(self._store.columns),
@@ -250,6 +251,7 @@ class Watcher:
         failures = read_failures(self._store.run_dir)
         return Progress(
             state=state,
+            stopped_by=read_stop(self._store.run_dir) if state == "stopped" else "",
             owner=owner,
             n_variants=self._store.n_variants,
             n_blocks=self._store.n_blocks,

@@ -21,6 +21,19 @@ def number(value: float, digits: int = 3, *, minus: str = "−") -> str:
     return f"{value:#.{digits}g}".rstrip(".").replace("-", minus) if np.isfinite(value) else "–"
 
 
+def estimate(value: float, se: float) -> str:
+    """Return an estimate to the digits that its standard error has: 0.055 (0.036)."""
+    if not (np.isfinite(value) and se > 0.0):
+        return "–"
+    decimals = min(8, max(0, 1 - int(np.floor(np.log10(se)))))
+    return f"{value:.{decimals}f} ({se:.{decimals}f})".replace("-", "−")
+
+
+def short_id(name: str, most: int = 32) -> str:
+    """Return a variant's name, cut: some hold alleles of thousands of bases."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def flat(value: Any) -> str:
     """Return an option's value in words."""
     if isinstance(value, list | tuple):

@@ -1,6 +1,7 @@
 """Scans in this process, with worker processes of their own."""
 
 import contextlib
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -13,16 +14,21 @@ import dask.array as da
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from benchmarks.inputs import simulated_bed, simulated_table
+from benchmarks.inputs import copies, simulated_bed, simulated_table
 from benchmarks.processes import resident
 from benchmarks.report import Options, Report
+from hlmm_dask.genotypes.plink import PlinkGenotypes
+from hlmm_dask.kernels.block import fit_packed
 from hlmm_dask.scanning.cluster import ClusterOptions, connect
 from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.dispatch import scan_model
 from hlmm_dask.scanning.events import BlockDone, Event, ScanFinished, ScanStarted
 from hlmm_dask.scanning.null import NullModel, fit_null
-from hlmm_dask.scanning.plan import choose_block_size
+from hlmm_dask.scanning.plan import choose_block_size, footprint
 from hlmm_dask.scanning.run import run_scan
+from hlmm_dask.scanning.source import open_source
 
 Packed = NDArray[np.uint8]
 
@@ -57,7 +63,12 @@ class Finished(Exception):
 
 
 def watched(
-    work: Path, bed: Path, null: NullModel, client: Client, block_size: int | None, watch: Watch
+    work: Path,
+    bed: Path | list[Path],
+    null: NullModel,
+    client: Client,
+    block_size: int | None,
+    watch: Watch,
 ) -> Watch:
     """Scan on a cluster that is there."""
     folder = Path(tempfile.mkdtemp(dir=work))
@@ -78,7 +89,11 @@ def watched(
 
 
 def workers(options: Options, report: Report) -> None:
-    """Rate of two worker processes against one, HLM and HLMM, without start (row 10)."""
+    """Rate of two worker processes against one, HLM and HLMM, without start (row 10).
+
+    Beside it what the machine gives: the same blocks read and fitted by one and by two processes
+    that know nothing of each other nor of a scheduler.
+    """
     random = simulated_bed(options.work, options.random_samples, options.random, 0.0, seed=2)
     cases = {
         "HLM": (options.samples, options.variants, None),
@@ -90,20 +105,70 @@ def workers(options: Options, report: Report) -> None:
         for name, (samples, variants, chosen) in cases.items():
             bed = simulated_bed(options.work, samples, variants, options.missing)
             phenotype = simulated_table(options.work, samples, 1, chosen)
-            null = fit_null(bed, phenotype, random_genotypes=chosen)
-            n_random = 0 if chosen is None else options.random
-            size = choose_block_size(variants, samples, n_random=n_random)
-            size = max(1, min(size, variants // 16))
+            beds = copies(bed, options.times)
+            null = fit_null(beds, phenotype, random_genotypes=chosen)
             for i in range(-1 if options.warm_up else 0, options.repeats):
                 for k, client in clients.items():
-                    seconds = watched(options.work, bed, null, client, size, Watch()).seconds
+                    in_memory(bed)
+                    seconds = watched(options.work, beds, null, client, None, Watch()).seconds
                     if i >= 0:
                         report.seconds.setdefault(f"{name}, {k}", []).append(seconds)
-            ratio = report.median(f"{name}, 1") / report.median(f"{name}, 2")
-            report.figures[f"{name}: rate of 2 / rate of 1"] = ratio
+                    in_memory(bed)
+                    seconds = alone(beds, null, k)
+                    if i >= 0:
+                        label = f"{name}, {k} without a scheduler"
+                        report.seconds.setdefault(label, []).append(seconds)
+            for kind in ("", " without a scheduler"):
+                times = [report.seconds[f"{name}, {k}{kind}"] for k in clients]
+                ratio = float(np.median([one / two for one, two in zip(*times, strict=True)]))
+                report.figures[f"{name}: rate of 2 / rate of 1{kind}"] = ratio
             for k in clients:
-                rate = variants / report.median(f"{name}, {k}")
+                rate = variants * options.times / report.median(f"{name}, {k}")
                 report.figures[f"{name}, {k}: variants per second"] = rate
+
+
+def in_memory(path: Path) -> None:
+    """Read a file, so that what follows finds it in memory."""
+    with open(path, "rb") as file:
+        while file.read(2**24):
+            pass
+
+
+def alone(beds: list[Path], null: NullModel, processes: int) -> float:
+    """Seconds in which processes of their own read and fit all blocks, an equal share each."""
+    context = multiprocessing.get_context("spawn")
+    together = context.Barrier(processes + 1, timeout=600)
+    workers = [
+        context.Process(target=_fit_share, args=(beds, null, together, i, processes))
+        for i in range(processes)
+    ]
+    for process in workers:
+        process.start()
+    together.wait()
+    began = time.perf_counter()
+    together.wait()
+    seconds = time.perf_counter() - began
+    for process in workers:
+        process.join()
+    return seconds
+
+
+def _fit_share(beds: list[Path], null: NullModel, together: Any, first: int, step: int) -> None:
+    config = ScanConfig(min_maf=0.0, max_missing=100.0)
+    source = open_source(beds, config)
+    model = scan_model(null, config, source)
+    genotypes = source.genotypes
+    assert isinstance(genotypes, PlinkGenotypes)
+    n = genotypes.n_variants
+    size = choose_block_size(
+        n, genotypes.n_samples, n_random=null.n_random, kernel=footprint(null, config).kernel
+    )
+    with threadpool_limits(limits=1):
+        fit_packed(model, genotypes.read_packed(0, min(8, n)), first=0)
+        together.wait()
+        for start in range(first * size, n, step * size):
+            fit_packed(model, genotypes.read_packed(start, min(start + size, n)), first=start)
+        together.wait()
 
 
 def no_work(block: Packed, *, block_id: tuple[int, ...]) -> NDArray[np.object_]:

@@ -51,6 +51,19 @@ def simulated_bed(work: Path, samples: int, variants: int, missing: float, seed:
     return bed
 
 
+def copies(bed: Path, times: int) -> list[Path]:
+    """Give the same genotypes under ``times`` names: nothing but the disk knows."""
+    beds = [bed]
+    for i in range(1, times):
+        copy = bed.with_name(f"{bed.stem}_copy{i}.bed")
+        for suffix in (".bed", ".bim", ".fam"):
+            link = copy.with_suffix(suffix)
+            if not link.exists():
+                link.symlink_to(bed.with_suffix(suffix).resolve())
+        beds.append(copy)
+    return beds
+
+
 def _draw(
     rng: np.random.Generator, samples: int, variants: int, missing: float
 ) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.inputs import block_starts, model_of, simulated_bed, simulated_table
+from benchmarks.inputs import block_starts, copies, model_of, simulated_bed, simulated_table
 from benchmarks.report import Options, Report, alternate
 from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.kernels.block import fit_packed
@@ -145,18 +145,7 @@ def memory(options: Options, report: Report) -> None:
     bed = simulated_bed(options.work, options.samples, options.variants, options.missing)
     phenotype = simulated_table(options.work, options.samples, 1)
     for times in sorted({1, options.times}):
-        beds = [bed]
-        for i in range(1, times):
-            # The same genotypes under other names: nothing but the disk knows.
-            copy = bed.with_name(f"{bed.stem}_copy{i}.bed")
-            for suffix in (".bed", ".bim", ".fam"):
-                link = copy.with_suffix(suffix)
-                if not link.exists():
-                    link.symlink_to(bed.with_suffix(suffix).resolve())
-            beds.append(copy)
-        files = [path.absolute() for path in beds]
-        command = scan_command([], phenotype, "--workers", str(options.workers))
-        command[3:3] = [str(path) for path in files]
+        command = repeated_scan(bed, times, phenotype, options.workers)
         folder = Path(tempfile.mkdtemp(dir=options.work))
         process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -175,6 +164,14 @@ def memory(options: Options, report: Report) -> None:
         report.seconds[label] = [time.perf_counter() - began]
         report.figures[f"peak RSS MB, {label}"] = rss / 1e6
         report.figures[f"peak PSS MB, {label}"] = pss / 1e6
+
+
+def repeated_scan(bed: Path, times: int, phenotype: Path, workers: int) -> list[str]:
+    """``hlmm-scan`` of the same genotypes under other names: nothing but the disk knows."""
+    command = scan_command([], phenotype, "--workers", str(workers))
+    # Not resolved: the names of the links are what tells them apart.
+    command[3:3] = [str(path.absolute()) for path in copies(bed, times)]
+    return command
 
 
 def descendants(pid: int) -> list[int]:

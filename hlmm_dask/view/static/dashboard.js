@@ -20,10 +20,12 @@ const THEMES = {
     accent: "#E69F00", surface: "#16191d",
   },
 };
-const FONT = "11px system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', sans-serif";
+const FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', sans-serif";
+const WIDE = 1500; // pixels, of a projector: larger letters; as in dashboard.css
 
 const count = (n) => Math.round(n).toLocaleString("en-US");
-const digits = (x, n = 3) => (x == null ? "–" : Number(x.toPrecision(n)).toString());
+const digits = (x, n = 3) =>
+  (x == null ? "–" : Number(x.toPrecision(n)).toString().replace(/^-/, "−"));
 const place = (p) => `${p.chrom}:${count(p.pos)}`;
 
 function pvalue(y) {
@@ -101,9 +103,11 @@ class Plot {
     this.ctx = this.canvas.getContext("2d");
     this.ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
     this.ctx.clearRect(0, 0, box.width, box.height);
-    this.ctx.font = FONT;
-    [this.left, this.top] = [margin.left, margin.top];
-    [this.right, this.bottom] = [box.width - margin.right, box.height - margin.bottom];
+    this.em = this.canvas.closest(".hlmm").clientWidth >= WIDE ? 14 : 11;
+    this.ctx.font = `${this.em}px ${FONT}`;
+    const scale = this.em / 11;
+    [this.left, this.top] = [margin.left * scale, margin.top];
+    [this.right, this.bottom] = [box.width - margin.right * scale, box.height - margin.bottom * scale];
     this.hits = [];
     return this.right > this.left && this.bottom > this.top;
   }
@@ -157,7 +161,7 @@ class Plot {
       this.text(digits(y), this.left - 6, this.py(y), "right", "middle");
     }
     this.ctx.save();
-    this.ctx.translate(11, (this.top + this.bottom) / 2);
+    this.ctx.translate(this.em, (this.top + this.bottom) / 2);
     this.ctx.rotate(-Math.PI / 2);
     this.text(label, 0, 0, "center", "middle", this.theme.text);
     this.ctx.restore();
@@ -172,7 +176,7 @@ class Plot {
   }
 
   xLabel(label) {
-    this.text(label, (this.left + this.right) / 2, this.bottom + 20, "center", "top",
+    this.text(label, (this.left + this.right) / 2, this.bottom + 5 + 1.4 * this.em, "center", "top",
       this.theme.text);
   }
 
@@ -207,16 +211,8 @@ function drawManhattan(plot, theme, state, test) {
   const highest = points.reduce((top, p) => Math.max(top, p[test]), 0);
   plot.scale([-0.004 * end, 1.004 * end], [0, Math.max(8.6, 1.08 * highest)]);
   plot.yAxis("−log₁₀ p");
-  let free = -Infinity;
-  for (const [name, c] of chromosomes) {
-    const middle = plot.px((c.start + c.stop) / 2);
-    const width = plot.ctx.measureText(name).width;
-    if (middle - width / 2 > free) {
-      plot.text(name, middle, plot.bottom + 5, "center", "top");
-      free = middle + width / 2 + 4;
-    }
-  }
-  plot.xLabel("Chromosome");
+  if (chromosomes.size === 1) positions(plot, chromosomes, end);
+  else chromosomeNames(plot, chromosomes);
   for (const p of points) {
     const c = chromosomes.get(p.chrom);
     if (!c) continue;
@@ -227,6 +223,31 @@ function drawManhattan(plot, theme, state, test) {
   }
   significance(plot, theme, state.qq[test]);
   mark(plot, state);
+}
+
+const short = (name) => name.replace(/^chr(?=.)/i, "");
+
+function chromosomeNames(plot, chromosomes) {
+  let free = -Infinity;
+  for (const [long, c] of chromosomes) {
+    const name = short(long);
+    const middle = plot.px((c.start + c.stop) / 2);
+    const width = plot.ctx.measureText(name).width;
+    if (middle - width / 2 > free) {
+      plot.text(name, middle, plot.bottom + 5, "center", "top");
+      free = middle + width / 2 + 4;
+    }
+  }
+  plot.xLabel("Chromosome");
+}
+
+function positions(plot, chromosomes, end) {
+  const [[name, c]] = chromosomes;
+  const [unit, scale] = end >= 1e6 ? ["Mb", 1e6] : end >= 1e4 ? ["kb", 1e3] : ["bp", 1];
+  for (const at of ticks(-c.offset, end - c.offset, 8)) {
+    plot.text(digits(at / scale, 6), plot.px(at + c.offset), plot.bottom + 5, "center", "top");
+  }
+  plot.xLabel(`Position on chromosome ${short(name)} (${unit})`);
 }
 
 function significance(plot, theme, qq) {
@@ -240,7 +261,7 @@ function significance(plot, theme, qq) {
     // Beside the plot, where no point is; one label gives way to the other.
     const at = Math.min(plot.py(y), free);
     plot.text(label, plot.right + 6, at, "left", "middle");
-    free = at - 13;
+    free = at - 1.2 * plot.em;
   }
 }
 
@@ -261,13 +282,13 @@ function drawQQ(plot, theme, state, test) {
 }
 
 function drawEffects(plot, theme, state) {
-  if (!plot.begin(theme, { left: 52, right: 12, top: 14, bottom: 36 })) return;
+  if (!plot.begin(theme, { left: 60, right: 12, top: 14, bottom: 36 })) return;
   const points = state.points.filter((p) => p.in & BITS.effects && p.add != null);
   const size = (name) => Math.max(1e-9, ...points.map((p) => Math.abs(p[name] || 0))) * 1.08;
   const [x, y] = points.length ? [size("add"), size("var")] : [1, 1];
   plot.scale([-x, x], [-y, y]);
-  plot.yAxis("Effect on the log variance, per allele");
-  plot.xAxis("Effect on the mean, per allele");
+  plot.yAxis("Effect on the log variance (per allele)");
+  plot.xAxis(`Effect on the mean (${`${state.unit} per allele`.trim()})`);
   plot.line(plot.px(0), plot.top, plot.px(0), plot.bottom, theme.muted);
   plot.line(plot.left, plot.py(0), plot.right, plot.py(0), theme.muted);
   const best = (p) => Math.max(p.mean, p.variance, p.joint);
@@ -466,6 +487,7 @@ function render({ model, el }) {
       state.points = tiles.flatMap((name) => held[name]);
       state.genome = genome(rowsList(model.get("axis")));
       state.qq = model.get("qq") || {};
+      state.unit = progress.unit || "";
       for (const [plot, draw, test] of parts.plots) draw(plot, theme, state, test);
     }
     if (all || stale.has("loci")) {
