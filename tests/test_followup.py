@@ -17,6 +17,7 @@ from hlmm_dask.models.hlm import HLM
 from hlmm_dask.results import open_results
 from hlmm_dask.scanning.job import ScanJob
 from hlmm_dask.scanning.outputs import remove_old
+from hlmm_dask.transforms import rank_normal
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,7 @@ def scans(tmp_path_factory, client):
         "plain": ["--count_A2"],
         "covariates": covariates,
         "kept": [*covariates, "--fit_covariates"],
+        "ranks": ["--transform", "rint"],
         "random": ["--random_gts", study.bed, "--loco"],
     }.items():
         words = [study.bed, study.pheno, study.out(name), *options]
@@ -104,6 +106,7 @@ def test_a_variants_numbers_depend_on_the_seed_alone(copied, tmp_path):
         # Here covariates and variant are estimated one after the other.
         ("kept", 0.06, "given the null model's variance"),
         ("random", 0.06, "given random effects"),
+        ("ranks", 1e-8, "yes"),
     ],
 )
 def test_models_with_covariates_and_random_effects(copied, name, tolerance, given):
@@ -180,20 +183,21 @@ def test_scans_that_tell_too_little_are_refused(copied, tmp_path, capsys):
     assert "(.run.json) does not name the genotypes; give --genofile" in capsys.readouterr().err
 
 
-def dense(study, row, kept_covariates):
+def dense(study, row, name):
     """The model of interaction with age, fitted one variant at a time."""
     called = study.counts[row] >= 0
     g = study.counts[row][called].astype(float)
     age = study.covariates[:, 1] - study.covariates[:, 1].mean()
     age, c = age[called], study.covariates[called][:, :1]
-    c = c if kept_covariates else c[:, :0]
+    c = c if name == "covariates" else c[:, :0]
+    y = rank_normal(study.y) if name == "ranks" else study.y
     ones = np.ones(len(g))
     X = np.column_stack([ones, c, g - g.mean(), age, (g - g.mean()) * age])
     V = np.column_stack([ones, c, g - g.mean(), age])
-    return HLM(study.y[called], X, V).fit()
+    return HLM(y[called], X, V).fit()
 
 
-@pytest.mark.parametrize("name", ["plain", "covariates"])
+@pytest.mark.parametrize("name", ["plain", "covariates", "ranks"])
 def test_interactions_are_those_of_the_dense_model(scans, copied, monkeypatch, name):
     out = copied(name)
     monkeypatch.setattr(interact, "_MOST_ROWS", 7)
@@ -207,7 +211,7 @@ def test_interactions_are_those_of_the_dense_model(scans, copied, monkeypatch, n
     ]  # fmt: skip
     sign = -1.0 if name == "plain" else 1.0
     for row in (0, 1, 59):
-        fit = dense(scans, row, name == "covariates")
+        fit = dense(scans, row, name)
         for k, term in enumerate(("g", "e", "gxe")):
             s = 1.0 if term == "e" else sign
             assert table[f"{term}_hlm"][row] == pytest.approx(s * fit.alpha[k - 3], rel=1e-5)

@@ -33,17 +33,17 @@ def null_of(g):
 
 
 def test_permutations_converge_to_all_of_them() -> None:
-    counts = np.array([4, 3, 2])
+    counts = np.array([4, 2, 2])
     g = np.repeat([0.0, 1.0, 2.0], counts)
-    w = np.array([0.3, -0.4, 1.1, 0.2, 1.4, -0.7, 0.9, -1.0, 1.9])
+    w = np.array([0.3, -0.4, 1.1, 0.2, 1.4, -0.7, -1.0, 1.9])
     everything = []
-    for two in itertools.combinations(range(9), 2):
-        for one in itertools.combinations([i for i in range(9) if i not in two], 3):
-            dealt = np.zeros(9)
+    for two in itertools.combinations(range(8), 2):
+        for one in itertools.combinations([i for i in range(8) if i not in two], 2):
+            dealt = np.zeros(8)
             dealt[list(two)], dealt[list(one)] = 2, 1
             everything.append((koenker(dealt, w * w), wald(dealt, w)))
     everything = np.abs(everything)
-    assert len(everything) == 1260
+    assert len(everything) == 420
     observed = np.array([koenker(g, w * w), wald(g, w)])
     exact = (everything >= np.abs(observed) * (1 - 1e-6)).mean(axis=0)
     assert (exact > 0.03).all()

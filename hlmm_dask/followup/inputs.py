@@ -207,8 +207,8 @@ def open_study(facts: Facts, files: Files) -> Study:
         left_out = 1000.0 * float(facts.fingerprint["exclude_window"])
     return Study(
         genotypes, traits, given, null, covariates, mean, variance,
-        int(facts.attrs["first_variant"]), facts.attrs["effect_allele"] == "A2", facts.transform, missing,
-        left_out,
+        int(facts.attrs["first_variant"]), facts.attrs["effect_allele"] == "A2", facts.transform,
+        missing, left_out,
     )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from hlmm_dask.durable import replacing
 from hlmm_dask.followup.chosen import results_of
 from hlmm_dask.followup.interact import Interactions
-from hlmm_dask.transforms import title_of
 from hlmm_dask.view.style import theme
 
 if TYPE_CHECKING:
@@ -34,14 +33,13 @@ def write_interaction_plots(done: Interactions, folder: Path) -> list[Path]:
     model = done.model
     shared = np.column_stack([np.ones(len(model.y)), model.covariates])
     y = model.y - model.covariates @ np.linalg.lstsq(shared, model.y)[0][1:]
-    phenotype = title_of(done.scan.study.null.phenotype_name, done.scan.study.scale)
     written = []
     for row in done.leads.tolist():
         rows = results_of(done.scan.store, np.array([row]))
         g = done.scan.counts(rows)[0, done.sample_index]
         variant = str(rows["variant_id"].iloc[0])
         figure = Figure(figsize=(7.6, 3.6), layout="constrained", facecolor=theme("light").surface)
-        _draw(figure, g, model.environment, y, variant, done.name, phenotype)
+        _draw(figure, g, model.environment, y, variant, done.name, done.scan.facts.title)
         name = re.sub(r"[^\w.-]+", "_", variant)[:60]
         path = folder / f"{row}_{name}.png"
         with replacing(path) as file:
