@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hlmm_dask.scanning.kinship import relationship_matrix
     from hlmm_dask.scanning.null import NullModel, fit_null
     from hlmm_dask.scanning.run import scan
+    from hlmm_dask.variant_tests import variant_tests
     from hlmm_dask.view.widget import dashboard as dashboard  # neither: it needs anywidget
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "relationship_matrix",
     "scan",
     "simulate",
+    "variant_tests",
 ]
 
 # Imported when first used: a worker needs a part of the package, and starts sooner.
@@ -68,6 +70,7 @@ _HOME = {
     "relationship_matrix": "scanning.kinship",
     "scan": "scanning.run",
     "simulate": "models.hlmm",
+    "variant_tests": "variant_tests",
 }
 
 

@@ -156,27 +156,28 @@ def both_tails(
 
 @compiled(error_model="numpy")
 def score_tails(
-    u: Any, r: Any, v: Any, weight: Any, size: Any, q: Any, at: Any, wanted: Any, f: Any, out: Any
+    u: Any, v0: Any, v: Any, weight: Any, size: Any, q: Any, at: Any, wanted: Any, f: Any, out: Any
 ) -> None:  # pragma: no cover - compiled
     """Tails of the scores of one variant.
 
     Parameters
     ----------
-    u, r, v, weight : (size,) float64
-        Shares in the score of the mean, the same without the variant's own effect, shares in the
-        score of the variance, and how many samples each stands for.
+    u, v0, v, weight : (size,) float64
+        Shares in the score of the mean, in that of the variance, in the latter after the variant's
+        own effect on the mean, and how many samples each stands for.
     q : (3,) float64
         Frequencies of the genotypes, from the lowest that occurs.
-    at : (13,) float64
-        From the seventh on: scores of mean and variance, coefficients of r and v in the joint
-        score, that score, and the coefficient of r in the part of it that the mean has none in.
+    at : (14,) float64
+        From the seventh on: scores of the mean and, by v, of the variance, coefficients of u and v0
+        in the joint score, that score, the coefficient of u in the part of it that the mean has
+        none in, and the score of the variance by v0.
     wanted : (4,) bool
         Which of them: mean, variance, joint, and that part.
     f : (size,) float64
         Overwritten.
-    out : (7,) float64
-        r* of upper and lower tail of the mean, of the variance, the joint score's, and both of
-        that part.
+    out : (9,) float64
+        r* of upper and lower tail of the mean, of the variance by v and by v0, the joint score's,
+        and both of that part.
     """
     found = np.empty(3)
     if wanted[0]:
@@ -185,13 +186,16 @@ def score_tails(
     if wanted[1]:
         both_tails(v, weight, size, q, at[8], found)
         out[2], out[3] = found[0], found[1]
+        if abs(at[13]) > 0.05:
+            both_tails(v0, weight, size, q, at[13], found)
+            out[4], out[5] = found[0], found[1]
     if wanted[2]:
         for i in range(size):
-            f[i] = at[9] * r[i] + at[10] * v[i]
+            f[i] = at[9] * u[i] + at[10] * v0[i]
         tail(f, weight, size, q, at[11], found)
-        out[4] = found[0]
+        out[6] = found[0]
     if wanted[3]:
         for i in range(size):
-            f[i] = at[12] * r[i] + at[10] * v[i]
+            f[i] = at[12] * u[i] + at[10] * v0[i]
         both_tails(f, weight, size, q, np.sqrt(at[11] * at[11] - at[7] * at[7]), found)
-        out[5], out[6] = found[0], found[1]
+        out[7], out[8] = found[0], found[1]

@@ -1,21 +1,23 @@
 """Score tests of mean and variance effects whose reference distribution comes from the genotypes.
 
-With e what y is above its mean, r the residuals of its regression on the genotype x (centred), and
-v = r²/σ² - 1, σ² the mean of r², the studentised scores are
+With e what y is above its mean, r the residuals of its regression on the genotype x (centred),
+v = r²/σ² - 1, σ² the mean of r², and v0 the same of e, the studentised scores are
 
     z_mean = Σ x e / (Σ x² · mean e²)^½,    z_var = Σ x v / (Σ x² · mean v²)^½    (Koenker)
 
-For random genotypes and fixed residuals their correlation is ρ = Σ r v / (Σ r² Σ v²)^½, so that
-z⊥ = (z_var - ρ z_mean) / (1 - ρ²)^½ is not correlated with z_mean, and T² = z_mean² + z⊥² has two
-degrees of freedom. T is the score of f = (z_mean r̃ + z⊥ ṽ⊥)/T itself, r̃ and ṽ⊥ of unit variance:
-of all directions the one in which the variant lies farthest out.
+A normal tail is replaced by the saddlepoint approximation, residuals fixed and genotypes random,
+both tails added up, where the score is large. An outlier takes the regression with it, so that v is
+not fixed; v0 is, but has the variant's effect on the mean in it. The p-value of the variance is
+therefore the larger one of those by v and by v0.
 
-A normal tail is replaced by the saddlepoint approximation where the score is large: for z_mean and
-z_var by both tails of theirs. The joint test has the geometric mean of two p-values of a chi-square
-with two degrees of freedom, both of T² where scores are normal. One is of the squared quantile of the
-upper tail of f: in simulations too large for rare variants and skewed residuals. The other is of the
-sum of the squared quantiles of z_mean and z⊥: too small there, since the same few samples make
-both. Their errors cancel.
+The joint test of no effect at all goes by e and v0. With ρ their correlation, z0 the score of v0,
+z⊥ = (z0 - ρ z_mean) / (1 - ρ²)^½ is not correlated with z_mean, and T² = z_mean² + z⊥² has two
+degrees of freedom. T is the score of f = (z_mean ẽ + z⊥ ṽ⊥)/T itself, ẽ and ṽ⊥ of unit variance:
+of all directions the one in which the variant lies farthest out. The p-value is the mean of two of
+a chi-square with two degrees of freedom, both of T² where scores are normal: of the squared normal
+quantile of the upper tail of f, in simulations too large for rare variants and skewed residuals;
+and of the sum of the squared quantiles of z_mean and z⊥, too small there, since the same few samples
+make both.
 """
 
 from collections.abc import Callable
@@ -54,9 +56,9 @@ class Scores:
 
     Attributes
     ----------
-    mean, variance, joint : (m,) float64
-        z_mean, z_var and T; NaN where there is no such score.
-    at : (m, 13) float64
+    mean, variance, null_variance, joint : (m,) float64
+        z_mean, z_var, z0 and T; NaN where there is no such score.
+    at : (m, 14) float64
         What the loops take, see `hlmm_dask.kernels.score_loops`.
     frequencies : (m, 3) float64
         Of the genotypes, from the lowest that occurs.
@@ -64,6 +66,7 @@ class Scores:
 
     mean: FloatArray
     variance: FloatArray
+    null_variance: FloatArray
     joint: FloatArray
     at: FloatArray
     frequencies: FloatArray
@@ -81,33 +84,45 @@ class Scores:
         with np.errstate(all="ignore"):
             x_square = (n_k * x * x).sum(axis=0)
             slope = (n_k * x * moments.means).sum(axis=0) / x_square
-            _, r2, r3, r4 = moments.powers(np.where(n_k > 0, moments.means - slope * x, 0.0))
-            squares = r2.sum(axis=0)
-            sigma2 = squares / n
-            v_square = r4.sum(axis=0) / sigma2**2 - n
-            v_square = np.where(v_square > 1e-10 * n, v_square, np.nan)
-            all_squares = squares + slope**2 * x_square
-            z_mean = slope * np.sqrt(x_square * n / all_squares)
-            z_var = (x * r2).sum(axis=0) / sigma2 / np.sqrt(x_square * v_square / n)
-            rho = r3.sum(axis=0) / sigma2 / np.sqrt(squares * v_square)
+            spread = np.sqrt(x_square / n)
+            sigma2, z_var, v_square, _ = _of_squares(moments, slope, spread)
+            null_sigma2, z0, null_square, rho = _of_squares(moments, 0.0 * slope, spread)
+            z_mean = slope * spread * np.sqrt(n / null_sigma2)
             left = 1.0 - rho * rho
-            apart = np.where(left > 1e-10, (z_var - rho * z_mean) / np.sqrt(left), np.nan)
+            apart = np.where(left > 1e-10, (z0 - rho * z_mean) / np.sqrt(left), np.nan)
             joint = np.hypot(z_mean, apart)
             of_v = apart / np.sqrt(left)
             lowest = (n_k > 0).argmax(axis=0)
             classes = np.minimum(lowest + np.arange(3)[:, None], 2)
             q = np.take_along_axis(n_k / n, classes, axis=0)
             q = np.where(lowest + np.arange(3)[:, None] > 2, 0.0, q)
+            sd, null_sd = np.sqrt(null_sigma2), np.sqrt(null_square / n)
             at = np.stack([
-                moments.centre, slope, -x[0], n, sigma2, v_square, all_squares, z_mean, z_var,
-                (z_mean - rho * of_v) / np.sqrt(sigma2), of_v / np.sqrt(v_square / n), joint,
-                -rho * of_v / np.sqrt(sigma2),
+                moments.centre, slope, -x[0], n, sigma2, v_square, null_sigma2 * n, z_mean, z_var,
+                (z_mean - rho * of_v) / sd, of_v / null_sd, joint, -rho * of_v / sd, z0,
             ], axis=1)  # fmt: skip
-        return cls(z_mean, z_var, joint, at, np.ascontiguousarray(q.T))
+        return cls(z_mean, z_var, z0, joint, at, np.ascontiguousarray(q.T))
+
+
+def _of_squares(
+    moments: ClassMoments, slope: FloatArray, spread: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Mean square of the residuals, score and sum of squares of v, and its correlation with them.
+
+    ``slope`` (m,) is the effect taken off y, ``spread`` (m,) the genotype's standard deviation.
+    """
+    n_k, x, n = moments.counts, moments.x, moments.n
+    _, r2, r3, r4 = moments.powers(np.where(n_k > 0, moments.means - slope * x, 0.0))
+    squares = r2.sum(axis=0)
+    sigma2 = squares / n
+    v_square = r4.sum(axis=0) / sigma2**2 - n
+    v_square = np.where(v_square > 1e-10 * n, v_square, np.nan)
+    z = (x * r2).sum(axis=0) / sigma2 / (spread * np.sqrt(v_square))
+    return sigma2, z, v_square, r3.sum(axis=0) / sigma2 / np.sqrt(squares * v_square)
 
 
 def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
-    """Columns of the results by name, from scores and the r* (m, 7) of `tails_of`."""
+    """Columns of the results by name, from scores and the r* (m, 9) of `tails_of`."""
     rows = np.flatnonzero(~np.isnan(tails).all(axis=1))
     found = tails[rows]
 
@@ -119,14 +134,17 @@ def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
         return plain
 
     mean, variance = mended(scores.mean, slice(0, 2)), mended(scores.variance, slice(2, 4))
+    both = rows[~np.isnan(found[:, 2])]
+    variance[both] = np.minimum(variance, mended(scores.null_variance, slice(4, 6)))[both]
     joint = neg_log10_p_chi2_2df(scores.joint**2)
     if rows.size:
-        apart = mended(scores.apart, slice(5, 7))[rows]
+        apart = mended(scores.apart, slice(7, 9))[rows]
         parts = normal_quantile(mean[rows]) ** 2 + normal_quantile(apart) ** 2
-        direction = np.maximum(found[:, 4], 0.0) ** 2
-        mean_of_both = neg_log10_p_chi2_2df(0.5 * (direction + parts))
-        known = np.isfinite(mean_of_both)
-        joint[rows[known]] = mean_of_both[known]
+        direction = np.maximum(found[:, 6], 0.0) ** 2
+        with np.errstate(invalid="ignore"):
+            log_p = np.logaddexp(-0.5 * direction, -0.5 * parts) - np.log(2.0)
+        known = np.isfinite(log_p)
+        joint[rows[known]] = np.maximum(-log_p[known], 0.0) / _LN10
     return {
         "add_score_neg_log10_p": mean,
         "var_score_t": scores.variance,
@@ -165,13 +183,13 @@ def tails_of(
 
     Returns
     -------
-    (m, 7) float64
+    (m, 9) float64
         r* as `hlmm_dask.kernels.saddlepoint.score_tails` has them; NaN where not wanted.
     """
     # Imported late: who only plans a scan needs no compiler.
     from hlmm_dask.kernels import score_loops
 
-    out = np.full((len(rows), 7), np.nan)
+    out = np.full((len(rows), 9), np.nan)
     wanted = wanted_tails(scores, threshold)
     found = np.flatnonzero(wanted.any(axis=1))
     if not found.size:

@@ -25,17 +25,17 @@ def node_tails(
         Packed genotypes.
     outlier_at, outlier, value, weight
         Of a `ResidualNodes` of the centred phenotype.
-    at : (m, 13) float64
+    at : (m, 14) float64
         See `sample_tails`.
     q : (m, 3) float64
         Frequencies of the genotypes, from the lowest that occurs.
     wanted : (m, 4) bool
         Which tails, see `score_tails`; made false where they were found.
-    out : (m, 7) float64
+    out : (m, 9) float64
         Filled with r* where they were found.
     """
     n_nodes, most = value.shape[0], value.shape[0] + outlier.shape[0]
-    e, r, v = np.empty(most), np.empty(most), np.empty(most)
+    e, r, v, v0 = np.empty(most), np.empty(most), np.empty(most), np.empty(most)
     f, w = np.empty(most), np.empty(most)
     total = mean = spread = 0.0
     for i in range(n_nodes):
@@ -79,10 +79,11 @@ def node_tails(
         fourths = 0.0
         for i in range(size):
             v[i] = r[i] * r[i] / variance - 1.0
+            v0[i] = e[i] * e[i] * n / null_squares - 1.0
             fourths += w[i] * v[i] * v[i]
         if not abs(fourths / squares - 1.0) < _NEAR_FOURTHS:
             continue
-        score_tails(e, r, v, w, size, q[j], at[j], wanted[j], f, out[j])
+        score_tails(e, v0, v, w, size, q[j], at[j], wanted[j], f, out[j])
         wanted[j] = False
 
 
@@ -98,24 +99,26 @@ def sample_tails(
         Copies of allele 1, -1 where missing.
     y : (n,) float64
         Centred phenotype.
-    at : (m, 13) float64
+    at : (m, 14) float64
         Mean of y over the samples with a call, effect on it, mean copies, samples with a call,
         variance of the residuals r, sum of squares of v = r²/variance - 1 and of y about its mean;
-        then as for `score_tails`.
+        from the seventh on as for `score_tails`.
     q, wanted, out
         See `node_tails`.
     """
     m, n = codes.shape
-    e, r, v = np.empty(n), np.empty(n), np.empty(n)
+    e, v0, v = np.empty(n), np.empty(n), np.empty(n)
     f, w = np.empty(n), np.ones(n)
     for j in range(m):
         centre, slope, copies, variance = at[j, 0], at[j, 1], at[j, 2], at[j, 4]
+        null_variance = at[j, 6] / at[j, 3]
         size = 0
         for i in range(n):
             if codes[j, i] >= 0:
                 e[size] = y[i] - centre
-                r[size] = e[size] - slope * (codes[j, i] - copies)
-                v[size] = r[size] * r[size] / variance - 1.0
+                r = e[size] - slope * (codes[j, i] - copies)
+                v[size] = r * r / variance - 1.0
+                v0[size] = e[size] * e[size] / null_variance - 1.0
                 size += 1
-        score_tails(e, r, v, w, size, q[j], at[j], wanted[j], f, out[j])
+        score_tails(e, v0, v, w, size, q[j], at[j], wanted[j], f, out[j])
         wanted[j] = False

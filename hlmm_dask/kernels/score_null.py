@@ -105,16 +105,16 @@ def general_columns(
     for i in range(0, len(dosage), size):
         part = dosage[i : i + size]
         m = len(part)
-        g, called, about, at = (np.empty((m, k)) for k in (n, n, 5, 13))
+        g, called, about, at = (np.empty((m, k)) for k in (n, n, 5, 15))
         score_null_loops.centre(part, g, called, about)
         if null.basis.shape[1] > 1:
             g -= (g @ null.basis) @ null.basis.T
             g *= called
         score_null_loops.scores(g, called, null.e, null.weight, null.c, at)
         q = _frequencies(about)
-        scores = Scores(at[:, 7], at[:, 8], at[:, 11], at, q)
+        scores = Scores(at[:, 7], at[:, 8], at[:, 13], at[:, 11], at, q)
         wanted = wanted_tails(scores, threshold)
-        tails = np.full((m, 7), np.nan)
+        tails = np.full((m, 9), np.nan)
         rows = np.flatnonzero(wanted.any(axis=1))
         if rows.size:
             found = tails[rows]

@@ -62,9 +62,10 @@ def scores(
         Genotypes less their regression on the covariates, 0 where missing; 1 where called.
     e, weight, c : (n,) float64
         Of a `ScoreNull`.
-    at : (m, 13) float64
+    at : (m, 15) float64
         Filled: mean of u, effect on the mean, mean of v, samples with a call, mean of e by weight,
-        sums of squares of v and of u; then as for `score_tails`.
+        sums of squares of v and of u; from the seventh on as for
+        `score_tails`; mean of v without the variant's own effect.
     """
     m, n = g.shape
     for j in range(m):
@@ -79,40 +80,45 @@ def scores(
             count += here
             total += here * weight[i]
         slope, level = gwe / gwg, u1 / total
-        v1 = v2 = gv = uv = own1 = own2 = 0.0
+        v1 = v2 = gv = null1 = null2 = g_null = u_null = 0.0
         for i in range(n):
             x, here = g[j, i], called[j, i]
-            r = e[i] - level - slope * x
+            r = e[i] - level
             u = here * weight[i] * r
-            v = here * (u * r - c[i])
+            v0 = here * (u * r - c[i])
+            null1 += v0
+            null2 += v0 * v0
+            g_null += x * v0
+            u_null += u * v0
+            r -= slope * x
+            v = here * (weight[i] * r * r - c[i])
             v1 += v
             v2 += v * v
             gv += x * v
-            uv += u * v
-            own1 += u
-            own2 += u * u
         u1 /= count
         v1 /= count
+        null1 /= count
         u2 -= count * u1 * u1
         v2 -= count * v1 * v1
-        uv -= own1 * v1
-        own2 -= own1 * own1 / count
+        null2 -= count * null1 * null1
         at[j, :] = np.nan
         at[j, 0], at[j, 1], at[j, 2], at[j, 3], at[j, 4] = u1, slope, v1, count, level
         at[j, 5], at[j, 6], at[j, 7] = v2, u2, gwe / np.sqrt(gg * u2 / count)
+        at[j, 14] = null1
         # Without spread of the squares there is no test of it.
-        if v2 > 1e-10 * count * max(1.0, v1 * v1):
-            mean, variance = at[j, 7], gv / np.sqrt(gg * v2 / count)
-            at[j, 8] = variance
-            rho = uv / np.sqrt(own2 * v2)
+        if v2 > 1e-10 * count * max(1.0, v1 * v1) and null2 > 1e-10 * count:
+            mean, variance = at[j, 7], g_null / np.sqrt(gg * null2 / count)
+            at[j, 8], at[j, 13] = gv / np.sqrt(gg * v2 / count), variance
+            # Σ u = 0 about `level`.
+            rho = u_null / np.sqrt(u2 * null2)
             left = 1.0 - rho * rho
             if left > 1e-10:
                 apart = (variance - rho * mean) / np.sqrt(left)
                 of_v = apart / np.sqrt(left)
-                at[j, 9] = (mean - rho * of_v) / np.sqrt(own2 / count)
-                at[j, 10] = of_v / np.sqrt(v2 / count)
+                at[j, 9] = (mean - rho * of_v) / np.sqrt(u2 / count)
+                at[j, 10] = of_v / np.sqrt(null2 / count)
                 at[j, 11] = np.sqrt(mean * mean + apart * apart)
-                at[j, 12] = -rho * of_v / np.sqrt(own2 / count)
+                at[j, 12] = -rho * of_v / np.sqrt(u2 / count)
 
 
 @compiled(error_model="numpy")
@@ -131,22 +137,24 @@ def tails(
     """
     m, n = g.shape
     n_cells = cells.shape[1]
-    u, v, own, f, w = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    u, v, v0, f, w = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     for j in range(m):
         slope, v_mean, count, level = at[j, 1], at[j, 2], at[j, 3], at[j, 4]
+        null_mean = at[j, 14]
         size = 0
         u_squares = v_squares = 0.0
         if n > 4 * (n_cells + outlier.shape[0]) and at[j, 7] ** 2 < _SMALL * count:
             for o in range(outlier.shape[0]):
                 i = outlier[o]
                 if called[j, i] > 0.0:
-                    r = e[i] - level - slope * g[j, i]
-                    u[size], own[size] = weight[i] * e[i], weight[i] * r
+                    r = e[i] - level
+                    u[size], v0[size] = weight[i] * r, weight[i] * r * r - c[i] - null_mean
+                    r -= slope * g[j, i]
                     v[size], w[size] = weight[i] * r * r - c[i] - v_mean, 1.0
                     size += 1
             share = (count - size) / (n - outlier.shape[0])
             for k in range(n_cells):
-                u[size], own[size] = cells[0, k], cells[0, k]
+                u[size], v0[size] = cells[0, k], cells[1, k] - null_mean
                 v[size], w[size] = cells[1, k] - v_mean, share * cells[2, k]
                 size += 1
             for k in range(size):
@@ -158,8 +166,9 @@ def tails(
             size = 0
             for i in range(n):
                 if called[j, i] > 0.0:
-                    r = e[i] - level - slope * g[j, i]
-                    u[size], own[size] = weight[i] * e[i] - at[j, 0], weight[i] * r
+                    r = e[i] - level
+                    u[size], v0[size] = weight[i] * r, weight[i] * r * r - c[i] - null_mean
+                    r -= slope * g[j, i]
                     v[size], w[size] = weight[i] * r * r - c[i] - v_mean, 1.0
                     size += 1
-        score_tails(u, own, v, w, size, q[j], at[j], wanted[j], f, out[j])
+        score_tails(u, v0, v, w, size, q[j], at[j], wanted[j], f, out[j])
