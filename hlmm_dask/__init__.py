@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from hlmm_dask import plot as plot  # not in __all__: it needs matplotlib
     from hlmm_dask.errors import InputError, ScanCancelled, ScanError, StoreError
     from hlmm_dask.export import read_models_table
+    from hlmm_dask.followup.loci import loci
     from hlmm_dask.genotypes.dataset import open_bed
     from hlmm_dask.models.hlm import HLM
     from hlmm_dask.models.hlmm import HLMM, simulate
@@ -37,6 +38,7 @@ __all__ = [
     "VarianceComponents",
     "fit_lmm_null",
     "fit_null",
+    "loci",
     "open_bed",
     "open_results",
     "read_kinship",
@@ -64,6 +66,7 @@ _HOME = {
     "dashboard": "view.widget",
     "fit_lmm_null": "scanning.lmm",
     "fit_null": "scanning.null",
+    "loci": "followup.loci",
     "open_bed": "genotypes.dataset",
     "open_results": "results",
     "read_kinship": "relationship.files",

@@ -47,6 +47,13 @@ def dispersion_main(argv: Sequence[str] | None = None) -> int:
     return _run(_dispersion_parser(), argv, _dispersion)
 
 
+def loci_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-loci``: refit the lead variants of a finished scan. Returns the exit code."""
+    if argv is None:
+        choose_blas_kernels()
+    return _run(_loci_parser(), argv, _loci)
+
+
 def kinship_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-kinship``: the relationship matrix of genotypes. Returns the exit code."""
     if argv is None:
@@ -352,6 +359,43 @@ def _dispersion_parser() -> _Parser:
     return parser
 
 
+def _loci_parser() -> _Parser:
+    parser = _parser(
+        "hlmm-loci", "Refit the lead variants of a finished scan: does what it found hold?"
+    )
+    parser.add_argument("outprefix", help="OUTPREFIX of the scan")
+    parser.option("tests", default="all", metavar="NAMES",
+                  help="mean,variance,joint and, if the run had it, dispersion")  # fmt: skip
+    parser.option("p", type=float, default=5e-8, help="largest p-value of a lead")
+    parser.option("window", type=float, default=500.0, metavar="KB",
+                  help="distance within which variants may belong together")  # fmt: skip
+    parser.option("r2", type=float, default=0.1,
+                  help="r² above which the weaker of two variants is no lead")  # fmt: skip
+    parser.option("top", type=int, default=100, metavar="N", help="most leads of each test")
+    parser.option("neighbour-p", type=float, default=1e-5, metavar="P",
+                  help="largest p-value of the mean leads in the models")  # fmt: skip
+    parser.option("gone-p", type=float, default=1e-3, metavar="P",
+                  help="an effect is explained if its refitted p-value is above this")  # fmt: skip
+    parser.option("share", type=float, default=0.5,
+                  help="and its statistic below this share of what it was")  # fmt: skip
+    parser.option("min-carriers", type=int, default=20, metavar="N",
+                  help="samples with the rarer allele, for a verdict")  # fmt: skip
+    parser.option("transform", default="none,log,rint", metavar="NAMES",
+                  help="transforms of the phenotype to try")  # fmt: skip
+    parser.option("by-sex", action="store_true", help="fit both sexes apart, as in the .fam")
+    parser.option("sex", metavar="FILE", help="FID IID sex (1 male, 2 female), instead of the .fam")
+    parser.option("plots", action="store_true", help="draw OUTPREFIX.loci/*.png")
+    group = "else the file of the run"
+    parser.option("genofile", nargs="+", metavar="BED", help=f"genotypes; {group}")
+    parser.option("phenofile", metavar="FILE", help=f"phenotypes; {group}")
+    for name, of in (("mean", "mean"), ("var", "log variance")):
+        parser.option(f"{name}-covar", metavar="FILE", help=f"covariates of the {of}; {group}")
+        parser.option(f"{name}-covar-cols", metavar="COLUMNS", help="columns of that file")
+    parser.option("random-gts", metavar="BED", help=f"variants of the random effects; {group}")
+    parser.option("missing-char", metavar="TOKEN", help="missing value in the tables")
+    return parser
+
+
 def _kinship_parser() -> _Parser:
     parser = _parser("hlmm-kinship", "Compute the realised relationship matrix from genotypes.")
     parser.add_argument(
@@ -596,6 +640,17 @@ def _dispersion_options(options: argparse.Namespace) -> "DispersionOptions":
     from hlmm_dask.models.dispersion import DispersionOptions
 
     return DispersionOptions(*(getattr(options, name) for name in _DISPERSION))
+
+
+def _loci(options: argparse.Namespace) -> None:
+    from hlmm_dask.followup.loci import LociOptions, loci, verdict_lines
+
+    names = [name for name in LociOptions.__dataclass_fields__ if hasattr(options, name)]
+    given = {name: getattr(options, name) for name in names}
+    if options.genofile is not None and len(options.genofile) == 1:
+        given["genofile"] = options.genofile[0]  # may be a pattern
+    for line in verdict_lines(loci(options.outprefix, **given)):
+        print(line)
 
 
 def _kinship(options: argparse.Namespace) -> None:

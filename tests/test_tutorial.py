@@ -56,6 +56,18 @@ def test_findings_stand_beside_theory(run):
     assert "0.455" in rows["Median t² of dispersion effects*"]
 
 
+def test_hits_are_judged(run, tutorial):
+    out, printed = run
+    assert "Is it real?" in printed
+    lines = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.print", lambda text: lines.append(text))
+        found = pd.DataFrame({"SNP": ["rs1"], "tests": ["mean,variance"], "verdict": ["holds"]})
+        tutorial["print_verdicts"](found)
+    assert lines == ["\nIs it real?", "  rs1 (mean, variance): holds"]
+    assert (out / "hlm.loci.tsv").read_text().startswith("SNP\tchrom\tpos")
+
+
 def test_dispersion_columns_of_the_scan_are_those_of_the_tutorial(run, tutorial):
     out, _ = run
     table = tutorial["read_table"](out / "hlm.models.gz")

@@ -1,7 +1,7 @@
 """Independent lead variants: by distance, or by linkage where the genotypes are at hand."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isclose
 from typing import Any
@@ -68,7 +68,7 @@ def at_hand(facts: Facts) -> AtHand | str:
         )
     options = dict(facts.options)
     for name in ("genofile", "phenofile", "mean_covar", "var_covar"):
-        options[name] = _from(str(facts.run.get("directory", "")), options[name])
+        options[name] = paths_from(str(facts.run.get("directory", "")), options[name])
     missing = (options["missing_char"],)
     try:
         genotypes = open_plink(options["genofile"])
@@ -96,10 +96,10 @@ def at_hand(facts: Facts) -> AtHand | str:
     )
 
 
-def _from(folder: str, path: Any) -> Any:
+def paths_from(folder: str, path: Any) -> Any:
     """Paths as the command meant them, wherever this process was started."""
     if isinstance(path, list):
-        return [_from(folder, each) for each in path]
+        return [paths_from(folder, each) for each in path]
     return None if path is None else os.path.join(folder, path)
 
 
@@ -142,9 +142,46 @@ def lead_rows(
         by_distance = thinned.loci(test, 10, window=window)
     if here is None:
         return by_distance
+    leads = unlinked_rows(
+        thinned, test, here.standardised, n=n, window=window, r2=r2, at_least=least
+    ).tolist()
+    # Below significance, what stands near a lead is not a further one.
+    y = thinned.points[thinned.test(test).column]
+    rest = [row for row in by_distance.tolist() if row not in leads and y[row] < least]
+    return np.array([*leads, *rest][: max(n, 10)], dtype=np.intp)
+
+
+def unlinked_rows(
+    thinned: Thinned,
+    test: str,
+    standardised: Callable[[int], NDArray[np.float32]],
+    *,
+    n: int,
+    window: int,
+    r2: float,
+    at_least: float,
+) -> NDArray[np.intp]:
+    """Rows of the points that are hardly correlated with any better one near them, best first.
+
+    Parameters
+    ----------
+    thinned : Thinned
+    test : str
+        Its name.
+    standardised : callable
+        Gives genotypes with mean 0 and length 1 of a variant, by its index in the scan.
+    n : int
+        Most leads.
+    window : int
+        Base pairs within which variants are compared.
+    r2 : float
+        Squared correlation above which the weaker of two is no lead.
+    at_least : float
+        Smallest -log10 p.
+    """
     points: Mapping[str, Any] = thinned.points
     y = points[thinned.test(test).column]
-    candidates = np.flatnonzero(y >= least)
+    candidates = np.flatnonzero(y >= at_least)
     candidates = candidates[np.argsort(-y[candidates], kind="stable")][:_MAX_CANDIDATES]
     leads: list[int] = []
     genotypes: dict[int, NDArray[np.float32]] = {}
@@ -157,12 +194,10 @@ def lead_rows(
             if points["contig"][lead] == points["contig"][row]
             and abs(points["position"][lead] - points["position"][row]) <= window
         ]
-        g = here.standardised(int(points["index"][row])) if near else None
+        g = standardised(int(points["index"][row])) if near else None
         for lead in near:
             if lead not in genotypes:
-                genotypes[lead] = here.standardised(int(points["index"][lead]))
+                genotypes[lead] = standardised(int(points["index"][lead]))
         if g is None or all(float(g @ genotypes[lead]) ** 2 <= r2 for lead in near):
             leads.append(row)
-    # Below significance, what stands near a lead is not a further one.
-    rest = [row for row in by_distance.tolist() if row not in leads and y[row] < least]
-    return np.array([*leads, *rest][: max(n, 10)], dtype=np.intp)
+    return np.array(leads, dtype=np.intp)

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
@@ -28,6 +29,7 @@ from hlmm_dask.view.run_sections import accounting_section, run_section
 from hlmm_dask.view.spread import of_null
 from hlmm_dask.view.terminal import duration
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
+from hlmm_dask.view.verdicts import read_loci, verdict_section
 from hlmm_dask.view.wording import estimate, number, p_value
 
 # Points of the plots and variants kept for their p-value: the page stays below 10 MB.
@@ -55,6 +57,8 @@ class Report:
         Base pairs within which a weaker variant is no lead.
     alleles : dict of int to (str, str)
         Of the leads, by index: other allele, effect allele.
+    loci : DataFrame or None
+        What ``hlmm-loci`` found, where it ran.
     """
 
     store: ResultsStore
@@ -64,6 +68,7 @@ class Report:
     leads: Mapping[str, NDArray[np.intp]]
     window: int
     alleles: Mapping[int, tuple[str, str]]
+    loci: pd.DataFrame | None = None
 
     @property
     def has_variance(self) -> bool:
@@ -111,7 +116,9 @@ def read_report(outprefix: str, *, window: int = 500_000) -> Report:
     leads = {t.name: lead_rows(thinned, t.name, genotypes, window=window) for t in thinned.tests}
     rows = sorted({row for each in leads.values() for row in each.tolist()})
     alleles = _alleles(store, thinned.points["index"][rows].tolist())
-    return Report(store, facts, thinned, here, leads, window, alleles)
+    table = Path(f"{outprefix}.loci.tsv")
+    loci = read_loci(table) if table.exists() else None
+    return Report(store, facts, thinned, here, leads, window, alleles, loci)
 
 
 def write_report(report: Report, path: Path, scales: str = "") -> None:
@@ -142,6 +149,7 @@ def _page(report: Report, scales: str) -> str:
     sections = [
         _warnings(report),
         *(_test_section(report, t, test) for t, test in enumerate(report.thinned.tests)),
+        verdict_section(report.loci),
         *([_effects_section(report)] if report.has_variance else []),
         scales,
         _spread_section(report),

@@ -1,0 +1,1 @@
+"""What is done with the variants of a finished scan: other models, other tests."""
