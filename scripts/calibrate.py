@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure how often each test calls variants that have no effect, and what it finds of those that have.
+"""Measure how often each test calls variants without effect, and what it finds of others.
 
 Writes OUT.tsv (λ_GC, and the rates at 1e-3, 1e-4 and 1e-5 over what they should be, with exact
 95% intervals; power where there is an effect), and OUT.png with the rates of the null variants.
@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.progress import Progress
-
 from calibration import settings
 from calibration.count import LEVELS, Counts
 from calibration.draw import draw_rates
+from rich.progress import Progress
 
 SETTINGS = ("alone", "mean-effect", "covariates", "families", "power")
 
@@ -129,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     todo = list(tasks(options))
     found: dict[tuple[Any, ...], Counts] = {}
     # Processes share the cores; set before numpy is imported there.
-    os.environ |= {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
+    os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
     pool = ProcessPoolExecutor(options.workers, mp_context=get_context("spawn"))
     with pool, Progress() as progress:
         bar = progress.add_task("draws", total=len(todo))
@@ -148,12 +147,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def summary(table: pd.DataFrame) -> str:
-    """The headline test and the classical one, a line for each setting."""
+    """Put the headline test beside the classical one, a line for each setting."""
     chosen = table[table["test"].isin(["var, classical", "var, headline"])]
     keys = ["setting", "samples", "maf", "phenotype"]
-    wide = chosen.pivot(
-        index=keys, columns="test", values=["lambda_gc", "0.001", "0.0001", "1e-05"]
-    )
+    values = ["lambda_gc", *(f"{level:g}" for level in LEVELS)]
+    wide = chosen.pivot(index=keys, columns="test", values=values)
     return wide.to_string(float_format=lambda x: f"{x:.3g}")
 
 

@@ -92,6 +92,3 @@ def p_values(results: FloatArray) -> dict[str, FloatArray]:
             z = z / results[:, INDEX[error]]
         out[name] = 2.0 * stats.norm.sf(np.abs(z))
     return out
-
-
-ALL_TESTS = tuple(sorted({*TESTS, *_RATIOS}))

@@ -15,6 +15,7 @@ _STYLE = {
     "var, score, normal tail": ("#56B4E9", "^"),
     "var, headline": ("#000000", "D"),
 }
+_LOWEST = 0.05
 
 
 def draw_rates(table: pd.DataFrame, path: Path) -> None:
@@ -28,12 +29,14 @@ def draw_rates(table: pd.DataFrame, path: Path) -> None:
             for test, (colour, marker) in _STYLE.items():
                 own = part[part["test"] == test].sort_values("maf")
                 # A rate of zero stands at the lower edge.
-                rate = np.maximum(own["0.0001"], 0.05)
-                errors = np.abs(np.stack([own["0.0001_low"], own["0.0001_high"]]) - rate.to_numpy())
-                ax.errorbar(own["maf"], rate, np.minimum(errors, np.stack([rate * 0.999, errors[1]])),
-                            color=colour, marker=marker, ms=4, lw=1, label=test)  # fmt: skip
+                rate = np.maximum(own["0.0001"].to_numpy(), _LOWEST)
+                low = np.maximum(own["0.0001_low"].to_numpy(), _LOWEST)
+                errors = np.stack([rate - low, own["0.0001_high"].to_numpy() - rate])
+                ax.errorbar(
+                    own["maf"], rate, errors, color=colour, marker=marker, ms=4, lw=1, label=test
+                )
             ax.axhline(1.0, color="0.5", lw=0.8, ls="--")
-            ax.set(xscale="log", yscale="log", ylim=(0.05, 2000.0))
+            ax.set(xscale="log", yscale="log", ylim=(_LOWEST, 5000.0))
             ax.set_title(f"{DISTRIBUTION_DOC[name]}, n = {n:,}", fontsize=9)
             ax.spines[["top", "right"]].set_visible(False)
     for ax in axes[-1]:

@@ -1,4 +1,4 @@
-"""One draw of each setting: p-values of variants that have no effect on the variance, or a known one.
+"""One draw of each setting: p-values of variants without effect on the variance, or a known one.
 
 Every function takes the sizes and a seed, and gives for each label the p-values by test.
 """
@@ -34,14 +34,14 @@ HERITABILITY = 0.5
 
 
 def alone(n: int, maf: float, m: int, seed: int) -> dict[str, PValues]:
-    """No effect of anything: one set of variants against a phenotype of each distribution."""
+    """Give nothing an effect: one set of variants against a phenotype of each distribution."""
     rng = np.random.default_rng((seed, n, int(maf * 1e6)))
     packed = packed_variants(maf, m, n, int(rng.integers(2**62)))
     return {name: _fitted(phenotype(name, n, rng), packed) for name in DISTRIBUTIONS}
 
 
 def mean_effect(n: int, maf: float, m: int, seed: int) -> dict[str, PValues]:
-    """Each variant has an effect on the mean of a phenotype of its own."""
+    """Give each variant an effect on the mean of a phenotype of its own."""
     rng = np.random.default_rng((seed, n, int(maf * 1e6), 1))
     packed = packed_variants(maf, m, n, int(rng.integers(2**62)))
     size = np.sqrt(MEAN_EFFECT / (1.0 - MEAN_EFFECT) / (2.0 * maf * (1.0 - maf)))
@@ -55,7 +55,7 @@ def mean_effect(n: int, maf: float, m: int, seed: int) -> dict[str, PValues]:
 
 
 def power(n: int, maf: float, m: int, seed: int, size: float) -> dict[str, PValues]:
-    """Each variant has an effect on the log variance of a normal phenotype of its own."""
+    """Give each variant an effect on the log variance of a normal phenotype of its own."""
     rng = np.random.default_rng((seed, n, int(maf * 1e6), 2))
     packed = packed_variants(maf, m, n, int(rng.integers(2**62)))
     copies = decode(packed, n)
@@ -67,7 +67,7 @@ def power(n: int, maf: float, m: int, seed: int, size: float) -> dict[str, PValu
 
 
 def covariates(n: int, maf: float, m: int, seed: int) -> dict[str, PValues]:
-    """A covariate that changes the variance, in the model and left out."""
+    """Let a covariate change the variance, in the model and left out."""
     rng = np.random.default_rng((seed, n, int(maf * 1e6), 3))
     packed = packed_variants(maf, m, n, int(rng.integers(2**62)))
     sex = rng.integers(0, 2, n).astype(np.float64)
@@ -81,7 +81,7 @@ def covariates(n: int, maf: float, m: int, seed: int) -> dict[str, PValues]:
 
 
 def families(n: int, maf: float, m: int, seed: int) -> dict[str, PValues]:
-    """Full siblings with polygenic effects, with the random effects in the model and without."""
+    """Draw full siblings with polygenic effects, with the random effects in the model and without."""
     rng = np.random.default_rng((seed, n, int(maf * 1e6), 4))
     size = n // SIBLINGS
     packed = encode(family_genotypes(maf, m, size, SIBLINGS, rng))

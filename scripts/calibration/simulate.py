@@ -56,7 +56,7 @@ def packed_variants(maf: float, m: int, n: int, seed: int) -> Packed:
 def family_genotypes(
     maf: float, m: int, families: int, siblings: int, rng: np.random.Generator
 ) -> NDArray[np.int8]:
-    """Copies (m, families × siblings) of an allele in full siblings, by gene dropping."""
+    """Drop genes into full siblings: copies (m, families × siblings) of an allele."""
     parents = rng.random((m, families, 2, 2)) < maf
     child = np.zeros((m, families, siblings), np.int8)
     for parent in range(2):
