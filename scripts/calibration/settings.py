@@ -81,7 +81,7 @@ def covariates(n: int, maf: float, m: int, seed: int) -> dict[str, PValues]:
 
 
 def families(n: int, maf: float, m: int, seed: int) -> dict[str, PValues]:
-    """Draw full siblings with polygenic effects, with the random effects in the model and without."""
+    """Draw full siblings with polygenic effects, random effects in the model and left out."""
     rng = np.random.default_rng((seed, n, int(maf * 1e6), 4))
     size = n // SIBLINGS
     packed = encode(family_genotypes(maf, m, size, SIBLINGS, rng))
