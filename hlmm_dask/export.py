@@ -215,7 +215,7 @@ def read_models_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a whole .models.gz table: {reason}") from error
     frame = cast(pd.DataFrame, table.to_pandas())
-    for name in ("n", "pos"):
+    for name in ("n", "pos", *(f"n_{name}" for name in CLASS_DOC)):
         if name in frame and bool((frame[name] % 1 == 0).all()):
             frame[name] = frame[name].astype(np.int64)
     return frame

@@ -16,13 +16,18 @@ from hlmm_dask.models.hlm import HLM
 from hlmm_dask.models.hlmm import HLMM
 from hlmm_dask.models.newton import Convergence
 from hlmm_dask.models.random_design import RandomDesign
-from hlmm_dask.schema import INDEX, N_COLUMNS, RESULT_NAMES, Status
+from hlmm_dask.schema import CLASS_DOC, INDEX, N_COLUMNS, RESULT_NAMES, Status
 
 Codes = NDArray[np.int8]
 FloatArray = NDArray[np.float64]
 ALL = Filters(min_maf=0.0, max_missing=100.0)
 ESTIMATES = RESULT_NAMES[RESULT_NAMES.index("loglik") : RESULT_NAMES.index("av_neg_log10_p") + 1]
-ROBUST = ("add_robust_se", "var_robust_se", "add_var_cov", "av_robust_neg_log10_p")
+ROBUST = (
+    "add_robust_se", "var_robust_se", "add_var_cov", "av_robust_neg_log10_p", "var_lrt_neg_log10_p",
+)  # fmt: skip
+CLASSES = tuple(f"{what}_{k}" for what in ("n", "pheno_mean", "pheno_sd") for k in CLASS_DOC)
+# Where sums over samples are replaced by sums over fewer nodes, a tail is known to so much.
+TAILS = tuple(f"{name}_neg_log10_p" for name in ("add_score", "var_score", "av_score", "var_best"))
 N = 200
 
 
@@ -79,11 +84,14 @@ def test_dosages_of_calls_give_the_same_as_packed_calls(kind: str) -> None:
     packed, dosage = both_ways(model_for(kind), random_codes())
     assert packed.shape == (8, N_COLUMNS)
     assert set(statuses(packed)) == {Status.OK}
-    robust = [INDEX[name] for name in ROBUST]
+    robust, classes, tails = ([INDEX[name] for name in names] for names in (ROBUST, CLASSES, TAILS))
     # They come from class sums, that is from packed calls.
-    assert np.isnan(dosage[:, robust]).all()
+    assert np.isnan(dosage[:, [*robust, *classes]]).all()
     assert np.isfinite(packed[:, robust]).all() == (kind == "plain")
-    dosage[:, robust] = packed[:, robust]
+    assert np.isfinite(packed[:, [*classes, *tails]]).all()
+    np.testing.assert_allclose(dosage[:, tails], packed[:, tails], rtol=2e-3, atol=1e-3)
+    same = [*robust, *classes, *tails]
+    dosage[:, same] = packed[:, same]
     np.testing.assert_allclose(dosage, packed, rtol=1e-6, atol=1e-7)
 
 
@@ -213,8 +221,11 @@ def test_counting_allele_2_changes_the_signs(kind: str) -> None:
         model_for(kind, Filters(min_maf=0.0, max_missing=100.0, count_a2=True)), encode(codes)
     )
     expected = results.copy()
-    for name in ("add", "add_t", "var", "var_t"):
+    for name in ("add", "add_t", "var", "var_t", "var_score_t"):
         expected[:, INDEX[name]] *= -1.0
+    for what in ("n", "pheno_mean", "pheno_sd"):
+        columns = [INDEX[f"{what}_{k}"] for k in CLASS_DOC]
+        expected[:, columns] = expected[:, columns[::-1]]
     expected[:, INDEX["effect_allele_frequency"]] = 1.0 - column(results, "effect_allele_frequency")
     np.testing.assert_array_equal(other, expected)
     direct = fit_packed(model_for(kind), encode(np.where(codes < 0, codes, 2 - codes)))
@@ -239,6 +250,8 @@ def test_origin_of_y_makes_no_difference(kind: str) -> None:
     packed = encode(in_file(random_codes(4)))
     results, moved = (fit_packed(model_for(kind, shift=s), packed) for s in (0.0, 1e6))
     assert statuses(moved) == statuses(results)
+    for name in CLASS_DOC:
+        moved[:, INDEX[f"pheno_mean_{name}"]] -= 1e6
     np.testing.assert_allclose(moved, results, rtol=1e-5, atol=1e-6)
 
 

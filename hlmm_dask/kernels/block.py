@@ -31,6 +31,7 @@ from hlmm_dask.kernels.packed import (
 )
 from hlmm_dask.kernels.residual_nodes import ResidualNodes
 from hlmm_dask.kernels.score import SPA_THRESHOLD, Scores, score_columns, tails_of
+from hlmm_dask.kernels.score_null import ScoreNull, general_columns
 from hlmm_dask.kernels.table import (
     Filters,
     VariantFit,
@@ -105,6 +106,11 @@ class BlockModel:
     def y(self) -> FloatArray:
         """Phenotype (n,), centred."""
         return self.dense.y - self.mean
+
+    @cached_property
+    def score_null(self) -> ScoreNull:
+        """What the score tests take from the null model where class sums are not enough."""
+        return ScoreNull.build(self.dense)
 
     @cached_property
     def nodes(self) -> ResidualNodes:
@@ -342,8 +348,14 @@ def _fill_scores(
         scores, packed, rows, model.nodes, model.y, lambda some: unpack(some, model.layout),
         threshold=model.spa_threshold,
     )  # fmt: skip
-    columns = score_columns(scores, tails)
-    if model.filters.count_a2:
+    _fill_fitted(results, rows, score_columns(scores, tails), model.filters)
+
+
+def _fill_fitted(
+    results: FloatArray, rows: NDArray[np.int64], columns: dict[str, FloatArray], filters: Filters
+) -> None:
+    """Fill columns where the variant was fitted; that with a sign is of the effect allele."""
+    if filters.count_a2:
         columns["var_score_t"] = -columns["var_score_t"]
     fitted = results[rows, INDEX["status"]] == Status.OK
     fill_columns(results, rows[fitted], {name: v[fitted] for name, v in columns.items()})
@@ -364,6 +376,8 @@ def _fit_unpacked(
         else:
             fit = _fit_dosage(model, np.where(codes < 0, np.nan, codes.astype(np.float64)))
         fill_estimates(results, part, fit, count_a2=model.filters.count_a2)
+        columns = general_columns(model.score_null, codes, threshold=model.spa_threshold)
+        _fill_fitted(results, part, columns, model.filters)
 
 
 def fit_dosage(model: BlockModel, dosage: NDArray[np.floating], *, first: int = 0) -> FloatArray:
@@ -404,6 +418,10 @@ def fit_dosage(model: BlockModel, dosage: NDArray[np.floating], *, first: int = 
         if chosen.size:
             fit = _fit_dosage(part, analysed[chosen])
             fill_estimates(results, chosen, fit, count_a2=model.filters.count_a2)
+            columns = general_columns(
+                part.score_null, analysed[chosen], threshold=model.spa_threshold
+            )
+            _fill_fitted(results, chosen, columns, model.filters)
     return results
 
 

@@ -50,7 +50,9 @@ class ResidualNodes:
         return cls(value, weight, y[top], sample_index[top])
 
 
-def gauss_nodes(values: FloatArray, counts: FloatArray, n_nodes: int) -> tuple[FloatArray, ...]:
+def gauss_nodes(
+    values: FloatArray, counts: FloatArray, n_nodes: int
+) -> tuple[FloatArray, FloatArray]:
     """Nodes and weights of Gauss's quadrature of a discrete distribution, by Lanczos' recursion.
 
     Parameters
@@ -76,4 +78,4 @@ def gauss_nodes(values: FloatArray, counts: FloatArray, n_nodes: int) -> tuple[F
         beside.append(length)
         basis.append(step / length)
     nodes, vectors = eigh_tridiagonal(np.array(diagonal), np.array(beside))
-    return nodes * scale, total * vectors[0] ** 2
+    return np.asarray(nodes * scale), np.asarray(total * vectors[0] ** 2)

@@ -13,11 +13,14 @@ import numpy as np
 
 from hlmm_dask.kernels.compiled import compiled
 
+# The machine code of loops in other modules that call these is kept by their own modules' time of
+# change alone: touch `score_loops` and `score_null_loops` after a change here.
+
 # Steps to the root; it takes four or five.
 _STEPS = 60
 
 
-@compiled()
+@compiled(error_model="numpy")
 def _sums(
     f: Any, weight: Any, size: Any, q: Any, top: Any, t: Any, out: Any
 ) -> None:  # pragma: no cover - compiled
@@ -45,7 +48,7 @@ def _sums(
     out[1] = second
 
 
-@compiled()
+@compiled(error_model="numpy")
 def _cumulant(
     f: Any, weight: Any, size: Any, q: Any, top: Any, t: Any, out: Any
 ) -> None:  # pragma: no cover - compiled
@@ -66,7 +69,7 @@ def _cumulant(
     out[0] = total
 
 
-@compiled()
+@compiled(error_model="numpy")
 def tail(
     f: Any, weight: Any, size: Any, q: Any, u: Any, out: Any
 ) -> None:  # pragma: no cover - compiled
@@ -135,7 +138,7 @@ def tail(
             t = 4.0 * low
 
 
-@compiled()
+@compiled(error_model="numpy")
 def both_tails(
     f: Any, weight: Any, size: Any, q: Any, u: Any, out: Any
 ) -> None:  # pragma: no cover - compiled
@@ -149,3 +152,46 @@ def both_tails(
         f[i] = -f[i]
     out[1] = out[0]
     out[0] = upper
+
+
+@compiled(error_model="numpy")
+def score_tails(
+    u: Any, r: Any, v: Any, weight: Any, size: Any, q: Any, at: Any, wanted: Any, f: Any, out: Any
+) -> None:  # pragma: no cover - compiled
+    """Tails of the scores of one variant.
+
+    Parameters
+    ----------
+    u, r, v, weight : (size,) float64
+        Shares in the score of the mean, the same without the variant's own effect, shares in the
+        score of the variance, and how many samples each stands for.
+    q : (3,) float64
+        Frequencies of the genotypes, from the lowest that occurs.
+    at : (13,) float64
+        From the seventh on: scores of mean and variance, coefficients of r and v in the joint
+        score, that score, and the coefficient of r in the part of it that the mean has none in.
+    wanted : (4,) bool
+        Which of them: mean, variance, joint, and that part.
+    f : (size,) float64
+        Overwritten.
+    out : (7,) float64
+        r* of upper and lower tail of the mean, of the variance, the joint score's, and both of
+        that part.
+    """
+    found = np.empty(3)
+    if wanted[0]:
+        both_tails(u, weight, size, q, at[7], found)
+        out[0], out[1] = found[0], found[1]
+    if wanted[1]:
+        both_tails(v, weight, size, q, at[8], found)
+        out[2], out[3] = found[0], found[1]
+    if wanted[2]:
+        for i in range(size):
+            f[i] = at[9] * r[i] + at[10] * v[i]
+        tail(f, weight, size, q, at[11], found)
+        out[4] = found[0]
+    if wanted[3]:
+        for i in range(size):
+            f[i] = at[12] * r[i] + at[10] * v[i]
+        both_tails(f, weight, size, q, np.sqrt(at[11] * at[11] - at[7] * at[7]), found)
+        out[5], out[6] = found[0], found[1]

@@ -11,8 +11,11 @@ degrees of freedom. T is the score of f = (z_mean r̃ + z⊥ ṽ⊥)/T itself, r
 of all directions the one in which the variant lies farthest out.
 
 A normal tail is replaced by the saddlepoint approximation where the score is large: for z_mean and
-z_var by both tails of theirs. The upper tail of f is made a normal quantile, that of the joint test
-is then the chi-square's with two degrees of freedom beyond its square: for normal scores T².
+z_var by both tails of theirs. The joint test has the larger of two p-values, the chi-square's with
+two degrees of freedom, both of T² where scores are normal. One is of the squared quantile of the
+upper tail of f, which holds where the same few samples make both scores, and is a little too small
+for a rare variant and normal residuals; the other of the sum of squared quantiles of z_mean and z⊥,
+which are taken as independent.
 """
 
 from collections.abc import Callable
@@ -28,6 +31,7 @@ from hlmm_dask.models.inference import (
     neg_log10_p_chi2_2df,
     neg_log10_p_normal,
     neg_log10_p_tails,
+    normal_quantile,
 )
 
 FloatArray = NDArray[np.float64]
@@ -52,12 +56,10 @@ class Scores:
     ----------
     mean, variance, joint : (m,) float64
         z_mean, z_var and T; NaN where there is no such score.
-    at : (m, 12) float64
+    at : (m, 13) float64
         What the loops take, see `hlmm_dask.kernels.score_loops`.
     frequencies : (m, 3) float64
         Of the genotypes, from the lowest that occurs.
-    residual_squares : (m,) float64
-        Σ r².
     """
 
     mean: FloatArray
@@ -65,7 +67,12 @@ class Scores:
     joint: FloatArray
     at: FloatArray
     frequencies: FloatArray
-    residual_squares: FloatArray
+
+    @property
+    def apart(self) -> FloatArray:
+        """Absolute value of z⊥, (m,)."""
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(np.maximum(self.joint**2 - self.mean**2, 0.0))
 
     @classmethod
     def of(cls, moments: ClassMoments) -> "Scores":
@@ -94,29 +101,39 @@ class Scores:
             at = np.stack([
                 moments.centre, slope, -x[0], n, sigma2, v_square, all_squares, z_mean, z_var,
                 (z_mean - rho * of_v) / np.sqrt(sigma2), of_v / np.sqrt(v_square / n), joint,
+                -rho * of_v / np.sqrt(sigma2),
             ], axis=1)  # fmt: skip
-        return cls(z_mean, z_var, joint, at, np.ascontiguousarray(q.T), squares)
+        return cls(z_mean, z_var, joint, at, np.ascontiguousarray(q.T))
 
 
 def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
-    """Columns of the results by name, from scores and the r* (m, 5) of `tails_of`."""
-    plain = {
-        "add_score_neg_log10_p": neg_log10_p_normal(scores.mean),
-        "var_score_neg_log10_p": neg_log10_p_normal(scores.variance),
-        "av_score_neg_log10_p": neg_log10_p_chi2_2df(scores.joint**2),
-    }
+    """Columns of the results by name, from scores and the r* (m, 7) of `tails_of`."""
     rows = np.flatnonzero(~np.isnan(tails).all(axis=1))
-    for name, part in zip(plain, (slice(0, 2), slice(2, 4), slice(4, 5)), strict=True):
-        r = tails[rows, part]
-        if part.start == 4:
-            # Far below its centre a large T has no meaning.
-            better = neg_log10_p_chi2_2df(np.maximum(r[:, 0], 0.0) ** 2)
-        else:
-            better = neg_log10_p_tails(r)
+    found = tails[rows]
+
+    def mended(score: FloatArray, part: slice) -> FloatArray:
+        plain = neg_log10_p_normal(score)
+        better = neg_log10_p_tails(found[:, part])
         known = np.isfinite(better)
-        plain[name][rows[known]] = better[known]
-    best = plain["var_score_neg_log10_p"]
-    return {"var_score_t": scores.variance, **plain, "var_best_neg_log10_p": best}
+        plain[rows[known]] = better[known]
+        return plain
+
+    mean, variance = mended(scores.mean, slice(0, 2)), mended(scores.variance, slice(2, 4))
+    joint = neg_log10_p_chi2_2df(scores.joint**2)
+    if rows.size:
+        apart = mended(scores.apart, slice(5, 7))[rows]
+        parts = normal_quantile(mean[rows]) ** 2 + normal_quantile(apart) ** 2
+        direction = np.maximum(found[:, 4], 0.0) ** 2
+        least = neg_log10_p_chi2_2df(np.minimum(direction, parts))
+        known = np.isfinite(least)
+        joint[rows[known]] = least[known]
+    return {
+        "add_score_neg_log10_p": mean,
+        "var_score_t": scores.variance,
+        "var_score_neg_log10_p": variance,
+        "av_score_neg_log10_p": joint,
+        "var_best_neg_log10_p": variance,
+    }
 
 
 def tails_of(
@@ -148,13 +165,13 @@ def tails_of(
 
     Returns
     -------
-    (m, 5) float64
-        r* of upper and lower tail of mean and variance, and of the joint score's; else NaN.
+    (m, 7) float64
+        r* as `hlmm_dask.kernels.saddlepoint.score_tails` has them; NaN where not wanted.
     """
     # Imported late: who only plans a scan needs no compiler.
     from hlmm_dask.kernels import score_loops
 
-    out = np.full((len(rows), 5), np.nan)
+    out = np.full((len(rows), 7), np.nan)
     wanted = wanted_tails(scores, threshold)
     found = np.flatnonzero(wanted.any(axis=1))
     if not found.size:
@@ -178,14 +195,17 @@ def tails_of(
 
 
 def wanted_tails(scores: Scores, threshold: float) -> NDArray[np.bool_]:
-    """Which of the scores of mean and variance and of the joint one are above a threshold, (m, 3)."""
-    joint = np.sqrt(2.0 * _LN10 * neg_log10_p_normal(threshold))
+    """Which scores are above a threshold: mean, variance, joint, and z⊥ of the joint; (m, 4)."""
+    least = max(threshold, _CENTRE)
+    least_joint = np.sqrt(2.0 * _LN10 * neg_log10_p_normal(least))
     with np.errstate(invalid="ignore"):
+        joint = scores.joint > least_joint
         return np.stack(
             [
-                np.abs(scores.mean) > max(threshold, _CENTRE),
-                np.abs(scores.variance) > max(threshold, _CENTRE),
-                scores.joint > max(float(joint), _CENTRE),
+                np.abs(scores.mean) > least,
+                np.abs(scores.variance) > least,
+                joint,
+                joint & (scores.apart > least),
             ],
             axis=1,
         )

@@ -1,18 +1,18 @@
-"""Compiled loops of the score tests: a variant's residuals laid out, and the tails of its scores."""
+"""Compiled loops of the score tests: a variant's residuals laid out for the tails."""
 
 from typing import Any
 
 import numpy as np
 
 from hlmm_dask.kernels.compiled import compiled
-from hlmm_dask.kernels.saddlepoint import both_tails, tail
+from hlmm_dask.kernels.saddlepoint import score_tails
 
 # How far the nodes' second moment of the residuals, and of their squares, may be from the variant's
 # own before all of its samples are summed.
 _NEAR_SQUARES, _NEAR_FOURTHS = 0.02, 0.02
 
 
-@compiled()
+@compiled(error_model="numpy")
 def node_tails(
     packed: Any, outlier_at: Any, outlier: Any, value: Any, weight: Any, at: Any, q: Any,
     wanted: Any, out: Any,
@@ -25,19 +25,18 @@ def node_tails(
         Packed genotypes.
     outlier_at, outlier, value, weight
         Of a `ResidualNodes` of the centred phenotype.
-    at : (m, 12) float64
+    at : (m, 13) float64
         See `sample_tails`.
     q : (m, 3) float64
         Frequencies of the genotypes, from the lowest that occurs.
-    wanted : (m, 3) bool
-        Which tails: of the mean's, the variance's and the joint score. Made false where they were
-        found.
-    out : (m, 5) float64
-        r* of the upper and lower tail for the mean and for the variance, and of the joint score.
+    wanted : (m, 4) bool
+        Which tails, see `score_tails`; made false where they were found.
+    out : (m, 7) float64
+        Filled with r* where they were found.
     """
     n_nodes, most = value.shape[0], value.shape[0] + outlier.shape[0]
     e, r, v = np.empty(most), np.empty(most), np.empty(most)
-    f, w, found = np.empty(most), np.empty(most), np.empty(3)
+    f, w = np.empty(most), np.empty(most)
     total = mean = spread = 0.0
     for i in range(n_nodes):
         total += weight[i]
@@ -83,10 +82,11 @@ def node_tails(
             fourths += w[i] * v[i] * v[i]
         if not abs(fourths / squares - 1.0) < _NEAR_FOURTHS:
             continue
-        _tails(e, r, v, w, size, at[j], q[j], wanted[j], f, found, out[j])
+        score_tails(e, r, v, w, size, q[j], at[j], wanted[j], f, out[j])
+        wanted[j] = False
 
 
-@compiled()
+@compiled(error_model="numpy")
 def sample_tails(
     codes: Any, y: Any, at: Any, q: Any, wanted: Any, out: Any
 ) -> None:  # pragma: no cover - compiled
@@ -98,17 +98,16 @@ def sample_tails(
         Copies of allele 1, -1 where missing.
     y : (n,) float64
         Centred phenotype.
-    at : (m, 12) float64
+    at : (m, 13) float64
         Mean of y over the samples with a call, effect on it, mean copies, samples with a call,
-        variance of the residuals r, sum of squares of v = r²/variance - 1 and of y about its mean,
-        scores of mean and variance, coefficients of r and v in the joint score, and that score;
-        scores in standard deviations.
+        variance of the residuals r, sum of squares of v = r²/variance - 1 and of y about its mean;
+        then as for `score_tails`.
     q, wanted, out
         See `node_tails`.
     """
     m, n = codes.shape
     e, r, v = np.empty(n), np.empty(n), np.empty(n)
-    f, w, found = np.empty(n), np.ones(n), np.empty(3)
+    f, w = np.empty(n), np.ones(n)
     for j in range(m):
         centre, slope, copies, variance = at[j, 0], at[j, 1], at[j, 2], at[j, 4]
         size = 0
@@ -118,23 +117,5 @@ def sample_tails(
                 r[size] = e[size] - slope * (codes[j, i] - copies)
                 v[size] = r[size] * r[size] / variance - 1.0
                 size += 1
-        _tails(e, r, v, w, size, at[j], q[j], wanted[j], f, found, out[j])
-
-
-@compiled()
-def _tails(
-    e: Any, r: Any, v: Any, w: Any, size: Any, at: Any, q: Any, wanted: Any, f: Any, found: Any,
-    out: Any,
-) -> None:  # pragma: no cover - compiled  # fmt: skip
-    if wanted[0]:
-        both_tails(e, w, size, q, at[7], found)
-        out[0], out[1] = found[0], found[1]
-    if wanted[1]:
-        both_tails(v, w, size, q, at[8], found)
-        out[2], out[3] = found[0], found[1]
-    if wanted[2]:
-        for i in range(size):
-            f[i] = at[9] * r[i] + at[10] * v[i]
-        tail(f, w, size, q, at[11], found)
-        out[4] = found[0]
-    wanted[:] = False
+        score_tails(e, r, v, w, size, q[j], at[j], wanted[j], f, out[j])
+        wanted[j] = False

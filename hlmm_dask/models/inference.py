@@ -102,6 +102,12 @@ def neg_log10_p_tails(r: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.maximum(-total, 0.0) / _LN10)
 
 
+def normal_quantile(neg_log10_p: ArrayLike) -> NDArray[np.float64]:
+    """Absolute value of the standard normal statistic with a two-sided -log10 p; any shape."""
+    log_tail = -_LN10 * np.asarray(neg_log10_p, dtype=np.float64) - np.log(2.0)
+    return np.asarray(np.maximum(-special.ndtri_exp(log_tail), 0.0))
+
+
 def genomic_control_lambda(t: ArrayLike) -> float:
     """Genomic control λ: the median of t² over the median of chi-square with 1 df.
 

@@ -130,7 +130,9 @@ def scan(
         How to connect or what to start, where no client is given.
     out : path, optional
         Results store (a folder, ``.zarr``) to write. Without, results are kept in memory.
-    start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window, spa_threshold
+    start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window
+        See ``ScanConfig``.
+    spa_threshold
         See ``ScanConfig``.
     block_size : int, optional
         Variants a block (task, chunk); chosen from the data by default.

@@ -13,18 +13,19 @@ _ROWS = 65_536
 
 
 def summarise(store: ResultsStore, seconds: float) -> dict[str, Any]:
-    """Summary of a complete store: variants by status, λ_GC of both tests, rate."""
+    """Summary of a complete store: variants by status, λ_GC of the tests, rate."""
     counts: dict[str, int] = {}
     for marker in store.markers():
         for label, n in marker["counts"].items():
             counts[label] = counts.get(label, 0) + n
-    statistics = read_columns(store, ("add_t", "var_t"))
+    statistics = read_columns(store, ("add_t", "var_t", "var_score_t"))
     return {
         "n_variants": store.n_variants,
         "n_fitted": counts.get(Status.OK.label, 0),
         "counts": counts,
         "lambda_gc_add": genomic_control_lambda(statistics["add_t"]),
         "lambda_gc_var": genomic_control_lambda(statistics["var_t"]),
+        "lambda_gc_var_score": genomic_control_lambda(statistics["var_score_t"]),
         "seconds": seconds,
         "variants_per_second": store.n_variants / seconds,
     }

@@ -4,7 +4,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -37,9 +37,6 @@ _COLUMNS = {
     "add_se": "add_se",
     "var": "var",
     "var_se": "var_se",
-    "mean": "add_neg_log10_p",
-    "variance": "var_neg_log10_p",
-    "joint": "av_neg_log10_p",
 }
 # Bits of a point's "in": the plots that show it.
 _PLOTS = {"mean": 1, "variance": 2, "joint": 4}
@@ -156,7 +153,7 @@ class Feed:
         tile_of = points["index"] * N_TILES // thinned.n_variants
         place = points["index"] * N_BINS // thinned.n_variants
         for name, bit in _PLOTS.items():
-            where[_coarse(thinned.shown[name], place, points[_COLUMNS[name]])] |= bit
+            where[_coarse(thinned.shown[name], place, points[thinned.test(name).column])] |= bit
         where[thinned.in_effects] |= _EFFECTS
         new = {}
         for i, name in enumerate(TILES):
@@ -164,7 +161,7 @@ class Feed:
             key = points["index"][rows].tobytes() + where[rows].tobytes()
             if key != self._tiles.get(name, b""):
                 self._tiles[name] = key
-                new[name] = {"in": where[rows].tolist()} | _described(points, rows)
+                new[name] = {"in": where[rows].tolist()} | _described(thinned, rows)
         return new
 
 
@@ -179,14 +176,16 @@ def _coarse(
     return np.concatenate([rows[y[rows] >= _BEND], low[np.unique(cells, return_index=True)[1]]])
 
 
-def _described(points: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[Any]) -> dict[str, Any]:
+def _described(thinned: Thinned, rows: npt.NDArray[Any]) -> dict[str, Any]:
     """Points by column: place and name, effects and p-values."""
+    points = thinned.points
+    columns = _COLUMNS | {test.name: test.column for test in thinned.tests}
     out: dict[str, Any] = {
         "id": [str(name) for name in points["id"][rows]],
         "chrom": [str(name) for name in points["contig"][rows]],
         "pos": points["position"][rows].tolist(),
     }
-    return out | {name: _short(points[column][rows]) for name, column in _COLUMNS.items()}
+    return out | {name: _short(points[column][rows]) for name, column in columns.items()}
 
 
 def _quantiles(thinned: Thinned) -> dict[str, Any]:
@@ -205,8 +204,7 @@ def _quantiles(thinned: Thinned) -> dict[str, Any]:
 
 def _loci(thinned: Thinned) -> dict[str, Any]:
     return {
-        test.name: _described(thinned.points, thinned.loci(test.name, _N_LOCI))
-        for test in thinned.tests
+        test.name: _described(thinned, thinned.loci(test.name, _N_LOCI)) for test in thinned.tests
     }
 
 

@@ -14,7 +14,7 @@ from hlmm_dask.models.dispersion import DispersionResult, NotEstimable, dispersi
 from hlmm_dask.schema import DISPERSION_COLUMNS
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.thinned import Thinned
-from hlmm_dask.view.thinning import CARRIED, DISPERSION, TESTS, Thinner
+from hlmm_dask.view.thinning import CARRIED, DISPERSION, Thinner, tests_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -101,7 +101,8 @@ def thin(
         del whole
     if isinstance(relation, DispersionResult):
         extra = {c.name: getattr(relation, c.name) for c in DISPERSION_COLUMNS}
-    thinner = Thinner(n, tests=(*TESTS, DISPERSION) if extra else TESTS, **options)
+    tests = tests_of(source.columns if isinstance(source, ResultsStore) else source.data_vars)
+    thinner = Thinner(n, tests=(*tests, DISPERSION) if extra else tests, **options)
     for start, variants, values in pieces(source, names=True):
         stop = start + len(variants["variant_position"])
         thinner.add(start, variants, values | {k: v[start:stop] for k, v in extra.items()})
@@ -123,7 +124,7 @@ def _store_pieces(store: Any, *, names: bool) -> Iterator[Piece]:
 
 
 def _dataset_pieces(dataset: Any, *, names: bool) -> Iterator[Piece]:
-    wanted = {"var_se", *CARRIED, *(test.column for test in TESTS)}
+    wanted = {"var_se", *CARRIED, *(test.column for test in tests_of(dataset.data_vars))}
     part = dataset[[name for name in dataset.data_vars if name in wanted]]
     if not names:
         part = part.reset_coords(drop=True)

@@ -197,8 +197,8 @@ def print_summary(
     ----------
     summary : mapping
         ``n_variants``, ``n_fitted``, ``counts`` (variants by status label), ``lambda_gc_add``,
-        ``lambda_gc_var``, ``seconds``, ``variants_per_second``; all optional, and whatever else
-        (a word or a number) is printed under its own name.
+        ``lambda_gc_var``, ``lambda_gc_var_score``, ``seconds``, ``variants_per_second``; all
+        optional, and whatever else (a word or a number) is printed under its own name.
     console : Console, optional
         Where to; standard error by default.
     title : str
@@ -217,6 +217,7 @@ def print_summary(
     for key, label in (
         ("lambda_gc_add", "lambda_GC, mean effect"),
         ("lambda_gc_var", "lambda_GC, variance effect"),
+        ("lambda_gc_var_score", "lambda_GC, its score test"),
     ):
         if key in rest:
             rows.append((label, f"{float(rest.pop(key)):.4f}"))

@@ -6,7 +6,7 @@ p-value, and the best variant of each cell of a grid (place in the file by -log1
 besides, histograms of -log10 p by frequency class for quantiles and λ_GC, and a sample of effects.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,21 @@ TESTS = (
     AssociationTest("variance", "var_neg_log10_p", "Effect on the variance", "variance", "var", 1),
     AssociationTest("joint", "av_neg_log10_p", "Mean and variance (2 df)", "2 df", None, 2),
 )
+# Instead of the classical test, where the results have it.
+BEST_VARIANCE = AssociationTest(
+    "variance", "var_best_neg_log10_p", "Effect on the variance (score test, saddlepoint)",
+    "variance", "var", 1,
+)  # fmt: skip
 DISPERSION = AssociationTest(
     "dispersion", "dispersion_neg_log10_p", "Dispersion effect", "dispersion", "dispersion", 1
 )
+
+
+def tests_of(columns: Iterable[Any]) -> tuple[AssociationTest, ...]:
+    """Tests to draw of results with these columns."""
+    best = BEST_VARIANCE.column in columns
+    return tuple(BEST_VARIANCE if best and t.name == "variance" else t for t in TESTS)
+
 
 # What a kept variant carries from the results, where the block has it.
 CARRIED = (

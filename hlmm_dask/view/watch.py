@@ -27,7 +27,7 @@ from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.genome import Contig, Contigs
 from hlmm_dask.view.progress import Progress, State, WorkerShare
 from hlmm_dask.view.thinned import Thinned
-from hlmm_dask.view.thinning import CARRIED, TESTS, Thinner
+from hlmm_dask.view.thinning import CARRIED, Thinner, tests_of
 
 # Seconds over which the rate is taken: long enough for blocks of half a minute.
 _RATE_WINDOW = 120.0
@@ -133,8 +133,9 @@ class Watcher:
             self._about = dict(group.attrs)
             self._chunk_rows = array_of(group, "variant_id").chunks[0]
             self._thinner = Thinner(
-                self._store.n_variants, n_bins=self._n_bins, cap=300, n_sample=800
-            )
+                self._store.n_variants, tests=tests_of(self._store.columns),
+                n_bins=self._n_bins, cap=300, n_sample=800,
+            )  # fmt: skip
             self._made = made
         return True
 
@@ -188,7 +189,7 @@ class Watcher:
         assert self._store is not None
         assert self._thinner is not None
         columns = {name: i for i, name in enumerate(self._store.columns)}
-        wanted = {*CARRIED, *(test.column for test in TESTS)} & columns.keys()
+        wanted = {*CARRIED, *(test.column for test in self._thinner.tests)} & columns.keys()
         while self._unseen:
             block = self._done[self._unseen.pop()]
             try:
