@@ -56,7 +56,7 @@ class CheckJob:
     permutations: int = 100_000
     bootstrap: int = 1000
     seed: int = 1
-    files: Files = Files()
+    files: Files = field(default_factory=Files)
     overwrite: bool = False
 
 

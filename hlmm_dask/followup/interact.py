@@ -64,7 +64,7 @@ class InteractJob:
     variants: str | None = None
     top: int | None = None
     test: str = "var"
-    files: Files = Files()
+    files: Files = field(default_factory=Files)
     overwrite: bool = False
 
 
