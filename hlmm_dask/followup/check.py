@@ -1,7 +1,7 @@
 """Permutation and bootstrap of chosen variants' effects on the variance: OUTPREFIX.check.tsv."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
