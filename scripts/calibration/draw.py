@@ -31,7 +31,8 @@ def draw_rates(table: pd.DataFrame, path: Path) -> None:
                 # A rate of zero stands at the lower edge.
                 rate = np.maximum(own["0.0001"].to_numpy(), _LOWEST)
                 low = np.maximum(own["0.0001_low"].to_numpy(), _LOWEST)
-                errors = np.stack([rate - low, own["0.0001_high"].to_numpy() - rate])
+                high = np.maximum(own["0.0001_high"].to_numpy(), rate)
+                errors = np.stack([rate - low, high - rate])
                 ax.errorbar(
                     own["maf"], rate, errors, color=colour, marker=marker, ms=4, lw=1, label=test
                 )
