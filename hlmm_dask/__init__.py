@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hlmm_dask.results import open_results
     from hlmm_dask.scanning.background import Run
     from hlmm_dask.scanning.kinship import relationship_matrix
+    from hlmm_dask.scanning.lmm import LMMNullModel, fit_lmm_null
     from hlmm_dask.scanning.null import NullModel, fit_null
     from hlmm_dask.scanning.run import scan
     from hlmm_dask.variant_tests import variant_tests
@@ -26,6 +27,7 @@ __all__ = [
     "HLM",
     "HLMM",
     "InputError",
+    "LMMNullModel",
     "NullModel",
     "RandomEffect",
     "Run",
@@ -33,6 +35,7 @@ __all__ = [
     "ScanError",
     "StoreError",
     "VarianceComponents",
+    "fit_lmm_null",
     "fit_null",
     "open_bed",
     "open_results",
@@ -50,6 +53,7 @@ _HOME = {
     "HLM": "models.hlm",
     "HLMM": "models.hlmm",
     "InputError": "errors",
+    "LMMNullModel": "scanning.lmm",
     "NullModel": "scanning.null",
     "RandomEffect": "models.vc_effects",
     "VarianceComponents": "models.variance_components",
@@ -58,6 +62,7 @@ _HOME = {
     "ScanError": "errors",
     "StoreError": "errors",
     "dashboard": "view.widget",
+    "fit_lmm_null": "scanning.lmm",
     "fit_null": "scanning.null",
     "open_bed": "genotypes.dataset",
     "open_results": "results",
