@@ -39,6 +39,8 @@ _HLMM_ONLY = {
     "engine": "a choice of engine",
     "exclude_window": "windows; give --loco",
     "dispersion": "effects on the variance",
+    "spa_threshold": "score tests",
+    "tests": "tests of the variance",
 }
 _LMM_ONLY = ("kinship", "grm_from", "grm_kind", "grm_min_maf", "lmm_test")
 
