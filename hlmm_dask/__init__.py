@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hlmm_dask.results import open_results
     from hlmm_dask.scanning.background import Run
     from hlmm_dask.scanning.kinship import relationship_matrix
+    from hlmm_dask.scanning.lmm import LMMNullModel, fit_lmm_null
     from hlmm_dask.scanning.null import NullModel, fit_null
     from hlmm_dask.scanning.run import scan
     from hlmm_dask.variant_tests import variant_tests
@@ -27,6 +28,7 @@ __all__ = [
     "HLM",
     "HLMM",
     "InputError",
+    "LMMNullModel",
     "NullModel",
     "RandomEffect",
     "Run",
@@ -34,6 +36,7 @@ __all__ = [
     "ScanError",
     "StoreError",
     "VarianceComponents",
+    "fit_lmm_null",
     "fit_null",
     "loci",
     "open_bed",
@@ -52,6 +55,7 @@ _HOME = {
     "HLM": "models.hlm",
     "HLMM": "models.hlmm",
     "InputError": "errors",
+    "LMMNullModel": "scanning.lmm",
     "NullModel": "scanning.null",
     "RandomEffect": "models.vc_effects",
     "VarianceComponents": "models.variance_components",
@@ -60,6 +64,7 @@ _HOME = {
     "ScanError": "errors",
     "StoreError": "errors",
     "dashboard": "view.widget",
+    "fit_lmm_null": "scanning.lmm",
     "fit_null": "scanning.null",
     "loci": "followup.loci",
     "open_bed": "genotypes.dataset",

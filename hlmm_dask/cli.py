@@ -246,7 +246,7 @@ def _blocks(text: str) -> str | int:
 
 
 _DISPERSION = ("dispersion_blocks", "dispersion_exclude", "dispersion_slope_error")
-
+_LMM = ("model", "kinship", "grm_from", "grm_kind", "grm_min_maf", "lmm_test")
 _FORMATS = "files for other programs: one or more of ssf,ldsc,regenie,gwas-vcf"
 _CLUSTER = (
     "scheduler", "scheduler_file", "threads_per_worker", "memory_limit", "timeout",
@@ -291,6 +291,7 @@ def _scan_parser() -> _Parser:
     parser.add_argument("outprefix", help="start of the output files' names")
     parser.option("range", nargs=2, type=int, metavar=("START", "END"),
                   help="only these variants, 0-based, END not included")  # fmt: skip
+    _add_lmm_options(parser)
     parser.option("count-A2", dest="count_a2", action="store_true",
                   help="effects per copy of allele 2 (.bim column 6), not allele 1")  # fmt: skip
     _add_scan_options(parser)
@@ -306,6 +307,20 @@ def _scan_parser() -> _Parser:
                   help="scores above this have saddlepoint tails; 0 always, inf never")  # fmt: skip
     _add_run_options(parser)
     return parser
+
+
+def _add_lmm_options(parser: _Parser) -> None:
+    parser.option("model", choices=["hlmm", "lmm"], default="hlmm",
+                  help="effects on mean and variance; or a mixed model of the mean")  # fmt: skip
+    parser.option("kinship", metavar="FILE",
+                  help="lmm: relationship matrix, .npz, .npy, .grm.bin or .txt")  # fmt: skip
+    parser.option("grm-from", metavar="GENO", help="lmm: compute the matrix from this .bed")
+    parser.option("grm-kind", choices=["standardised", "centred", "scaled"],
+                  default="standardised", help="lmm: as --kind of hlmm-kinship")  # fmt: skip
+    parser.option("grm-min-maf", type=float, default=0.01,
+                  help="lmm: compute it from variants with MAF above this")  # fmt: skip
+    parser.option("lmm-test", choices=["refit", "fixed"], default="refit",
+                  help="lmm: find the variance ratio for every variant, or keep one")  # fmt: skip
 
 
 def _chr_parser() -> _Parser:
@@ -459,6 +474,7 @@ def _scan(options: argparse.Namespace) -> None:
             method=options.method,
             engine=options.engine,
             loco=options.loco,
+            **{name: getattr(options, name) for name in _LMM},
             exclude_window=options.exclude_window,
             spa_threshold=options.spa_threshold,
             tests=tuple(name.strip() for name in options.tests.split(",") if name.strip()),

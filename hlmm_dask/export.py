@@ -27,6 +27,9 @@ from hlmm_dask.errors import InputError
 from hlmm_dask.schema import (
     CLASS_DOC,
     DISPERSION_COLUMNS,
+    LMM_COLUMNS,
+    LMM_HEADERS,
+    LMM_NAMES,
     RESULT_COLUMNS,
     RESULT_NAMES,
     TEST_COLUMNS,
@@ -58,12 +61,14 @@ class Values(Protocol):
 def table_headers(store: ResultsStore, extra: Mapping[str, Values] | None = None) -> list[str]:
     """Return the headers of a store's table, in order.
 
-    A store of the heteroskedastic models has `schema.TSV_HEADERS`; of others the variant
-    columns, then the store's own. ``extra`` comes last.
+    A store of the heteroskedastic models has `schema.TSV_HEADERS`, one of the homoskedastic model
+    `schema.LMM_HEADERS`; of others the variant columns, then the store's own. ``extra`` comes last.
     """
     own = [_header(name) for name in store.columns]
     if set(RESULT_NAMES) <= set(store.columns):
         headers = [*TSV_HEADERS, *(name for name in own if name not in TSV_HEADERS)]
+    elif store.columns == LMM_NAMES:
+        headers = list(LMM_HEADERS)
     else:
         headers = [*_VARIANT_HEADERS, *own]
     return headers + [_header(name) for name in extra or {}]
@@ -224,7 +229,7 @@ def read_models_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 def _header(name: str) -> str:
     tests = chain.from_iterable(TEST_COLUMNS.values())
-    columns = (*RESULT_COLUMNS, *DISPERSION_COLUMNS, *tests)
+    columns = (*RESULT_COLUMNS, *LMM_COLUMNS, *DISPERSION_COLUMNS, *tests)
     headers = {column.name: column.header for column in columns}
     return headers.get(name, name)
 

@@ -156,7 +156,7 @@ def effects(
     """
     if not isinstance(data, Thinned):
         data = thin(data, dispersion=True)
-    thinned, _ = _thinned(data, "mean")
+    thinned, _ = _thinned(data, "mean", "variance")
     colours = theme(style)
     ax = dressed(ax, colours, (5.6, 4.6))
     shown = thinned.in_effects

@@ -10,6 +10,8 @@ from hlmm_dask.layout import METADATA
 from hlmm_dask.placement import read_manifest
 from hlmm_dask.schema import (
     DISPERSION_COLUMNS,
+    LMM_COLUMNS,
+    LMM_NAMES,
     RESULT_COLUMNS,
     STATUS_DOC,
     TEST_COLUMNS,
@@ -44,8 +46,9 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
     store = ResultsStore.open(path)
     store.require_intact()
     dataset = xr.open_zarr(store.path, consolidated=True)
+    own = LMM_COLUMNS if store.columns == LMM_NAMES else RESULT_COLUMNS
     tests = chain.from_iterable(TEST_COLUMNS.values())
-    about = {column.name: column for column in (*RESULT_COLUMNS, *DISPERSION_COLUMNS, *tests)}
+    about = {column.name: column for column in (*own, *DISPERSION_COLUMNS, *tests)}
     results = dataset["results"]
     unit = phenotype_unit(read_manifest(store.path)["fingerprint"])
     variables: dict[str, xr.DataArray] = {}

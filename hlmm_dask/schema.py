@@ -142,6 +142,27 @@ TEST_COLUMNS: dict[str, tuple[Column, Column]] = {
     )
 }
 
+# The same of the homoskedastic mixed model, --model lmm.
+_SHARED = {column.name: column for column in RESULT_COLUMNS}
+LMM_COLUMNS: tuple[Column, ...] = (
+    _SHARED["n_samples"],
+    _SHARED["minor_allele_frequency"],
+    Column("loglik", "likelihood", "log", "log-likelihood (ML) at the ML variance ratio"),
+    _SHARED["add"],
+    _SHARED["add_se"],
+    _SHARED["add_t"],
+    Column("add_neg_log10_p", "add_pval", "-log10", "-log10 p of add_t², F, 1 and n - c - 1 df"),
+    Column(
+        "add_lrt_neg_log10_p", "add_lrt_pval", "-log10",
+        "-log10 p of the likelihood ratio, chi-square, 1 df",
+    ),
+    _SHARED["effect_allele_frequency"],
+    Column("h2", "h2", "1", "share of the relationship matrix in the variance (REML)"),
+    _SHARED["status"],
+)  # fmt: skip
+LMM_NAMES: tuple[str, ...] = tuple(column.name for column in LMM_COLUMNS)
+LMM_INDEX: dict[str, int] = {name: i for i, name in enumerate(LMM_NAMES)}
+
 
 def phenotype_unit(fingerprint: Mapping[str, Any]) -> str:
     """Return the unit of the phenotype as it was fitted, given what a store was made with."""
@@ -165,4 +186,9 @@ TSV_HEADERS: tuple[str, ...] = (
     "add_robust_se", "var_robust_se", "add_var_cov", "av_robust_pval", "var_lrt_pval",
     "add_score_pval", "var_score_t", "var_score_pval", "av_score_pval", "var_best_pval",
     *(f"{what}_{name}" for what in ("n", "pheno_mean", "pheno_sd") for name in CLASS_DOC),
+)  # fmt: skip
+LMM_HEADERS: tuple[str, ...] = (
+    "SNP", "n", "frequency", "likelihood",
+    "add", "add_se", "add_t", "add_pval", "add_lrt_pval",
+    "chrom", "pos", "effect_allele", "other_allele", "effect_allele_frequency", "h2", "status",
 )  # fmt: skip

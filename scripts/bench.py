@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.cluster import scheduling, workers
 from benchmarks.kernels import covariates, hlm, hlmm, hlmm_linear, solver, sums
+from benchmarks.mixed import lmm
 from benchmarks.paper import plan
 from benchmarks.processes import (
     memory,
@@ -40,6 +41,7 @@ SIZES: dict[Callable[[Options, Report], None], dict[str, int]] = {
     covariates: {"samples": 100_000, "variants": 128},
     hlmm: {"samples": 20_000, "variants": 64, "random": 200},
     hlmm_linear: {"samples": 100_000, "variants": 256, "random": 500},
+    lmm: {"samples": 1_410, "variants": 12_226},
     phenotypes: {"samples": 100_000, "variants": 10_000},
     workers: {
         "samples": 100_000, "variants": 100_000,
@@ -99,7 +101,9 @@ def _more_options(command: argparse.ArgumentParser, run: Callable[..., None]) ->
         command.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(1 2)")
     if run in (small, phenotypes, memory, scheduling, watching):
         command.add_argument("--workers", type=int, default=2, help="worker processes (2)")
-    if run is small:
+    if run is lmm:
+        command.add_argument("--threads", type=int, default=1, help="of each program (1)")
+    if run in (small, lmm):
         command.add_argument("--bed", type=Path, help="these genotypes instead of simulated ones")
         command.add_argument("--phenotype", type=Path, help="FID IID value, for --bed")
     if run is covariates:

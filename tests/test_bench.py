@@ -22,6 +22,7 @@ TINY = {
 CLUSTER = {
     "plink": ["--samples", "203", "--variants", "40", "--threads", "1"],
     "small": ["--samples", "203", "--variants", "40", "--workers", "1"],
+    "lmm": ["--samples", "203", "--variants", "40", "--threads", "1"],
     "phenotypes": [
         "--samples", "203", "--variants", "40", "--phenotypes", "2", "--workers", "1",
     ],

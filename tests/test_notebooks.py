@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-NAMES = ("live_scan", "attach_cluster", "read_results")
+NAMES = ("live_scan", "attach_cluster", "read_results", "mixed_model")
 SMALLER = {
     "4_000, 4_400, 100": "400, 440, 20",
-    "1_030": "103", "2_750": "275", "[700]": "[70]", "3_900": "390",
+    "300, 3_000, 6": "60, 300, 3", "1_030": "103", "2_750": "275", "[700]": "[70]", "3_900": "390",
     "block_size=50": "block_size=20", "stop=2_000": "stop=200",
 }  # fmt: skip
 
@@ -32,7 +32,7 @@ def test_kept_with_outputs(name: str) -> None:
         .get("widgets", {})
         .get("application/vnd.jupyter.widget-state+json", {"state": {}})["state"]
     )
-    assert len(widgets) == (name != "read_results")
+    assert len(widgets) == (name in ("live_scan", "attach_cluster"))
     for output in widgets:
         model = output["data"]["application/vnd.jupyter.widget-view+json"]["model_id"]
         assert kept[model]["state"]["progress"]["state"] == "finished"

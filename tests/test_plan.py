@@ -31,7 +31,6 @@ def test_enough_blocks_for_an_even_load() -> None:
 
 
 def test_blocks_of_slow_models_are_small() -> None:
-    assert choose_block_size(500_000, 100_000, n_covariates=3) < 4096
     assert choose_block_size(500_000, 100_000, n_random=500) < 200
 
 

@@ -47,7 +47,9 @@ from hlmm_dask.schema import INDEX, Status
 
 FloatArray = NDArray[np.float64]
 Method = Literal["auto", "exact", "linear"]
-Kernel = Literal["sums", "covariates", "exact", "linear", "auto", "dense"]
+Kernel = Literal[
+    "sums", "covariates", "exact", "linear", "auto", "dense", "lmm-refit", "lmm-fixed"
+]  # fmt: skip
 
 # Doubles of unpacked genotypes that are alive at once.
 _UNPACKED_DOUBLES = 4_000_000

@@ -19,6 +19,8 @@ FloatArray = NDArray[np.float64]
 LAMBDA_BOUNDS = (1e-5, 1e5)
 # Share of gᵀV⁻¹g below which the covariates explain a genotype.
 DEPENDENT = 1e-10
+# And below which they explain nothing of it.
+NOTHING = 1e-24
 # Variants at a time: at most so many, and so many genotypes.
 CHUNK = 1024
 _CHUNK_GENOTYPES = 2**22
@@ -97,9 +99,14 @@ def less_covariates(
     genotypes: FloatArray, Q: FloatArray
 ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """Return the residuals (m, n) on Q, their squares' sums, and which are but rounding errors."""
-    residual = genotypes - (genotypes @ Q) @ Q.T
-    length = np.einsum("ij,ij->i", residual, residual)
+    inside = genotypes @ Q
     whole = np.einsum("ij,ij->i", genotypes, genotypes)
+    explained = np.einsum("ij,ij->i", inside, inside)
+    if np.all(explained <= NOTHING * whole):
+        # Centred genotypes, and an intercept alone.
+        return genotypes, whole, whole <= 0.0
+    residual = genotypes - inside @ Q.T
+    length = np.einsum("ij,ij->i", residual, residual)
     return residual, length, length <= DEPENDENT * whole
 
 

@@ -15,8 +15,8 @@ z⊥ = (z0 - ρ z_mean) / (1 - ρ²)^½ is not correlated with z_mean, and T² =
 degrees of freedom. T is the score of f = (z_mean ẽ + z⊥ ṽ⊥)/T itself, ẽ and ṽ⊥ of unit variance:
 of all directions the one in which the variant lies farthest out. The p-value is the mean of two of
 a chi-square with two degrees of freedom, both of T² where scores are normal: of the squared normal
-quantile of the upper tail of f, in simulations too large for rare variants and skewed residuals;
-and of the sum of the squared quantiles of z_mean and z⊥, too small there, since the same few samples
+quantile of the upper tail of f, in simulations too large for rare variants and skewed residuals,
+and of the sum of the squared quantiles of z_mean and z⊥, too small there: the same few samples
 make both.
 """
 

@@ -46,8 +46,13 @@ class Rotation:
         return RotatedData.low_rank(self.vectors.T @ y, self.vectors.T @ X, self.values, y, X)
 
 
-def rotation_of_kinship(kinship: ArrayLike, *, rank: int | None = None) -> Rotation:
-    """Eigenvectors of K (n, n), symmetric and positive semidefinite, or the first ``rank``."""
+def rotation_of_kinship(
+    kinship: ArrayLike, *, rank: int | None = None, indefinite: float = _INDEFINITE
+) -> Rotation:
+    """Eigenvectors of K (n, n), symmetric and positive semidefinite, or the first ``rank``.
+
+    Eigenvalues down to -``indefinite`` times the largest are taken as zero.
+    """
     K = as_design("K", kinship, len(np.asarray(kinship)))
     n = len(K)
     if K.shape != (n, n):
@@ -57,7 +62,7 @@ def rotation_of_kinship(kinship: ArrayLike, *, rank: int | None = None) -> Rotat
         raise ValueError("K is not symmetric")
     check_rank(rank, n)
     values, vectors = linalg.eigh(K, driver="evd", check_finite=False)
-    if values[0] < -_INDEFINITE * max(values[-1], 0.0):
+    if values[0] < -indefinite * max(values[-1], 0.0):
         raise ValueError(
             f"K is not positive semidefinite: its smallest eigenvalue is {values[0]:.6g}, "
             f"its largest {values[-1]:.6g}"

@@ -17,7 +17,8 @@ from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.events import Event, Observer, ScanFinished, ScanStarted
-from hlmm_dask.scanning.null import Genotypes, NullModel
+from hlmm_dask.scanning.lmm import AnyNull
+from hlmm_dask.scanning.null import Genotypes
 from hlmm_dask.scanning.run import run_scans
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Run:
     def __init__(
         self,
         genotypes: Genotypes,
-        null: NullModel,
+        null: AnyNull,
         config: ScanConfig,
         *,
         client: Client | None,

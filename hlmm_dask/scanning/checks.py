@@ -13,9 +13,17 @@ from hlmm_dask.scanning.dispersion import check_options
 from hlmm_dask.scanning.events import Note, NullFitted, Observer, tell
 from hlmm_dask.scanning.fit_model import require_random_file
 from hlmm_dask.scanning.left_out import require_positions
-from hlmm_dask.scanning.null import NullInput, NullModel, check_h2_init, read_null_input
+from hlmm_dask.scanning.lmm import AnyNull, fit_lmm_input
+from hlmm_dask.scanning.lmm_job import (
+    KinshipSource,
+    array_bytes,
+    check_model_options,
+    open_kinship,
+)
+from hlmm_dask.scanning.null import NullInput, check_h2_init, read_null_input
 from hlmm_dask.scanning.outputs import check_output, needed_bytes, require_space
 from hlmm_dask.scanning.plan import Plan, expected_footprint, plan_blocks
+from hlmm_dask.scanning.relationships import Relationships
 from hlmm_dask.scanning.resources import resources_of
 from hlmm_dask.scanning.source import Source, open_source
 from hlmm_dask.schema import DISPERSION_COLUMNS, TSV_HEADERS
@@ -42,12 +50,15 @@ class CheckedJob:
         The variants.
     inputs : list of NullInput
         What each phenotype's null model will be fitted to.
+    kinship : KinshipSource, optional
+        Where the relationship matrix comes from, with ``--model lmm``.
     """
 
     job: "ScanJob"
     jobs: "list[ScanJob]"
     source: Source
     inputs: list[NullInput]
+    kinship: KinshipSource | None = None
 
     @property
     def config(self) -> ScanConfig:
@@ -64,7 +75,10 @@ class CheckedJob:
         Connects if a cluster is named; one of its own is not started for that.
         """
         return plan_blocks(
-            [expected_footprint(null, self.config) for null in self.inputs],
+            [
+                expected_footprint(null, self.config, lmm=self.kinship is not None)
+                for null in self.inputs
+            ],
             self.source.n_variants,
             resources_of(connection),
             given=self.job.block_size,
@@ -79,12 +93,14 @@ class CheckedJob:
         paths = [one.output(".zarr") for one in self.jobs]
         return next((ResultsStore.open(p).block_size for p in paths if p.exists()), None)
 
-    def fit_nulls(self, observers: tuple[Observer, ...]) -> list[NullModel]:
+    def fit_nulls(
+        self, observers: tuple[Observer, ...], related: Relationships | None = None
+    ) -> list[AnyNull]:
         """Fit the null model of each phenotype, and tell about it."""
         said = {note for null in self.inputs for note in null.notes}
-        fitted = []
+        fitted: list[AnyNull] = []
         for given in self.inputs:
-            null = given.fit()
+            null = given.fit() if related is None else fit_lmm_input(given, related)
             for note in null.notes:
                 if note not in said:
                     said.add(note)
@@ -132,6 +148,7 @@ def check_job(
         # The random effects may come from the same files.
         if text not in genotypes.notes:
             tell(observers, Note(text))
+    kinship = open_kinship(job, genotypes, inputs)
     columns = (
         len(TSV_HEADERS)
         + 2 * len(config.tests)
@@ -139,22 +156,25 @@ def check_job(
     )
     require_space(
         [one.output(".zarr") for one in jobs],
-        needed_bytes(source.n_variants, columns, parquet=job.parquet),
+        needed_bytes(source.n_variants, columns, parquet=job.parquet)
+        + array_bytes(kinship, inputs),
     )
-    return CheckedJob(job, jobs, source, inputs)
+    return CheckedJob(job, jobs, source, inputs, kinship)
 
 
 def _check_options(job: "ScanJob") -> None:
+    check_model_options(job)
     job.config.check()
     job.cluster.check()
     check_h2_init(job.h2_init)
     require_random_file(job.random_gts, job.random_gts_txt)
-    require_positions(
-        job.config,
-        random=job.random_gts is not None,
-        positions=not job.random_gts_txt,
-        fit_covariates=job.fit_covariates and bool(job.mean_covar or job.var_covar),
-    )
+    if job.model == "hlmm":
+        require_positions(
+            job.config,
+            random=job.random_gts is not None,
+            positions=not job.random_gts_txt,
+            fit_covariates=job.fit_covariates and bool(job.mean_covar or job.var_covar),
+        )
     chosen_transforms(job.transform)
     check_options(job.dispersion_options)
     if job.resume and job.overwrite:
@@ -211,7 +231,7 @@ def _read_inputs(
             variance_covariates=variance,
             random_genotypes=plink,
             random_table=table,
-            fit_covariates=job.fit_covariates,
+            fit_covariates=job.fit_covariates or job.model == "lmm",
             h2_init=job.h2_init,
             transform=one.transform,
         )
@@ -235,7 +255,7 @@ def _accounting(aligned: AlignedSamples) -> str:
     return f"samples of phenotype '{aligned.phenotype_name}': {steps}"
 
 
-def _summary(null: NullModel) -> NullFitted:
+def _summary(null: AnyNull) -> NullFitted:
     effects = tuple(
         (kind, name, float(effect), float(se))
         for kind, each in (("mean", null.mean_effects), ("variance", null.variance_effects))

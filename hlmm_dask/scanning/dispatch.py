@@ -34,6 +34,8 @@ from hlmm_dask.scanning.graph import (
     published_model,
 )
 from hlmm_dask.scanning.left_out import left_out_sets, with_nulls, write_set_nulls
+from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
+from hlmm_dask.scanning.lmm_model import publish_lmm
 from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.scanning.probe import Needs, gate
 from hlmm_dask.scanning.source import Source
@@ -48,7 +50,7 @@ _Outcome: TypeAlias = BlockDone | BlockFailed | BlockRetried
 class PhenotypeScan:
     """One phenotype: its null model, its store, and the blocks that are not in it yet."""
 
-    null: NullModel
+    null: "AnyNull"
     store: ResultsStore
     pending: list[int]
 
@@ -191,6 +193,8 @@ def _reason(error: BaseException) -> str:
 def _publish(
     scan: PhenotypeScan, config: ScanConfig, source: Source, observers: Sequence[Observer]
 ) -> BlockTask:
+    if isinstance(scan.null, LMMNullModel):
+        return publish_lmm(scan.null, config, source, scan.store, observers)
     # A resumed run goes on with the model of its first part, to the last bit.
     if (task := published_model(scan.store)) is not None:
         return task
@@ -204,7 +208,7 @@ def _publish(
 
 
 def scan_model(null: NullModel, config: ScanConfig, source: Source) -> BlockModel:
-    """Lay out all that fitting a block needs."""
+    """Lay out all that fitting a block of the heteroskedastic model needs."""
     model = replace(null.model, fix_h2=config.h2 == "null")
     layout = PackedLayout(null.n_file_samples, null.sample_index)
     whole = block_model(

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,17 +11,22 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hlmm_dask.genotypes.plink import PlinkGenotypes
-from hlmm_dask.kernels.block import BlockModel, fit_packed
+from hlmm_dask.kernels.block import BlockModel
+from hlmm_dask.kernels.lmm_block import LMMBlockModel
 from hlmm_dask.scanning.checks import CheckedJob, check_job
 from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispatch import scan_model
 from hlmm_dask.scanning.events import Observer
-from hlmm_dask.scanning.null import NullModel
+from hlmm_dask.scanning.graph import fit_block
+from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
+from hlmm_dask.scanning.lmm_job import relationships
+from hlmm_dask.scanning.lmm_model import lmm_block_model
 from hlmm_dask.scanning.outputs import expected_sizes
 from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
+from hlmm_dask.scanning.resources import Resources
 from hlmm_dask.scanning.run import run_fingerprint
 from hlmm_dask.scanning.source import Source
-from hlmm_dask.schema import INDEX, Status
+from hlmm_dask.schema import INDEX, LMM_INDEX, Status
 from hlmm_dask.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -77,7 +83,7 @@ class DryRun:
         Space in the output folder.
     """
 
-    nulls: list[NullModel]
+    nulls: list[AnyNull]
     probes: list[Probe]
     plan: Plan
     kernels: tuple[str, ...]
@@ -107,8 +113,19 @@ def dry_run(job: "ScanJob", observers: tuple[Observer, ...] = ()) -> DryRun:
     with Connection(job.cluster) as connection:
         resources = checked.plan(connection).resources
     began = time.perf_counter()
-    nulls = checked.fit_nulls(observers)
-    null_seconds = time.perf_counter() - began
+    with ExitStack() as stack:
+        related = None
+        if checked.kinship is not None:
+            related = stack.enter_context(relationships(checked.kinship, None))
+        nulls = checked.fit_nulls(observers, related)
+        null_seconds = time.perf_counter() - began
+        return _dry(checked, nulls, resources, null_seconds)
+
+
+def _dry(
+    checked: CheckedJob, nulls: list[AnyNull], resources: Resources, null_seconds: float
+) -> DryRun:
+    job = checked.job
     shapes = [footprint(null, checked.config) for null in nulls]
     n_variants = checked.source.n_variants
     plan = plan_blocks(
@@ -120,6 +137,9 @@ def dry_run(job: "ScanJob", observers: tuple[Observer, ...] = ()) -> DryRun:
     left = 1.0 - done / plan.n_blocks
     one_core = sum(probe.seconds for probe in probes) * n_variants * left
     n_cores = min(resources.n_workers * resources.threads, max(1, plan.n_blocks - done))
+    if checked.kinship is not None:
+        # Decompositions for the other chromosomes.
+        null_seconds *= checked.kinship.n_matrices
     sizes: dict[str, int] = {}
     for probe in probes:
         for suffix, size in expected_sizes(job, n_variants, probe.fitted).items():
@@ -143,7 +163,7 @@ def dry_run(job: "ScanJob", observers: tuple[Observer, ...] = ()) -> DryRun:
     )
 
 
-def _done_blocks(checked: CheckedJob, nulls: list[NullModel], plan: Plan) -> int:
+def _done_blocks(checked: CheckedJob, nulls: list[AnyNull], plan: Plan) -> int:
     """Count the blocks that all stores of a resumed run have, if they are of the same run."""
     done = []
     for one, null in zip(checked.jobs, nulls, strict=True):
@@ -158,10 +178,14 @@ def _done_blocks(checked: CheckedJob, nulls: list[NullModel], plan: Plan) -> int
     return len(set.intersection(*done))
 
 
-def _probe(checked: CheckedJob, null: NullModel, block_size: int, seconds: float) -> Probe:
+def _probe(checked: CheckedJob, null: AnyNull, block_size: int, seconds: float) -> Probe:
     """Fit variants from places spread over the genome until the time is over."""
     source, n = checked.source, checked.source.n_variants
-    model = scan_model(null, checked.config, source)
+    model: BlockModel | LMMBlockModel
+    if isinstance(null, LMMNullModel):
+        model = lmm_block_model(null, checked.config)
+    else:
+        model = scan_model(null, checked.config, source)
     places = np.linspace(0, n, _PLACES, endpoint=False).astype(int).tolist()
     ends = time.perf_counter() + seconds
     # The first fit loads and compiles; it counts only where there is no time for another.
@@ -186,12 +210,15 @@ def _probe(checked: CheckedJob, null: NullModel, block_size: int, seconds: float
     return Probe(total / n_probed, all_fitted / all_probed, all_probed)
 
 
-def _fit_part(model: BlockModel, source: Source, start: int, size: int) -> tuple[float, int]:
+def _fit_part(
+    model: BlockModel | LMMBlockModel, source: Source, start: int, size: int
+) -> tuple[float, int]:
     """Seconds that reading and fitting variants takes, and how many of them got estimates."""
     assert isinstance(source.genotypes, PlinkGenotypes)
     began = time.perf_counter()
     first = source.start + start
     with threadpool_limits(limits=1):
-        results = fit_packed(model, source.genotypes.read_packed(first, first + size), first=start)
+        results = fit_block(model, source.genotypes.read_packed(first, first + size), first=start)
     taken = time.perf_counter() - began
-    return taken, int(np.sum(results[:, INDEX["status"]] == Status.OK))
+    index = INDEX if isinstance(model, BlockModel) else LMM_INDEX
+    return taken, int(np.sum(results[:, index["status"]] == Status.OK))

@@ -26,18 +26,21 @@ from hlmm_dask.errors import ChangedInputError, InputError, StoreError
 from hlmm_dask.genotypes.packed import MISSING, encode
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import BlockModel, fit_dosage, fit_packed
+from hlmm_dask.kernels.packed import Packed
 from hlmm_dask.scanning.warned import counted_warnings
-from hlmm_dask.schema import INDEX, Status
+from hlmm_dask.schema import Status
 from hlmm_dask.store import ResultsStore
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from hlmm_dask.kernels.lmm_block import LMMBlockModel
+    from hlmm_dask.scanning.lmm_model import StoredLMM
     from hlmm_dask.scanning.source import Source
 
 MODEL_FILE = "null_model.pkl"
 
-_loaded: dict[str, BlockModel] = {}
+_loaded: "dict[str, BlockModel | LMMBlockModel]" = {}
 _loading = threading.Lock()
 # Looking for the libraries takes longer than fitting a small block.
 _blas = ThreadpoolController()
@@ -59,7 +62,7 @@ class BlockTask:
     model_digest: str
 
 
-def publish_model(store: ResultsStore, model: BlockModel) -> BlockTask:
+def publish_model(store: ResultsStore, model: "BlockModel | StoredLMM") -> BlockTask:
     """Put the null model where every worker finds it."""
     content = pickle.dumps(model, protocol=5)
     digest = hashlib.sha256(content)
@@ -81,10 +84,10 @@ def published_model(store: ResultsStore) -> BlockTask | None:
         return None
 
 
-def load_model(store: ResultsStore) -> BlockModel:
+def load_model(store: ResultsStore) -> "BlockModel | StoredLMM":
     """Load the null model of a run."""
     with _whole_model(store) as (_, file):
-        model: BlockModel = pickle.load(file)
+        model: BlockModel | StoredLMM = pickle.load(file)
     return model
 
 
@@ -245,7 +248,7 @@ def _fit_one(
         record={
             "genotypes_crc32": genotypes_checksum(block),
             "null_model": task.model_digest,
-            "n_fitted": int(np.sum(results[:, INDEX["status"]] == Status.OK)),
+            "n_fitted": int(np.sum(results[:, task.store.columns.index("status")] == Status.OK)),
             "seconds": time.perf_counter() - began,
             "worker": _worker_name(),
         },
@@ -257,9 +260,20 @@ def genotypes_checksum(block: NDArray[Any]) -> str:
     return f"{isal_zlib.crc32(np.ascontiguousarray(block).data):08x}"
 
 
-def _fit(model: BlockModel, block: NDArray[Any], first: int) -> NDArray[np.float64]:
+def fit_block(
+    model: "BlockModel | LMMBlockModel", packed: Packed, *, first: int = 0
+) -> NDArray[np.float64]:
+    """Fit a block of packed genotypes by whichever model it is."""
+    if isinstance(model, BlockModel):
+        return fit_packed(model, packed, first=first)
+    return model.fit_packed(packed, first=first)
+
+
+def _fit(
+    model: "BlockModel | LMMBlockModel", block: NDArray[Any], first: int
+) -> NDArray[np.float64]:
     if block.dtype == np.uint8:
-        return fit_packed(model, block, first=first)
+        return fit_block(model, block, first=first)
     block = np.where(block == MISSING, np.nan, block)
     missing = np.isnan(block)
     if not np.all(missing | ((block >= 0.0) & (block <= 2.0))):
@@ -267,11 +281,13 @@ def _fit(model: BlockModel, block: NDArray[Any], first: int) -> NDArray[np.float
         raise InputError(f"a dosage of {bad:g}, expected 0 to 2, NaN or -1 where missing")
     codes = np.where(missing, MISSING, block).astype(np.int8)
     if np.array_equal(codes, np.where(missing, MISSING, block)):
-        return fit_packed(model, encode(codes), first=first)
-    return fit_dosage(model, block, first=first)
+        return fit_block(model, encode(codes), first=first)
+    if isinstance(model, BlockModel):
+        return fit_dosage(model, block, first=first)
+    return model.fit_dosage(block, first=first)
 
 
-def _load_model(task: BlockTask, tasks: tuple[BlockTask, ...]) -> BlockModel:
+def _load_model(task: BlockTask, tasks: tuple[BlockTask, ...]) -> "BlockModel | LMMBlockModel":
     with _loading:
         model = _loaded.get(task.model_digest)
         if model is None:
@@ -281,7 +297,9 @@ def _load_model(task: BlockTask, tasks: tuple[BlockTask, ...]) -> BlockModel:
                         f"{task.store.run_dir / MODEL_FILE}: not the null model of this run; "
                         "start it again"
                     )
-                model = pickle.load(file)
+                found: BlockModel | StoredLMM = pickle.load(file)
+            run_dir = task.store.run_dir
+            model = found if isinstance(found, BlockModel) else found.opened(run_dir)
             # A process serves one run at a time; the models of the last may be large.
             for digest in set(_loaded) - {other.model_digest for other in tasks}:
                 del _loaded[digest]

@@ -15,6 +15,7 @@ from hlmm_dask.formats.effects import effects_in
 from hlmm_dask.formats.munge import write_formats
 from hlmm_dask.kernels.block import Method
 from hlmm_dask.kernels.packed import Engine
+from hlmm_dask.kernels.relationship import Kind
 from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.models.dispersion import DispersionOptions, NotEstimable
 from hlmm_dask.models.jackknife import Blocks
@@ -25,6 +26,8 @@ from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispersion import dispersion_columns, estimate_dispersion, slope_summary
 from hlmm_dask.scanning.events import Note, Observer, Phase, TablesWritten, tell
 from hlmm_dask.scanning.left_out import read_set_nulls, set_null_table
+from hlmm_dask.scanning.lmm_job import relationships
+from hlmm_dask.scanning.lmm_model import variance_table
 from hlmm_dask.scanning.outputs import remove_old, write_null, write_text
 from hlmm_dask.scanning.run import run_scans
 from hlmm_dask.store import ResultsStore
@@ -60,6 +63,12 @@ class ScanJob:
     method: Method = "auto"
     engine: Engine = "numba"
     loco: bool = False
+    model: Literal["hlmm", "lmm"] = "hlmm"
+    kinship: str | None = None
+    grm_from: str | None = None
+    grm_kind: Kind = "standardised"
+    grm_min_maf: float = 0.01
+    lmm_test: Literal["refit", "fixed"] = "refit"
     exclude_window: float | None = None
     spa_threshold: float = SPA_THRESHOLD
     tests: tuple[str, ...] = ()
@@ -98,8 +107,9 @@ class ScanJob:
     @property
     def config(self) -> ScanConfig:
         """What decides the numbers."""
+        h2 = "null" if self.model == "lmm" and self.lmm_test == "fixed" else self.h2
         return ScanConfig(
-            self.start, self.stop, self.min_maf, self.max_missing, self.count_a2, self.h2,
+            self.start, self.stop, self.min_maf, self.max_missing, self.count_a2, h2,
             self.method, self.engine, self.loco, self.exclude_window, self.spa_threshold,
             self.tests,
         )  # fmt: skip
@@ -128,7 +138,10 @@ class ScanJob:
     def inputs(self) -> list[str]:
         """Files that are read; a .bed may be a pattern, or lack its suffix."""
         genofiles = [self.genofile] if isinstance(self.genofile, str) else self.genofile
-        others = (self.phenofile, self.mean_covar, self.var_covar, self.random_gts)
+        others = (
+            self.phenofile, self.mean_covar, self.var_covar, self.random_gts, self.kinship,
+            self.grm_from,
+        )  # fmt: skip
         return [*genofiles, *(name for name in others if name is not None)]
 
 
@@ -156,8 +169,15 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
         checked.plan(connection)
         # Workers start while the null model is fitted.
         connection.begin()
+        related = None
+        if checked.kinship is not None:
+            tell(observers, Phase("relationships"))
+            # Of the cluster that is started meanwhile nothing would be there yet.
+            client = None if connection.options.is_local else connection.client()
+            beside = job.output(".kinship").absolute()
+            related = stack.enter_context(relationships(checked.kinship, client, beside))
         tell(observers, Phase("null model"))
-        nulls = checked.fit_nulls(observers)
+        nulls = checked.fit_nulls(observers, related)
         tell(observers, Phase("cluster"))
         paths = [one.output(".zarr") for one in jobs]
         if not job.keep_store:
@@ -217,6 +237,8 @@ def _write_tables(
             store, job.outprefix, formats=job.formats, effects=effects, extra=extra
         ):
             tell(observers, Note(note))
-    if job.loco and not job.no_h2_estimate:
+    if job.model == "lmm":
+        write_text(job.output(".null_lmm.tsv"), variance_table(store))
+    elif job.loco and not job.no_h2_estimate:
         write_text(job.output(".null_h2_loco.tsv"), set_null_table(read_set_nulls(store)))
     return summary

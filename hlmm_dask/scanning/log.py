@@ -214,8 +214,8 @@ class RunLog:
             self._say(f"{what}, null model: {part} of {name} {effect:.6g}, SE {se:.3g}")
         self._say(f"{what}, null model: log-likelihood {event.loglik:.6f}")
         if event.h2 is not None:
-            self._say(f"{what}, null model: h2 {event.h2:.6g}, SE {event.h2_se:.3g}, "
-                      f"{event.n_random:,} random effects")  # fmt: skip
+            random = f", {event.n_random:,} random effects" if event.n_random else ""
+            self._say(f"{what}, null model: h2 {event.h2:.6g}, SE {event.h2_se:.3g}{random}")
 
     def _enter(self, phase: str) -> None:
         now = time.perf_counter()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from hlmm_dask.kernels.block import Kernel, unpacked_variants
 from hlmm_dask.kernels.packed import Engine
+from hlmm_dask.scanning.lmm_memory import lmm_block_bytes, lmm_model_bytes
 
 # A worker before its first block: interpreter, libraries, compiled loops, connections.
 BASE_BYTES = 340 * 10**6
@@ -27,7 +28,7 @@ class Footprint:
     ----------
     n_file_samples, n_samples : int
         Samples of the genotypes, and those analysed (n).
-    kernel : {"sums", "covariates", "exact", "linear", "auto", "dense"}
+    kernel : {"sums", "covariates", "exact", "linear", "auto", "dense", "lmm-refit", "lmm-fixed"}
         How variants are fitted; ``auto`` is linear and exact.
     n_random : int
         Random effects (l).
@@ -38,7 +39,7 @@ class Footprint:
     engine : {"numba", "numpy"}
         How class sums are computed.
     leaves_out : bool
-        Whether columns of G are left out for some variants.
+        Whether columns of G, or chromosomes of K, are left out for some variants.
     dosages : bool
         Whether genotypes are dosages of a Dataset, not packed.
     """
@@ -63,6 +64,8 @@ class Footprint:
 def model_bytes(at: Footprint) -> int:
     """Bytes of the null model, which a process holds once for all of its threads."""
     n, l_ = at.n_samples, at.n_random
+    if at.kernel == "lmm-refit" or at.kernel == "lmm-fixed":
+        return lmm_model_bytes(at.kernel, n, at.n_mean, per_chromosome=at.leaves_out)
     # Phenotype in planes and its mask; index, phenotype, and two more of its length.
     total = 33 * at.n_bytes + 40 * n + 8 * n * (at.n_mean + at.n_variance)
     if at.kernel != "sums" or at.dosages or at.leaves_out:
@@ -94,6 +97,8 @@ def block_bytes(at: Footprint, n_variants: int) -> int:
     total += 48 * max(at.n_samples, min(500_000, n_variants * at.n_samples))
     if at.kernel == "sums":
         return total
+    if at.kernel == "lmm-refit" or at.kernel == "lmm-fixed":
+        return total + lmm_block_bytes(at.kernel, at.n_samples, at.n_mean, n_variants)
     part = unpacked_variants(n_variants, at.n_samples, at.n_random)
     total += part * (at.n_samples + at.n_bytes)
     if at.kernel == "covariates":

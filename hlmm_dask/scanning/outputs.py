@@ -15,18 +15,19 @@ from hlmm_dask.formats.effects import EFFECTS
 from hlmm_dask.formats.munge import FORMATS, check_targets, targets
 from hlmm_dask.lock import refuse_if_held
 from hlmm_dask.placement import LOCK_FILE, check_place, clean_up, place_of, require_writable
-from hlmm_dask.scanning.null import Effects, NullModel
+from hlmm_dask.scanning.null import Effects
 from hlmm_dask.schema import TSV_HEADERS
 from hlmm_dask.store import ResultsStore
 
 if TYPE_CHECKING:
     from hlmm_dask.scanning.job import ScanJob
+    from hlmm_dask.scanning.lmm import AnyNull
 
 
 _OUTPUTS = (
     ".models.gz", ".models.gz.tbi", ".parquet", ".null_mean_effects.txt",
     ".null_variance_effects.txt", ".null_h2.txt", ".null_h2_loco.tsv", ".log", ".run.json",
-    ".report.html", ".loci.tsv",
+    ".report.html", ".loci.tsv", ".null_lmm.tsv",
 )  # fmt: skip
 # Bytes of a fitted variant, compressed: in the store, the table, the Parquet file.
 _BYTES = {".zarr": 120, ".models.gz": 150, ".parquet": 130}
@@ -187,6 +188,7 @@ def remove_old(job: "ScanJob") -> None:
         ".null_h2_loco.tsv",
         ".report.html",
         ".loci.tsv",
+        ".null_lmm.tsv",
         *([] if job.parquet else [".parquet"]),
     ):
         job.output(suffix).unlink(missing_ok=True)
@@ -194,10 +196,11 @@ def remove_old(job: "ScanJob") -> None:
         path.unlink(missing_ok=True)
 
 
-def write_null(job: "ScanJob", null: NullModel) -> None:
+def write_null(job: "ScanJob", null: "AnyNull") -> None:
     """Write the estimates of the null model."""
     if not job.no_covariate_estimates:
         write_effects(job.output(".null_mean_effects.txt"), null.mean_effects)
-        write_effects(job.output(".null_variance_effects.txt"), null.variance_effects)
+        if null.variance_effects.names:
+            write_effects(job.output(".null_variance_effects.txt"), null.variance_effects)
     if null.h2 is not None and not job.no_h2_estimate:
         write_estimate(job.output(".null_h2.txt"), null.h2, null.h2_se)

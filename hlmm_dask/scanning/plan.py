@@ -7,6 +7,8 @@ from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import Kernel, choose_kernel
 from hlmm_dask.scanning.config import ScanConfig
+from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
+from hlmm_dask.scanning.lmm_memory import lmm_seconds
 from hlmm_dask.scanning.memory import (
     Footprint,
     largest_block,
@@ -14,7 +16,7 @@ from hlmm_dask.scanning.memory import (
     usable_bytes,
     worker_bytes,
 )
-from hlmm_dask.scanning.null import NullInput, NullModel
+from hlmm_dask.scanning.null import NullInput
 from hlmm_dask.scanning.resources import Resources
 
 # Variants a block at the most; a block is one task, one chunk and one marker.
@@ -74,6 +76,11 @@ def choose_block_size(
         per_variant += linear + _SHARE_EXACT * exact
     else:
         per_variant += exact
+    return _size(n_variants, n_samples, per_variant)
+
+
+def _size(n_variants: int, n_samples: int, per_variant: float) -> int:
+    """Variants a block of which each takes so many seconds."""
     size = min(
         _LARGEST,
         max(int(_SHORTEST / per_variant), -(-n_variants // _BLOCKS)),
@@ -155,8 +162,10 @@ def plan_blocks(
     )
 
 
-def footprint(null: NullModel, config: ScanConfig, *, dosages: bool = False) -> Footprint:
+def footprint(null: AnyNull, config: ScanConfig, *, dosages: bool = False) -> Footprint:
     """Sizes of a null model and of what its kernel makes."""
+    if isinstance(null, LMMNullModel):
+        return lmm_footprint(null, config, null.X.shape[1], dosages=dosages)
     model = null.model
     c, v = model.X.shape[1], model.V.shape[1]
     return Footprint(
@@ -175,9 +184,25 @@ def footprint(null: NullModel, config: ScanConfig, *, dosages: bool = False) -> 
     )
 
 
-def expected_footprint(null: NullInput, config: ScanConfig) -> Footprint:
+def lmm_footprint(
+    null: LMMNullModel | NullInput, config: ScanConfig, n_mean: int, *, dosages: bool = False
+) -> Footprint:
+    """Sizes for the homoskedastic mixed model, fitted or not, with so many covariates."""
+    return Footprint(
+        n_file_samples=null.n_file_samples,
+        n_samples=null.aligned.n_samples if isinstance(null, NullInput) else null.n_samples,
+        kernel="lmm-fixed" if config.h2 == "null" else "lmm-refit",
+        n_mean=n_mean,
+        leaves_out=config.loco,
+        dosages=dosages,
+    )
+
+
+def expected_footprint(null: NullInput, config: ScanConfig, *, lmm: bool = False) -> Footprint:
     """Sizes before the null model is fitted, the least that they can be if all columns vary."""
     aligned = null.aligned
+    if lmm:
+        return lmm_footprint(null, config, 1 + len(aligned.mean_names))
     c, v = (1, 1)
     if null.fit_covariates:
         c, v = 1 + len(aligned.mean_names), 1 + len(aligned.variance_names)
@@ -197,6 +222,9 @@ def expected_footprint(null: NullInput, config: ScanConfig) -> Footprint:
 
 
 def _preferred(at: Footprint, n_variants: int) -> int:
+    if at.kernel == "lmm-refit" or at.kernel == "lmm-fixed":
+        seconds = lmm_seconds(at.kernel, at.n_samples)
+        return _size(n_variants, at.n_file_samples, seconds)
     return choose_block_size(
         n_variants,
         at.n_file_samples,

@@ -15,7 +15,7 @@ from distributed import Client
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
-from hlmm_dask.kernels.block import Method
+from hlmm_dask.kernels.block import BlockModel, Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.placement import clean_up, place_of
@@ -32,6 +32,8 @@ from hlmm_dask.scanning.left_out import (
     read_set_nulls,
     write_set_nulls,
 )
+from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
+from hlmm_dask.scanning.lmm_model import check_lmm_config, lmm_fingerprint, remove_arrays
 from hlmm_dask.scanning.null import Genotypes, NullModel
 from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
 from hlmm_dask.scanning.probe import probe_workers
@@ -39,6 +41,7 @@ from hlmm_dask.scanning.resources import resources_of
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
 from hlmm_dask.scanning.verify import check_genotypes
+from hlmm_dask.schema import LMM_NAMES
 from hlmm_dask.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -78,7 +81,7 @@ class _Options(TypedDict, total=False):
 @overload
 def scan(
     genotypes: Genotypes,
-    null: NullModel,
+    null: AnyNull,
     *,
     background: Literal[False] = False,
     **options: Unpack[_Options],
@@ -88,7 +91,7 @@ def scan(
 @overload
 def scan(
     genotypes: Genotypes,
-    null: NullModel,
+    null: AnyNull,
     *,
     background: Literal[True],
     **options: Unpack[_Options],
@@ -98,7 +101,7 @@ def scan(
 @overload
 def scan(
     genotypes: Genotypes,
-    null: Sequence[NullModel],
+    null: Sequence[AnyNull],
     *,
     background: Literal[False] = False,
     **options: Unpack[_Options],
@@ -107,7 +110,7 @@ def scan(
 
 def scan(
     genotypes: Genotypes,
-    null: NullModel | Sequence[NullModel],
+    null: AnyNull | Sequence[AnyNull],
     *,
     client: Client | None = None,
     cluster: ClusterOptions | None = None,
@@ -136,9 +139,10 @@ def scan(
     ----------
     genotypes : path, paths, PlinkGenotypes or Dataset
         PLINK files, a pattern with ``@`` for the chromosome, or a Dataset as of ``open_bed``.
-    null : NullModel or sequence of NullModel
-        From ``fit_null`` with the same genotypes. Several, of phenotypes or transforms, are
-        scanned in one pass over the genotypes.
+    null : NullModel or LMMNullModel, or sequence of them
+        From ``fit_null`` with the same genotypes, or, for the homoskedastic mixed model, from
+        ``fit_lmm_null``; there ``h2="null"`` keeps the variance ratio of the null model. Several,
+        of phenotypes or transforms, are scanned in one pass over the genotypes.
     client : distributed.Client, optional
         Cluster to run on; its workers must see the files. A cluster of worker processes
         on this machine by default.
@@ -184,14 +188,14 @@ def scan(
         start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window,
         spa_threshold, tuple(tests),
     )  # fmt: skip
-    nulls = [null] if isinstance(null, NullModel) else list(null)
+    nulls = [null] if isinstance(null, NullModel | LMMNullModel) else list(null)
     outs = [out] if out is None or isinstance(out, str | os.PathLike) else list(out)
     if len(outs) != len(nulls) and out is not None:
         raise InputError(f"{len(outs)} paths for {len(nulls)} null models; give one for each")
     if background:
         from hlmm_dask.scanning.background import Run
 
-        if not isinstance(null, NullModel):
+        if not isinstance(null, NullModel | LMMNullModel):
             raise InputError("a scan in the background takes one null model, not several")
         return Run(
             genotypes, null, config, client=client, cluster=cluster, out=outs[0],
@@ -212,12 +216,12 @@ def scan(
         results = [open_results(path) for path in paths]
         if out is None:
             results = [each.load() for each in results]
-    return results[0] if isinstance(null, NullModel) else results
+    return results[0] if isinstance(null, NullModel | LMMNullModel) else results
 
 
 def run_scan(
     genotypes: Genotypes,
-    null: NullModel,
+    null: AnyNull,
     config: ScanConfig,
     out: str | os.PathLike[str],
     *,
@@ -243,7 +247,7 @@ def run_scan(
 
 def run_scans(
     genotypes: Genotypes,
-    traits: Sequence[tuple[NullModel, str | os.PathLike[str]]],
+    traits: Sequence[tuple[AnyNull, str | os.PathLike[str]]],
     config: ScanConfig,
     *,
     client: Client | None = None,
@@ -258,7 +262,7 @@ def run_scans(
 
     Parameters
     ----------
-    traits : sequence of (NullModel, path)
+    traits : sequence of (NullModel or LMMNullModel, path)
         The null model of each phenotype, with its own samples, and its results store.
     genotypes, config, client, cluster, block_size, resume, overwrite, observers
         See :func:`scan`.
@@ -279,7 +283,10 @@ def run_scans(
     source = open_source(genotypes, config)
     for null, _ in traits:
         check_samples(source, null)
-        check_left_out(config, null)
+        if isinstance(null, LMMNullModel):
+            check_lmm_config(config, null)
+        else:
+            check_left_out(config, null)
     paths = [Path(out) for _, out in traits]
     for path in paths:
         clean_up(place_of(path))
@@ -312,7 +319,7 @@ def run_scans(
                 no_workers_timeout=connection.options.patience,
             )  # fmt: skip
         for scan in scans:
-            if config.loco:
+            if config.loco and isinstance(scan.null, NullModel):
                 _mend_set_nulls(scan.store)
             for index in scan.pending:
                 scan.store.discard(index)
@@ -345,13 +352,16 @@ def run_scans(
         for scan in scans:
             if scan.pending or not scan.store.is_finished:
                 scan.store.finish(summarise(scan.store, seconds))
+            remove_arrays(scan.store)
     return [scan.store for scan in scans]
 
 
 def run_fingerprint(
-    source: Source, null: NullModel, config: ScanConfig, block_size: int
+    source: Source, null: AnyNull, config: ScanConfig, block_size: int
 ) -> dict[str, Any]:
     """All that decides the numbers of a store, and its blocks."""
+    if isinstance(null, LMMNullModel):
+        return lmm_fingerprint(source, null, config, block_size)
     options = config.fingerprint() | {"start": source.start, "stop": source.stop}
     if config.leaves_out:
         options["random_columns_sha256"] = columns_digest(null)
@@ -372,7 +382,7 @@ def run_fingerprint(
 
 def _plan(
     source: Source,
-    nulls: Sequence[NullModel],
+    nulls: Sequence[AnyNull],
     config: ScanConfig,
     connection: Connection,
     paths: Sequence[Path],
@@ -412,15 +422,16 @@ def _mend_set_nulls(store: ResultsStore) -> None:
     try:
         read_set_nulls(store)
     except StoreError:
-        left_out = load_model(store).left_out
-        assert left_out is not None
-        write_set_nulls(store, left_out)
+        model = load_model(store)
+        assert isinstance(model, BlockModel)
+        assert model.left_out is not None
+        write_set_nulls(store, model.left_out)
 
 
 def _open_store(
     path: Path,
     source: Source,
-    null: NullModel,
+    null: AnyNull,
     config: ScanConfig,
     block_size: int,
     *,
@@ -448,7 +459,7 @@ def _open_store(
         block_size=block_size,
         variants=source.variants(),
         fingerprint=fingerprint,
-        columns=config.columns,
+        columns=LMM_NAMES if isinstance(null, LMMNullModel) else config.columns,
         attrs=attrs,
         count_a2=config.count_a2,
         overwrite=overwrite,

@@ -12,7 +12,6 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.null import (
     Genotypes,
-    NullModel,
     genotyped_samples,
     is_dataset,
     require_variables,
@@ -21,6 +20,8 @@ from hlmm_dask.scanning.null import (
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from hlmm_dask.scanning.lmm import AnyNull
 
 _VARIANTS_A_PIECE = 100_000
 _GENOTYPE_VARIABLES = (
@@ -128,7 +129,7 @@ def open_source(genotypes: Genotypes, config: ScanConfig) -> Source:
     return Source(opened, config.start, stop)
 
 
-def check_samples(source: Source, null: NullModel) -> None:
+def check_samples(source: Source, null: "AnyNull") -> None:
     """Refuse a null model of other people: its phenotype would meet the wrong genotypes."""
     if source.n_samples != null.n_file_samples:
         raise InputError(

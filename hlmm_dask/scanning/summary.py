@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from hlmm_dask.models.inference import genomic_control_lambda
-from hlmm_dask.schema import INDEX, Status
+from hlmm_dask.schema import Status
 from hlmm_dask.store import ResultsStore
 
 _ROWS = 65_536
@@ -18,14 +18,14 @@ def summarise(store: ResultsStore, seconds: float) -> dict[str, Any]:
     for marker in store.markers():
         for label, n in marker["counts"].items():
             counts[label] = counts.get(label, 0) + n
-    statistics = read_columns(store, ("add_t", "var_t", "var_score_t"))
+    # The homoskedastic model has no effects on the variance.
+    names = [name for name in ("add", "var", "var_score") if f"{name}_t" in store.columns]
+    statistics = read_columns(store, [f"{name}_t" for name in names])
     return {
         "n_variants": store.n_variants,
         "n_fitted": counts.get(Status.OK.label, 0),
         "counts": counts,
-        "lambda_gc_add": genomic_control_lambda(statistics["add_t"]),
-        "lambda_gc_var": genomic_control_lambda(statistics["var_t"]),
-        "lambda_gc_var_score": genomic_control_lambda(statistics["var_score_t"]),
+        **{f"lambda_gc_{name}": genomic_control_lambda(statistics[f"{name}_t"]) for name in names},
         "seconds": seconds,
         "variants_per_second": store.n_variants / seconds,
     }
@@ -34,7 +34,7 @@ def summarise(store: ResultsStore, seconds: float) -> dict[str, Any]:
 def read_columns(store: ResultsStore, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Read whole columns of a store, some blocks at a time."""
     names = tuple(names)
-    where = [INDEX[name] for name in names]
+    where = [store.columns.index(name) for name in names]
     out = np.empty((len(names), store.n_variants))
     step = max(1, _ROWS // store.block_size)
     for first in range(0, store.n_blocks, step):

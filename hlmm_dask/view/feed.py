@@ -152,7 +152,8 @@ class Feed:
         points, where = thinned.points, np.zeros(len(thinned.in_effects), dtype=np.uint8)
         tile_of = points["index"] * N_TILES // thinned.n_variants
         place = points["index"] * N_BINS // thinned.n_variants
-        for name, bit in _PLOTS.items():
+        for name in thinned.shown:
+            bit = _PLOTS[name]
             where[_coarse(thinned.shown[name], place, points[thinned.test(name).column])] |= bit
         where[thinned.in_effects] |= _EFFECTS
         new = {}
@@ -179,13 +180,19 @@ def _coarse(
 def _described(thinned: Thinned, rows: npt.NDArray[Any]) -> dict[str, Any]:
     """Points by column: place and name, effects and p-values."""
     points = thinned.points
-    columns = _COLUMNS | {test.name: test.column for test in thinned.tests}
+    columns = (
+        _COLUMNS | dict.fromkeys(_PLOTS, "") | {test.name: test.column for test in thinned.tests}
+    )
     out: dict[str, Any] = {
         "id": [str(name) for name in points["id"][rows]],
         "chrom": [str(name) for name in points["contig"][rows]],
         "pos": points["position"][rows].tolist(),
     }
-    return out | {name: _short(points[column][rows]) for name, column in columns.items()}
+    nothing = [None] * len(rows)
+    return out | {
+        name: _short(points[column][rows]) if column in points else nothing
+        for name, column in columns.items()
+    }
 
 
 def _quantiles(thinned: Thinned) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def page_json(thinned: Thinned, unit: str) -> str:
             "position": position.astype(np.uint32 if small else np.float64),
             "maf": points["minor_allele_frequency"].astype(np.float32),
             "add": points["add"].astype(np.float32),
-            "var": points["var"].astype(np.float32),
+            "var": points.get("var", np.full(len(position), np.nan)).astype(np.float32),
         } | {test.name: points[test.column].astype(np.float32) for test in thinned.tests}
     content = {
         "points": {name: _packed(column) for name, column in columns.items()},

@@ -71,8 +71,9 @@ def _pictures(report: Report) -> dict[str, tuple[tuple[float, float], Draw]]:
     for test in data.tests:
         pictures[f"manhattan_{test.name}"] = (10.0, 3.8), partial(plot.manhattan, data, test.name)
         pictures[f"qq_{test.name}"] = (4.8, 4.6), partial(plot.qq, data, test.name)
-    pictures["miami"] = (10.0, 5.6), partial(plot.miami, data)
-    pictures["effects"] = (5.6, 4.6), partial(plot.effects, data)
+    if report.has_variance:
+        pictures["miami"] = (10.0, 5.6), partial(plot.miami, data)
+        pictures["effects"] = (5.6, 4.6), partial(plot.effects, data)
     here = report.here
     if isinstance(here, AtHand):
         for row in report.drawn_leads:

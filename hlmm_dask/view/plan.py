@@ -10,6 +10,8 @@ _KERNELS = {
     "exact": "HLMM, exact",
     "linear": "HLMM, linear in the random effects",
     "auto": "HLMM, linear in the random effects, exact where it matters",
+    "lmm-refit": "LMM, variance ratio found anew for each variant",
+    "lmm-fixed": "LMM, variance ratio of the null model",
     "dense": "HLMM, covariates in every model, one variant at a time (slow)",
 }
 

@@ -106,9 +106,10 @@ def thin(
         source = ResultsStore.open(source)
     pieces = _store_pieces if isinstance(source, ResultsStore) else _dataset_pieces
     n = source.n_variants if isinstance(source, ResultsStore) else source.sizes["variants"]
+    columns = source.columns if isinstance(source, ResultsStore) else source.data_vars
     extra: dict[str, npt.NDArray[np.float64]] = {}
     relation: DispersionResult | NotEstimable | None = None
-    if dispersion is not False:
+    if dispersion is not False and "var" in columns:
         whole = {name: np.empty(n) for name in ("add", "add_se", "var", "var_se")}
         for start, _, values in pieces(source, names=False):
             for name, column in whole.items():
@@ -119,7 +120,7 @@ def thin(
         del whole
     if isinstance(relation, DispersionResult):
         extra = {c.name: getattr(relation, c.name) for c in DISPERSION_COLUMNS}
-    tests = tests_of(source.columns if isinstance(source, ResultsStore) else source.data_vars)
+    tests = tests_of(columns)
     thinner = Thinner(n, tests=(*tests, DISPERSION) if extra else tests, **options)
     for start, variants, values in pieces(source, names=True):
         stop = start + len(variants["variant_position"])

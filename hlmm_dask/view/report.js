@@ -21,7 +21,8 @@
   const describe = (i) => [
     [ids[i]],
     [`chr ${short(contigs[points.contig[i]].name)}: ${points.position[i].toLocaleString("en")}`],
-    [`mean ${digits(points.add[i])}, log variance ${digits(points.var[i])} per allele`],
+    [`mean ${digits(points.add[i])}${
+      Number.isNaN(points.var[i]) ? "" : `, log variance ${digits(points.var[i])}`} per allele`],
     ["−log₁₀ p: " + data.tests.map((t) => `${t.short} ${fixed(points[t.name][i], 2)}`).join(", ")],
     [`MAF ${digits(points.maf[i])}`],
   ].flat();

@@ -71,6 +71,11 @@ class Report:
     loci: pd.DataFrame | None = None
 
     @property
+    def has_variance(self) -> bool:
+        """Whether there are effects on the variance."""
+        return "var" in self.thinned.points
+
+    @property
     def drawn_leads(self) -> dict[int, list[str]]:
         """Leads drawn by genotype, the best of each test in turn: row, and p by test."""
         points = self.thinned.points
@@ -139,12 +144,13 @@ def _alleles(store: ResultsStore, indices: list[int]) -> dict[int, tuple[str, st
 def _page(report: Report, scales: str) -> str:
     folder = Path(__file__).parent
     style, script = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    title = f"Phenotype {report.facts.title}: effects on mean and variance"
+    what = "mean and variance" if report.has_variance else "the mean"
+    title = f"Phenotype {report.facts.title}: effects on {what}"
     sections = [
         _warnings(report),
         *(_test_section(report, t, test) for t, test in enumerate(report.thinned.tests)),
         verdict_section(report.loci),
-        _effects_section(report),
+        *([_effects_section(report)] if report.has_variance else []),
         scales,
         _spread_section(report),
         accounting_section(report.facts),
@@ -224,7 +230,8 @@ def _lead_head(report: Report, test: AssociationTest) -> list[str]:
     unit = report.facts.unit
     second = "Dispersion (SE)" if test.name == "dispersion" else "Log variance (SE)"
     return [
-        "Variant", "Chr", "Position", "Alleles", "MAF", f"Mean, {unit} (SE)", second, "p",
+        "Variant", "Chr", "Position", "Alleles", "MAF", f"Mean, {unit} (SE)",
+        *([second] if report.has_variance else []), "p",
     ]  # fmt: skip
 
 
@@ -233,7 +240,9 @@ def _lead_cells(report: Report, test: AssociationTest) -> list[tuple[int, bool, 
     rows = []
     for row in report.leads[test.name].tolist():
         other, effect = report.alleles[int(points["index"][row])]
-        names = ("add", "dispersion" if test.name == "dispersion" else "var")
+        names = ["add"]
+        if report.has_variance:
+            names.append("dispersion" if test.name == "dispersion" else "var")
         effects = [estimate(points[name][row], points[f"{name}_se"][row]) for name in names]
         y = float(points[test.column][row])
         cells = [

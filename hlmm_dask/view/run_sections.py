@@ -32,8 +32,9 @@ def accounting_section(facts: Facts) -> str:
         model = table(("Covariate", "Effect on", "Effect", "SE"), rows)
         said = [f"log-likelihood {null['loglik']:,.2f}".replace(" -", " −")]
         if null.get("h2") is not None:
+            random = f"variance of {null['n_random']:,} random effects"
             said.append(
-                f"variance of {null['n_random']:,} random effects {number(_float(null['h2']))} "
+                f"{random if null['n_random'] else 'heritability'} {number(_float(null['h2']))} "
                 f"(SE {number(_float(null['h2_se']))})"
             )
         model += f"<p class='small muted'>{escape('; '.join(said))}</p>"

@@ -39,9 +39,11 @@ DISPERSION = AssociationTest(
 
 
 def tests_of(columns: Iterable[Any]) -> tuple[AssociationTest, ...]:
-    """Tests to draw of results with these columns."""
-    best = BEST_VARIANCE.column in columns
-    return tuple(BEST_VARIANCE if best and t.name == "variance" else t for t in TESTS)
+    """Give the tests that results with these columns have."""
+    there = set(columns)
+    tests = (BEST_VARIANCE, *TESTS) if BEST_VARIANCE.column in there else TESTS
+    best = {test.name: test for test in reversed(tests) if test.column in there}
+    return tuple(best[test.name] for test in TESTS if test.name in best)
 
 
 # What a kept variant carries from the results, where the block has it.

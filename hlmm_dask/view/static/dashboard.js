@@ -283,7 +283,7 @@ function drawQQ(plot, theme, state, test) {
 
 function drawEffects(plot, theme, state) {
   if (!plot.begin(theme, { left: 60, right: 12, top: 14, bottom: 36 })) return;
-  const points = state.points.filter((p) => p.in & BITS.effects && p.add != null);
+  const points = state.points.filter((p) => p.in & BITS.effects && p.var != null);
   const size = (name) => Math.max(1e-9, ...points.map((p) => Math.abs(p[name] || 0))) * 1.08;
   const [x, y] = points.length ? [size("add"), size("var")] : [1, 1];
   plot.scale([-x, x], [-y, y]);

@@ -1,0 +1,209 @@
+"""The command line of --model lmm: its options, where the matrix comes from, and whose it is."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distributed import Client
+from distributed.system import MEMORY_LIMIT
+
+from hlmm_dask.durable import aside
+from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.contigs import plain_contig
+from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.ids import shown_ids
+from hlmm_dask.kernels.relationship import Kind
+from hlmm_dask.relationship.files import read_kinship
+from hlmm_dask.relationship.kinship import Id, Kinship
+from hlmm_dask.scanning.kinship import RelationshipParts, relationship_matrix, relationship_parts
+from hlmm_dask.scanning.lmm import ids_of
+from hlmm_dask.scanning.null import NullInput
+from hlmm_dask.scanning.relationships import DECOMPOSITION_MATRICES, Relationships, identity_of
+
+if TYPE_CHECKING:
+    from hlmm_dask.scanning.job import ScanJob
+
+# Options of one model alone, and what to say of them with the other.
+_HLMM_ONLY = {
+    "var_covar": "effects on the variance",
+    "fit_covariates": "a choice: covariates are in every model",
+    "random_gts": "random effects of single variants; give --kinship or --grm-from",
+    "random_gts_txt": "random effects of single variants; give --kinship or --grm-from",
+    "h2_init": "a start value",
+    "h2": "this option; give --lmm-test",
+    "method": "a choice of method",
+    "engine": "a choice of engine",
+    "exclude_window": "windows; give --loco",
+    "dispersion": "effects on the variance",
+}
+_LMM_ONLY = ("kinship", "grm_from", "grm_kind", "grm_min_maf", "lmm_test")
+
+
+def check_model_options(job: "ScanJob") -> None:
+    """Raise an `InputError` for options that don't go with the model."""
+    default = {field.name: field.default for field in fields(job)}
+    if job.model not in ("hlmm", "lmm"):
+        raise InputError(f"--model {job.model}: expected hlmm or lmm")
+    if job.model == "hlmm":
+        for name in _LMM_ONLY:
+            if getattr(job, name) != default[name]:
+                raise InputError(f"--{name.replace('_', '-')} goes with --model lmm; give both")
+        return
+    for name, what in _HLMM_ONLY.items():
+        if getattr(job, name) != default[name]:
+            raise InputError(f"--{name}: --model lmm does not have {what}; leave it out")
+    if job.lmm_test not in ("refit", "fixed"):
+        raise InputError(f"--lmm-test {job.lmm_test}: expected refit or fixed")
+    if (job.kinship is None) == (job.grm_from is None):
+        raise InputError(
+            "--model lmm needs one relationship matrix: give --kinship FILE, or --grm-from GENO"
+        )
+    if job.loco and job.grm_from is None:
+        raise InputError(
+            "--loco leaves chromosomes out of a matrix; give its genotypes: --grm-from"
+        )
+    if job.grm_from is None and (job.grm_kind, job.grm_min_maf) != (
+        default["grm_kind"],
+        default["grm_min_maf"],
+    ):
+        raise InputError(
+            "--grm-kind and --grm-min-maf say how to compute a matrix; give --grm-from"
+        )
+
+
+@dataclass(frozen=True)
+class KinshipSource:
+    """Where a job's relationship matrix comes from; all of it is checked.
+
+    Attributes
+    ----------
+    given : Kinship or None
+        The matrix, if it was read.
+    genotypes : PlinkGenotypes or None
+        What else it will be computed from.
+    samples : list of (str, str)
+        And for whom: all samples of the scanned genotypes that are in these.
+    kind, min_maf
+        See `RelationshipModel`.
+    parts : bool
+        Whether chromosomes are left out.
+    """
+
+    given: Kinship | None
+    genotypes: PlinkGenotypes | None
+    samples: list[Id]
+    kind: Kind
+    min_maf: float
+    parts: bool
+
+    @property
+    def n_matrices(self) -> int:
+        """Matrices that are decomposed, at the most."""
+        return 1 + (len(_contigs(self.genotypes)) if self.parts and self.genotypes else 0)
+
+    def compute(self, folder: Path, client: Client | None) -> Relationships:
+        """Compute the matrix, on a cluster or here; eigenvectors will be kept in the folder."""
+        if self.given is not None:
+            return Relationships(self.given, identity_of(self.given), folder)
+        assert self.genotypes is not None
+        identity = {
+            "kinship_genotypes": self.genotypes.identity(),
+            "kinship_kind": self.kind,
+            "kinship_min_maf": self.min_maf,
+        }
+        matrices: Kinship | RelationshipParts
+        if self.parts:
+            matrices = relationship_parts(
+                self.genotypes, folder, kind=self.kind, samples=self.samples,
+                min_maf=self.min_maf, client=client,
+            )  # fmt: skip
+        else:
+            matrices = relationship_matrix(
+                self.genotypes, kind=self.kind, samples=self.samples, min_maf=self.min_maf,
+                client=client,
+            )  # fmt: skip
+        return Relationships(matrices, identity, folder)
+
+
+def open_kinship(
+    job: "ScanJob", genotypes: PlinkGenotypes, inputs: Sequence[NullInput]
+) -> KinshipSource | None:
+    """Read or open what the matrix comes from; None for other models.
+
+    Raises
+    ------
+    InputError
+        If it can't be used, lacks an analysed sample, or is too large to be decomposed here.
+    """
+    if job.model != "lmm":
+        return None
+    everyone = ids_of(genotypes.samples)
+    given, source = None, None
+    if job.kinship is not None:
+        path = job.kinship
+        if not Path(path).exists() and Path(f"{path}.grm.bin").exists():
+            path += ".grm.bin"
+        given = read_kinship(path, samples=everyone)
+        name, there = path, set(given.ids)
+    else:
+        assert job.grm_from is not None
+        source = open_plink(job.grm_from)
+        name, there = job.grm_from, set(ids_of(source.samples))
+        contigs = _contigs(source)
+        if job.loco and len(contigs) == 1:
+            raise InputError(
+                f"{name}: all variants are on chromosome {contigs[0]}; with --loco nothing would "
+                "be left of the matrix"
+            )
+    for one in inputs:
+        ids = ids_of(one.aligned.ids)
+        if absent := [key for key in ids if key not in there]:
+            raise InputError(
+                f"{name}: {len(absent):,} of {len(ids):,} samples with phenotype "
+                f"'{one.aligned.phenotype_name}' are not in it (first: {shown_ids(absent)}); "
+                "compute the matrix for all of them, or leave them out of the phenotype file"
+            )
+    samples = [key for key in everyone if key in there]
+    _require_memory(max(len(one.aligned.y) for one in inputs))
+    return KinshipSource(given, source, samples, job.grm_kind, job.grm_min_maf, job.loco)
+
+
+@contextmanager
+def relationships(
+    source: KinshipSource, client: Client | None, beside: Path | None = None
+) -> Iterator[Relationships]:
+    """Compute the matrix; its files lie beside the output, or in a temporary folder, meanwhile."""
+    if beside is None:
+        folder = Path(tempfile.mkdtemp(prefix="hlmm_dask_"))
+    else:
+        folder = aside(beside)
+        folder.mkdir()
+    try:
+        yield source.compute(folder, client)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def array_bytes(source: KinshipSource | None, inputs: Sequence[NullInput]) -> int:
+    """Bytes of eigenvectors and the like on disk while the scan runs, for each phenotype."""
+    if source is None:
+        return 0
+    return 16 * max(len(one.aligned.y) for one in inputs) ** 2 * source.n_matrices
+
+
+def _contigs(genotypes: PlinkGenotypes) -> list[str]:
+    pieces = (piece["contig"].unique().tolist() for piece in genotypes.iter_variants())
+    return list(dict.fromkeys(plain_contig(name) for piece in pieces for name in piece))
+
+
+def _require_memory(n: int) -> None:
+    needed = DECOMPOSITION_MATRICES * 8 * n * n
+    if needed > MEMORY_LIMIT:
+        raise InputError(
+            f"memory: the eigenvectors of a matrix of {n:,} samples need {needed:,} bytes, this "
+            f"machine has {MEMORY_LIMIT:,}; take a larger one, or fewer samples"
+        )
