@@ -127,21 +127,6 @@ RESULT_NAMES: tuple[str, ...] = tuple(column.name for column in RESULT_COLUMNS)
 INDEX: dict[str, int] = {name: i for i, name in enumerate(RESULT_NAMES)}
 N_COLUMNS = len(RESULT_COLUMNS)
 
-# Further tests of the variance, by the name that asks for one: its statistic and its -log10 p.
-TEST_COLUMNS: dict[str, tuple[Column, Column]] = {
-    test: (
-        Column(f"{name}_{symbol}", f"{name}_{symbol}", "1", f"{doc}: {symbol}"),
-        Column(f"{name}_neg_log10_p", f"{name}_pval", "-log10", f"-log10 p of {name}_{symbol}"),
-    )
-    for test, name, symbol, doc in (
-        ("levene", "levene", "f", "Levene's test, deviations from class means"),
-        ("brown-forsythe", "brown_forsythe", "f", "Brown and Forsythe's, from class medians"),
-        ("bartlett", "bartlett", "chi2", "Bartlett's test, for normal residuals"),
-        ("drm", "drm", "t", "deviation regression model, from class medians"),
-        ("svlm", "svlm", "t", "squared residual value linear model"),
-    )
-}
-
 # The same of the homoskedastic mixed model, --model lmm.
 _SHARED = {column.name: column for column in RESULT_COLUMNS}
 LMM_COLUMNS: tuple[Column, ...] = (
@@ -162,6 +147,21 @@ LMM_COLUMNS: tuple[Column, ...] = (
 )  # fmt: skip
 LMM_NAMES: tuple[str, ...] = tuple(column.name for column in LMM_COLUMNS)
 LMM_INDEX: dict[str, int] = {name: i for i, name in enumerate(LMM_NAMES)}
+
+# Further tests of the variance, by the name that asks for one: its statistic and its -log10 p.
+TEST_COLUMNS: dict[str, tuple[Column, Column]] = {
+    test: (
+        Column(f"{name}_{symbol}", f"{name}_{symbol}", "1", f"{doc}: {symbol}"),
+        Column(f"{name}_neg_log10_p", f"{name}_pval", "-log10", f"-log10 p of {name}_{symbol}"),
+    )
+    for test, name, symbol, doc in (
+        ("levene", "levene", "f", "Levene's test, deviations from class means"),
+        ("brown-forsythe", "brown_forsythe", "f", "Brown and Forsythe's, from class medians"),
+        ("bartlett", "bartlett", "chi2", "Bartlett's test, for normal residuals"),
+        ("drm", "drm", "t", "deviation regression model, from class medians"),
+        ("svlm", "svlm", "t", "squared residual value linear model"),
+    )
+}
 
 
 def phenotype_unit(fingerprint: Mapping[str, Any]) -> str:

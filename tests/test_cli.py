@@ -36,7 +36,10 @@ Run = Callable[..., int]
 HEADER = (
     "SNP n frequency likelihood add add_se add_t add_pval var var_se var_t var_pval av_pval "
     "chrom pos effect_allele other_allele effect_allele_frequency h2 status "
-    "add_robust_se var_robust_se"
+    "add_robust_se var_robust_se add_var_cov av_robust_pval var_lrt_pval "
+    "add_score_pval var_score_t var_score_pval av_score_pval var_best_pval "
+    "n_hom_ref n_het n_hom_alt pheno_mean_hom_ref pheno_mean_het pheno_mean_hom_alt "
+    "pheno_sd_hom_ref pheno_sd_het pheno_sd_hom_alt"
 )
 
 

@@ -1,1 +1,1 @@
-"""What is left of a finished scan's loci when their models are changed."""
+"""What is done with the variants of a finished scan: other models, other tests."""

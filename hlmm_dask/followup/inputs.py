@@ -52,6 +52,8 @@ class Study:
         The scan's own.
     covariates : AlignedSamples or None
         Samples and values with all covariates of the run, or those given now.
+    mean, variance : Table or None
+        The tables of these covariates.
     first : int
         Index in the files of the scan's first variant.
     count_a2 : bool
@@ -69,6 +71,8 @@ class Study:
     given: NullInput
     null: NullModel
     covariates: AlignedSamples | None
+    mean: Table | None
+    variance: Table | None
     first: int
     count_a2: bool
     scale: str
@@ -202,8 +206,9 @@ def open_study(facts: Facts, files: Files) -> Study:
     elif facts.fingerprint.get("exclude_window") is not None:
         left_out = 1000.0 * float(facts.fingerprint["exclude_window"])
     return Study(
-        genotypes, traits, given, null, covariates, int(facts.attrs["first_variant"]),
-        facts.attrs["effect_allele"] == "A2", facts.transform, missing, left_out,
+        genotypes, traits, given, null, covariates, mean, variance,
+        int(facts.attrs["first_variant"]), facts.attrs["effect_allele"] == "A2", facts.transform,
+        missing, left_out,
     )  # fmt: skip
 
 

@@ -35,6 +35,8 @@ _HLMM_ONLY = {
     "random_gts_txt": "random effects of single variants; give --kinship or --grm-from",
     "h2_init": "a start value",
     "h2": "this option; give --lmm-test",
+    "tests": "tests of the variance",
+    "spa_threshold": "score tests",
     "method": "a choice of method",
     "engine": "a choice of engine",
     "exclude_window": "windows; give --loco",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _OUTPUTS = (
     ".models.gz", ".models.gz.tbi", ".parquet", ".null_mean_effects.txt",
     ".null_variance_effects.txt", ".null_h2.txt", ".null_h2_loco.tsv", ".log", ".run.json",
-    ".report.html", ".loci.tsv", ".null_lmm.tsv",
+    ".report.html", ".null_lmm.tsv", ".loci.tsv", ".check.tsv", ".interaction.tsv",
 )  # fmt: skip
 # Bytes of a fitted variant, compressed: in the store, the table, the Parquet file.
 _BYTES = {".zarr": 120, ".models.gz": 150, ".parquet": 130}
@@ -187,8 +187,10 @@ def remove_old(job: "ScanJob") -> None:
         ".null_h2.txt",
         ".null_h2_loco.tsv",
         ".report.html",
-        ".loci.tsv",
         ".null_lmm.tsv",
+        ".loci.tsv",
+        ".check.tsv",
+        ".interaction.tsv",
         *([] if job.parquet else [".parquet"]),
     ):
         job.output(suffix).unlink(missing_ok=True)

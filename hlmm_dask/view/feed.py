@@ -15,6 +15,7 @@ from hlmm_dask.scanning.worker_state import WorkerState
 from hlmm_dask.view.progress import Progress
 from hlmm_dask.view.terminal import duration
 from hlmm_dask.view.thinned import Thinned
+from hlmm_dask.view.thinning import TESTS
 from hlmm_dask.view.watch import Watcher
 
 # The genome in so many tiles, each sent when a point in it is new.
@@ -153,8 +154,8 @@ class Feed:
         tile_of = points["index"] * N_TILES // thinned.n_variants
         place = points["index"] * N_BINS // thinned.n_variants
         for name in thinned.shown:
-            bit = _PLOTS[name]
-            where[_coarse(thinned.shown[name], place, points[thinned.test(name).column])] |= bit
+            own = points[thinned.test(name).column]
+            where[_coarse(thinned.shown[name], place, own)] |= _PLOTS[name]
         where[thinned.in_effects] |= _EFFECTS
         new = {}
         for i, name in enumerate(TILES):
@@ -180,9 +181,7 @@ def _coarse(
 def _described(thinned: Thinned, rows: npt.NDArray[Any]) -> dict[str, Any]:
     """Points by column: place and name, effects and p-values."""
     points = thinned.points
-    columns = (
-        _COLUMNS | dict.fromkeys(_PLOTS, "") | {test.name: test.column for test in thinned.tests}
-    )
+    columns = _COLUMNS | {test.name: test.column for test in (*TESTS, *thinned.tests)}
     out: dict[str, Any] = {
         "id": [str(name) for name in points["id"][rows]],
         "chrom": [str(name) for name in points["contig"][rows]],

@@ -39,11 +39,11 @@ DISPERSION = AssociationTest(
 
 
 def tests_of(columns: Iterable[Any]) -> tuple[AssociationTest, ...]:
-    """Give the tests that results with these columns have."""
+    """Give the tests to draw of results with these columns."""
     there = set(columns)
-    tests = (BEST_VARIANCE, *TESTS) if BEST_VARIANCE.column in there else TESTS
-    best = {test.name: test for test in reversed(tests) if test.column in there}
-    return tuple(best[test.name] for test in TESTS if test.name in best)
+    best = BEST_VARIANCE.column in there
+    tests = (BEST_VARIANCE if best and t.name == "variance" else t for t in TESTS)
+    return tuple(test for test in tests if test.column in there)
 
 
 # What a kept variant carries from the results, where the block has it.

@@ -134,12 +134,9 @@ class Watcher:
             self._about = {**group.attrs, "unit": phenotype_unit(fingerprint)}
             self._chunk_rows = array_of(group, "variant_id").chunks[0]
             self._thinner = Thinner(
-                self._store.n_variants,
-                tests=tests_of(self._store.columns),
-                n_bins=self._n_bins,
-                cap=300,
-                n_sample=800,
-            )
+                self._store.n_variants, tests=tests_of(self._store.columns),
+                n_bins=self._n_bins, cap=300, n_sample=800,
+            )  # fmt: skip
             self._made = made
         return True
 

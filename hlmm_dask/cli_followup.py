@@ -1,0 +1,114 @@
+"""Command lines of what is done with chosen variants of a finished scan."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from hlmm_dask.cli import _Parser, _parser, _run
+from hlmm_dask.scanning.prestart import choose_blas_kernels
+
+
+def check_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-check``: permutation and bootstrap of chosen variants. Returns the exit code."""
+    if argv is None:
+        choose_blas_kernels()
+    return _run(_check_parser(), argv, _check)
+
+
+def interact_main(argv: Sequence[str] | None = None) -> int:
+    """``hlmm-interact``: interaction of variants with a covariate. Returns the exit code."""
+    if argv is None:
+        choose_blas_kernels()
+    return _run(_interact_parser(), argv, _interact)
+
+
+def _add_chosen(parser: _Parser, *, everything: bool) -> None:
+    """Add the finished scan, which of its variants, and where its files are now."""
+    parser.add_argument("outprefix", help="OUTPREFIX of a finished scan")
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--variants", metavar="ID,ID,...|FILE",
+                        help="these: IDs with commas, or a file with an ID a line")  # fmt: skip
+    chosen.add_argument("--top", type=int, metavar="N", help="the best N of --test")
+    if everything:
+        chosen.add_argument("--all", action="store_true", help="all variants of the scan")
+    parser.option("test", choices=["var", "add", "av", "classical"], default="var",
+                  help="whose best: var_best_pval, add_pval, av_pval, var_pval")  # fmt: skip
+    there = "the file of the run by default"
+    parser.option("genofile", nargs="+", metavar="BED", help=f"genotypes; {there}")
+    parser.option("phenofile", metavar="FILE", help=f"phenotypes; {there}")
+    for name, of in (("mean", "mean"), ("var", "log variance")):
+        parser.option(f"{name}-covar", metavar="FILE", help=f"covariates of the {of}; {there}")
+    parser.option("random-gts", metavar="FILE", help=f"random effects; {there}")
+    parser.option("overwrite", action="store_true", help="replace an existing table")
+
+
+def _check_parser() -> _Parser:
+    parser = _parser(
+        "hlmm-check",
+        "Test effects on the variance by permutation and bootstrap: OUTPREFIX.check.tsv.",
+    )
+    _add_chosen(parser, everything=False)
+    parser.option("permutations", type=int, default=100_000, metavar="MAX",
+                  help="permutations at the most; ends at 30 exceedances")  # fmt: skip
+    parser.option("bootstrap", type=int, default=1000, metavar="B", help="phenotypes drawn")
+    parser.option("seed", type=int, default=1, help="of the random numbers")
+    return parser
+
+
+def _interact_parser() -> _Parser:
+    parser = _parser(
+        "hlmm-interact", "Fit interactions with a covariate: OUTPREFIX.interaction.tsv."
+    )
+    _add_chosen(parser, everything=True)
+    parser.option("covar", required=True, metavar="FILE[:COLUMN]", help="FID IID values")
+    parser.option("plots", action="store_true",
+                  help="draw OUTPREFIX.interaction/*.png of the best 20")  # fmt: skip
+    return parser
+
+
+# Imported late: --help and mistyped options answer at once.
+
+
+def _check(options: argparse.Namespace) -> None:
+    from hlmm_dask.followup.check import CheckJob, run_check
+
+    job = CheckJob(
+        **_chosen(options),
+        permutations=options.permutations,
+        bootstrap=options.bootstrap,
+        seed=options.seed,
+    )
+    for line in run_check(job):
+        print(line, file=sys.stderr)
+
+
+def _interact(options: argparse.Namespace) -> None:
+    from hlmm_dask.followup.interact import InteractJob, run_interact
+    from hlmm_dask.view.interaction_plots import write_interaction_plots
+    from hlmm_dask.view.pictures import require_matplotlib
+
+    if options.plots:
+        require_matplotlib()
+    done = run_interact(InteractJob(**_chosen(options), covar=options.covar))
+    for note in done.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"table: {done.path}", file=sys.stderr)
+    if options.plots:
+        folder = done.path.with_suffix("")
+        write_interaction_plots(done, folder)
+        print(f"pictures: {folder}/", file=sys.stderr)
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, Any]:
+    from hlmm_dask.followup.inputs import Files
+
+    files = {f.name: getattr(options, f.name, None) for f in fields(Files)}
+    if options.genofile is not None and len(options.genofile) == 1:
+        files["genofile"] = options.genofile[0]  # may be a pattern
+    names = ("variants", "top", "test", "overwrite")
+    return {name: getattr(options, name) for name in names} | {
+        "outprefix": options.outprefix.removesuffix("/").removesuffix(".zarr"),
+        "files": Files(**files),
+    }

@@ -1,0 +1,115 @@
+"""A finished scan with what went into it, for commands that look at some of its variants."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hlmm_dask.errors import InputError
+from hlmm_dask.followup.chosen import consecutive
+from hlmm_dask.followup.inputs import Files, Study, open_study
+from hlmm_dask.genotypes.packed import to_dosage
+from hlmm_dask.store import ResultsStore
+from hlmm_dask.view.facts import Facts, gather
+
+FloatArray = NDArray[np.float64]
+
+_MODELS = ("HLM", "HLMM")
+
+
+@dataclass(frozen=True)
+class FinishedScan:
+    """A finished scan of one phenotype.
+
+    Attributes
+    ----------
+    store : ResultsStore
+        Its results.
+    facts : Facts
+        What is known about the run.
+    study : Study
+        What it read, the null model fitted again to the same values.
+    """
+
+    store: ResultsStore
+    facts: Facts
+    study: Study
+
+    def counts(self, rows: pd.DataFrame) -> FloatArray:
+        """Read copies (m, n_file_samples) of the effect allele, NaN where missing.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            Results of m variants, as `results_of` gives them.
+
+        Raises
+        ------
+        InputError
+            If they are not the genotypes that were scanned.
+        """
+        study = self.study
+        n = study.genotypes.n_samples
+        counts = np.empty((len(rows), n))
+        done = 0
+        for start, stop in consecutive(rows.index.to_numpy()):
+            packed = study.genotypes.read_packed(study.first + start, study.first + stop)
+            counts[done : done + stop - start] = to_dosage(packed, n, np.float64)
+            done += stop - start
+        if study.count_a2:
+            counts = 2.0 - counts
+        self._require_same(rows, counts[:, study.null.sample_index])
+        return counts
+
+    def _require_same(self, rows: pd.DataFrame, counts: FloatArray) -> None:
+        n = np.isfinite(counts).sum(axis=1)
+        copies = np.nansum(counts, axis=1)
+        then = rows["n_samples"].to_numpy()
+        expected = 2.0 * then * rows["effect_allele_frequency"].to_numpy()
+        # Where nobody is called there is no frequency.
+        differs = (n != then) | (np.abs(copies - expected) > 0.01)
+        if differs.any():
+            i = int(np.argmax(differs))
+            raise InputError(
+                f"{self.study.genotypes.paths[0]}: variant {rows['variant_id'].iloc[i]} has {n[i]} "
+                f"calls and {copies[i]:.0f} copies of the effect allele, {then[i]:.0f} and "
+                f"{expected[i]:.0f} when it was scanned; the file has changed: scan it again"
+            )
+
+
+def open_finished(outprefix: str, files: Files) -> FinishedScan:
+    """Open a finished scan and read what went into it.
+
+    Parameters
+    ----------
+    outprefix : str
+        OUTPREFIX of the scan, with the phenotype's name where it had several.
+    files : Files
+        Read in place of those of the record.
+
+    Raises
+    ------
+    InputError, StoreError
+        If there is no finished scan of an HLM or HLMM, or a file is missing or not the one that
+        was scanned.
+    """
+    store = ResultsStore.open(f"{outprefix}.zarr")
+    store.require_intact()
+    store.require_complete()
+    facts = gather(store, outprefix)
+    if facts.attrs["model"] not in _MODELS:
+        raise InputError(
+            f"{store.path}: a scan with the model {facts.attrs['model']}, expected one of "
+            f"{' or '.join(_MODELS)}: others have no effect on the variance"
+        )
+    for name in ("phenofile", "mean_covar", "var_covar"):
+        path = getattr(files, name) or facts.options.get(name)
+        folder = "" if getattr(files, name) else str(facts.run.get("directory", ""))
+        if path is not None and not Path(folder, path).is_file():
+            raise InputError(
+                f"{Path(folder, path)}: no such file, the scan has read it (--{name}); give its "
+                f"place now with --{name} FILE, or start from the folder of the scan"
+            )
+    return FinishedScan(store, facts, open_study(facts, files))
