@@ -13,6 +13,7 @@ from hlmm_dask.cli import loci_main, report_main, scan_main
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.linkage import linkage
 from hlmm_dask.followup.refit import Design, Refit, refit
+from hlmm_dask.followup.sex import sex_of_fam, sex_of_table
 from hlmm_dask.followup.verdict import Check, Checks, Rules, Slope, verdict
 from hlmm_dask.genotypes.plink import write_plink
 from hlmm_dask.models.hlm import HLM
@@ -329,6 +330,16 @@ def test_linkage_is_that_of_the_haplotypes():
     assert r2 == pytest.approx(np.corrcoef(one.ravel(), two.ravel())[0, 1] ** 2, abs=2e-3)
     assert d_prime == pytest.approx(1.0, abs=0.03)
     assert np.isnan(linkage(np.ones(5), np.arange(5.0))[0])
+
+
+def test_sex_of_a_fam_and_of_a_table(tmp_path):
+    fam = tmp_path / "g.fam"
+    fam.write_text("f a 0 0 1 -9\nf b 0 0 2 -9\nf c 0 0 0 -9\n")
+    assert sex_of_fam(fam).tolist() == [1, 2, 0]
+    table = tmp_path / "sex.txt"
+    table.write_text("FID IID SEX age\nf b 1 30\nf c 2 31\nf d 1 32\nf a NA 33\n")
+    samples = pd.DataFrame({"fid": ["f"] * 3, "iid": ["a", "b", "c"]})
+    assert sex_of_table(str(table), samples, "NA").tolist() == [0, 1, 2]
 
 
 def test_leads_for_the_dispersion(scanned):
