@@ -174,7 +174,13 @@ def _fit_share(beds: list[Path], null: NullModel, together: Any, first: int, ste
 def no_work(block: Packed, *, block_id: tuple[int, ...]) -> NDArray[np.object_]:
     """Give the record of a block without doing anything to it."""
     out = np.empty((1, 1), dtype=object)
-    out[0, 0] = {"n_variants": len(block), "n_fitted": 0, "seconds": 0.0, "worker": ""}
+    out[0, 0] = {
+        "n_variants": len(block),
+        "n_fitted": 0,
+        "seconds": 0.0,
+        "worker": "",
+        "warnings": {},
+    }
     return out
 
 
