@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeAlias
 
+import numpy as np
 from distributed import Client, Future, KilledWorker, as_completed
 
 from hlmm_dask.errors import ChangedInputError, ClusterLostError, InputError, ScanError, StoreError
@@ -148,13 +149,14 @@ def _outcome(
     block: Block, future: "Future[Any]", result: Any, store: ResultsStore
 ) -> BlockDone | BlockFailed:
     """Say what became of a block; raise what would become of every other too."""
-    if future.status == "error":
+    # Not by the status alone: a worker may die after its result has come.
+    if not isinstance(result, np.ndarray):
+        if future.status != "error":
+            raise CancelledError
         error = future.exception()
         if isinstance(error, InputError | StoreError):
             raise _stopped(error, block, store)
         return BlockFailed(block.index, _reason(error), block.stop - block.start)
-    if future.status != "finished":
-        raise CancelledError
     record = result[0, 0]
     if "error" in record:
         raise _stopped(record["error"], block, store)
