@@ -85,7 +85,7 @@ def test_loopback(address: str, local: bool) -> None:
         (["--no-workers-timeout", "0"], "--no-workers-timeout 0: expected"),
         (["--scheduler", "inproc://10.0.0.1/5/1"], "no such scheduler in this process"),
         (["--scheduler", "inproc://nonsense"], "no such scheduler in this process"),
-        (["--scheduler", "unix:///tmp/socket"], "expected such as tls://"),
+        (["--scheduler", "unix:///run/socket"], "expected such as tls://"),
         (["--scheduler", "ws://127.0.0.1:1", "--connect-timeout", "0.3"], "no Dask scheduler"),
     ],
 )  # fmt: skip

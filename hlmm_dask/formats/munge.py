@@ -103,7 +103,7 @@ def write_formats(
     for name in formats:
         if name == _VCF:
             ranks: dict[str, int] = {}
-            order = order_by(store, lambda contig: ranks.setdefault(contig, len(ranks)))  # noqa: B023
+            order = order_by(store, lambda contig: ranks.setdefault(contig, len(ranks)))  # noqa: B023  # called in this turn
             notes.append(
                 write_gwas_vcf(
                     effects, reader.frames(order), _vcf_path(outprefix), contigs=ranks,

@@ -351,7 +351,7 @@ def _read_into(file: PlinkFile, out: NDArray[np.uint8], offset: int) -> None:
         stream.seek(offset)
         done = 0
         while done < len(view):
-            count = stream.readinto(view[done:])  # type: ignore[attr-defined]
+            count = stream.readinto(view[done:])  # type: ignore[attr-defined]  # opened unbuffered
             if not count:
                 raise ChangedInputError(
                     f"{file.bed}: changed while it was scanned: {done} bytes at {offset}, expected "

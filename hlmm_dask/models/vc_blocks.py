@@ -121,11 +121,11 @@ class Factored:
 
     def traces(self) -> FloatArray:
         """tr(Σ⁻¹ V_i), (c,)."""
-        return np.sum([part.traces() for _, part in self._parts], axis=0)  # type: ignore[no-any-return]
+        return np.sum([part.traces() for _, part in self._parts], axis=0)  # type: ignore[no-any-return]  # a stub
 
     def trace_products(self) -> FloatArray:
         """tr(Σ⁻¹ V_i Σ⁻¹ V_j), (c, c)."""
-        return np.sum([part.trace_products() for _, part in self._parts], axis=0)  # type: ignore[no-any-return]
+        return np.sum([part.trace_products() for _, part in self._parts], axis=0)  # type: ignore[no-any-return]  # a stub
 
 
 class _Small:

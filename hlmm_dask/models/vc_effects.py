@@ -169,7 +169,7 @@ def _matrix(what: str, value: ArrayLike | Any) -> Matrix:
         raise ValueError(f"{what} has {matrix.ndim} dimensions, expected 2")
     if not np.all(np.isfinite(values)):
         raise ValueError(f"{what} has values that are not finite")
-    return matrix  # type: ignore[no-any-return]
+    return matrix  # type: ignore[no-any-return]  # a stub
 
 
 def _covariance(name: str, value: Any) -> Matrix:
@@ -182,4 +182,4 @@ def _covariance(name: str, value: Any) -> Matrix:
         raise ValueError(f"{what} is zero")
     if float(abs(matrix - matrix.T).max()) > 1e-8 * largest:
         raise ValueError(f"{what} is not symmetric")
-    return matrix  # type: ignore[no-any-return]
+    return matrix  # type: ignore[no-any-return]  # a stub

@@ -146,7 +146,7 @@ def _credentials(options: "ClusterOptions") -> Iterator[Security]:
 def _noting(job_class: Any, refusals: list[str]) -> Any:
     """Extend a class of jobs: Dask only logs that a job was refused."""
 
-    class NotingJob(job_class):  # type: ignore[misc]
+    class NotingJob(job_class):  # type: ignore[misc]  # no types
         async def start(self) -> None:
             try:
                 await super().start()

@@ -101,7 +101,7 @@ def _per_variant(
     found = {}
     for name, h2 in (("refit", "refit"), ("fixed", "null")):
         began = time.perf_counter()
-        config = ScanConfig(min_maf=0.01, h2=h2)  # type: ignore[arg-type]
+        config = ScanConfig(min_maf=0.01, h2=h2)  # type: ignore[arg-type]  # a literal
         model = lmm_block_model(null, config)
         report.figures[f"preparing {name}, seconds"] = time.perf_counter() - began
 
