@@ -50,7 +50,7 @@ def sweep(folder: Path, start: str = "") -> None:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike[str], *, sync_folder: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its place when the block ends well.
 
     The file is synced to disk, renamed over ``path``, and the folder is synced. When the block
@@ -60,6 +60,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     ----------
     path : path
         File to be written; its folder must exist.
+    sync_folder : bool
+        Without, a crash of the machine may leave ``path`` as it was, but nothing torn.
 
     Yields
     ------
@@ -85,20 +87,25 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             # A full disk does not say which.
             raise OSError(error.errno, error.strerror, str(target)) from error
         raise
-    sync(target.parent)
+    if sync_folder:
+        sync(target.parent)
 
 
-def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+def write_json(
+    path: str | os.PathLike[str], content: Mapping[str, Any], *, sync_folder: bool = True
+) -> None:
     """Write ``content`` as JSON, all or nothing."""
     text = json.dumps(content, indent=1, default=_plain)
-    with replacing(path) as file:
+    with replacing(path, sync_folder=sync_folder) as file:
         file.write(text.encode())
 
 
-def write_record(path: str | os.PathLike[str], content: Mapping[str, Any]) -> dict[str, Any]:
+def write_record(
+    path: str | os.PathLike[str], content: Mapping[str, Any], *, sync_folder: bool = True
+) -> dict[str, Any]:
     """Write ``content`` as JSON with a checksum; return it as it will be read."""
     plain = as_json(content)
-    write_json(path, plain | {"crc32": _checksum(plain)})
+    write_json(path, plain | {"crc32": _checksum(plain)}, sync_folder=sync_folder)
     return plain
 
 

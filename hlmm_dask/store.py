@@ -20,7 +20,7 @@ import zarr
 
 from hlmm_dask.durable import as_json, read_record, sweep, sync, write_record
 from hlmm_dask.errors import StoreError
-from hlmm_dask.layout import METADATA, Block, Layout, array_of
+from hlmm_dask.layout import METADATA, Block, Layout, array_of, write_chunk
 from hlmm_dask.lock import Lock, hold_lock
 from hlmm_dask.placement import (
     LOCK_FILE,
@@ -249,11 +249,7 @@ class ResultsStore:
                 f"{self.path}: block {index} got {values.shape} {values.dtype}, "
                 f"expected {expected} float64"
             )
-        results = self._results("r+")
-        chunk = self._chunk(results, index)
-        results[block.start : block.stop] = values
-        sync(chunk)
-        sync(chunk.parent)
+        write_chunk(self.path, index, self.block_size, values)
         marker = dict(record) | {
             "block": index,
             "start": block.start,
@@ -261,7 +257,8 @@ class ResultsStore:
             "digest": _digest(values),
             "counts": self._counts(values),
         }
-        return write_record(self._marker(index), marker)
+        # Lost in a crash of the machine it costs no more than the block; `finish` syncs them all.
+        return write_record(self._marker(index), marker, sync_folder=False)
 
     def markers(self) -> Iterator[dict[str, Any]]:
         """Iterate over the markers of all finished blocks, in order; damaged ones are left out."""
@@ -396,6 +393,7 @@ class ResultsStore:
             for leftover in folder.glob("*.partial"):
                 leftover.unlink(missing_ok=True)
         sweep(self.run_dir)
+        sync(self.run_dir / "blocks")
         write_record(self.run_dir / FINISHED_FILE, summary)
 
     @property

@@ -115,7 +115,7 @@ def test_marker_without_chunk_is_pending_also_when_all_is_nan(store):
 
 
 def test_order_of_writing_survives_a_stop_between_chunk_and_marker(store, monkeypatch):
-    def stop(*_args):
+    def stop(*_args, **_options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("hlmm_dask.store.write_record", stop)
@@ -129,7 +129,7 @@ def test_stop_before_the_chunk_leaves_no_marker(store, monkeypatch):
     def stop(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hlmm_dask.store.sync", stop)
+    monkeypatch.setattr("hlmm_dask.durable.os.fsync", stop)
     with pytest.raises(OSError, match="No space"):
         store.write_block(0, results()[:5], record={})
     assert store.done() == set()

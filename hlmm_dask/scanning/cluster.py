@@ -22,11 +22,14 @@ from hlmm_dask.scanning.security import (
 )
 
 # On this machine the scheduler and the workers' own housekeeping take time from the fits: by
-# default each process looks at itself 50 to 100 times a second.
+# default each process looks at itself 50 to 100 times a second, and at the disks twice.
 _HERE = {
     "distributed.worker.daemon": True,
     "distributed.worker.profile.interval": "100ms",
+    "distributed.worker.memory.monitor-interval": "250ms",
     "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.admin.system-monitor.disk": False,
 }
 # Seconds to wait for workers. A job may stand in its queue for a day.
 _CONNECT, _NO_WORKERS, _QUEUE = 60.0, 300.0, 86400.0
