@@ -31,7 +31,8 @@ from hlmm_dask.kernels.table import VariantFit, within_class_squares
 
 FloatArray = NDArray[np.float64]
 
-_CHUNK_SAMPLES = 4096
+# Genotypes and their products with residuals of so many samples stay in the second-level cache.
+_CHUNK_SAMPLES = 512
 _ORDERS = 4  # of the expansion of the quadratic form in t: value and three derivatives
 
 
@@ -100,8 +101,8 @@ class _Point:
 def _sums(
     model: LinearModel,
     codes: Codes,
+    counts: FloatArray,
     mean: FloatArray,
-    lacking: NDArray[np.int64],
     change: FloatArray | None,
 ) -> tuple[FloatArray, FloatArray]:
     """Compute sums over samples, in chunks of them.
@@ -110,15 +111,17 @@ def _sums(
     -------
     by_class : (4, 3, b) float64
         Counts, Σ e, Σ e² and Σ leverage over the samples of each class.
-    products : (2 (b + lacking), l) float64
-        In the eigenbasis: Σ x G for each variant, Σ G over the missing calls of each variant
-        that lacks some, and both with e G in place of G.
+    products : (4, b, l) float64
+        In the eigenbasis, of each variant: Σ x G, Σ x e G, and over its missing calls Σ G, Σ e G.
     """
+    from hlmm_dask.kernels import linear_loops
+
     design = model.base.design
     b, n = codes.shape
-    rows = b + len(lacking)
     by_class = np.zeros((4, 3, b))
-    totals, sums = np.zeros((2 * rows, design.raw.shape[1])), np.zeros(2 * rows)
+    by_class[0] = counts
+    totals, sums = np.zeros((4, b, design.raw.shape[1])), np.zeros((4, b))
+    x = np.empty((2, b, min(n, _CHUNK_SAMPLES)), dtype=design.raw.dtype)
     coefficients = None
     if change is not None:
         coefficients = change @ model.rotation.T
@@ -126,33 +129,15 @@ def _sums(
         coefficients = design.in_raw(coefficients).astype(design.raw.dtype)
     for i in range(0, n, _CHUNK_SAMPLES):
         part = slice(i, i + _CHUNK_SAMPLES)
-        code, raw = codes[:, part], design.raw[part]
-        e: FloatArray = model.residual[part]
+        raw = design.raw[part]
+        e = model.residual[None, part]
         if coefficients is not None:
             e = e - (coefficients @ raw.T - offset[:, None])
-        for k in range(3):
-            member = code == k
-            by_class[0, k] += member.sum(axis=1)
-            if e.ndim == 1:
-                by_class[1, k] += member @ e
-                by_class[2, k] += member @ (e * e)
-            else:
-                chosen = np.where(member, e, 0.0)
-                by_class[1, k] += chosen.sum(axis=1)
-                by_class[2, k] += np.einsum("bs,bs->b", chosen, chosen)
-            by_class[3, k] += member @ model.leverage[part]
-        x = np.empty((2 * rows, code.shape[1]), dtype=raw.dtype)
-        np.subtract(code, mean[:, None], out=x[:b], casting="unsafe")
-        missing = code < 0
-        x[:b][missing] = 0.0
-        x[b:rows] = missing[lacking]
-        np.multiply(x[:b], e, out=x[rows : rows + b], casting="unsafe")
-        np.multiply(
-            x[b:rows], e if e.ndim == 1 else e[lacking], out=x[rows + b :], casting="unsafe"
+        linear_loops.add_chunk(
+            codes, i, e, model.leverage[part], raw, mean, x, by_class, totals, sums
         )
-        totals += x @ raw
-        sums += x.sum(axis=1, dtype=np.float64)
-    totals = design.own(totals) - sums[:, None] * design.centre
+        totals[:2] += (x.reshape(2 * b, -1)[:, : len(raw)] @ raw).reshape(2, b, -1)
+    totals = design.own(totals) - sums[:, :, None] * design.centre
     return by_class, totals @ model.rotation
 
 
@@ -163,17 +148,21 @@ class _Batch:
     """
 
     def __init__(self, model: LinearModel, codes: Codes, change: FloatArray | None = None) -> None:
+        # Imported late: who only plans a scan needs no compiler.
+        from hlmm_dask.kernels import linear_loops
+
         base = model.base
         self.model = model
         b, n = codes.shape
-        self.n = (codes >= 0).sum(axis=1).astype(np.float64)
-        mean = np.maximum(codes, 0).sum(axis=1) / self.n
+        codes = np.ascontiguousarray(codes)
+        counts = np.empty((3, b))
+        linear_loops.count(codes, counts)
+        self.n = counts.sum(axis=0)
+        mean = (counts[1] + 2.0 * counts[2]) / self.n
         self.x = np.arange(3.0) - mean[:, None]
         self.share_called = self.n / n
-        lacking = np.flatnonzero(self.n < n)
-
-        sums, products = _sums(model, codes, mean, lacking, change)
-        counts, totals, squares, leverage = sums
+        sums, products = _sums(model, codes, counts, mean, change)
+        _, totals, squares, leverage = sums
         means, within = within_class_squares(counts, totals, squares)
         self.counts, self.means, self.within = counts.T, means.T, within.T
         self.leverage = leverage.T
@@ -184,10 +173,9 @@ class _Batch:
         if change is not None:
             basis[:, 0] -= model.eigenvalues * change
             basis[:, 4] += change
-        rows = b + len(lacking)
-        basis[:, 3], basis[:, 1] = products[:b], products[rows : rows + b]
-        basis[lacking, 2] -= products[b:rows]
-        basis[lacking, 0] -= products[rows + b :]
+        basis[:, 3], basis[:, 1] = products[0], products[1]
+        basis[:, 2] -= products[2]
+        basis[:, 0] -= products[3]
         self.basis = basis
         # Derivatives of Φᵀ (I + tS)⁻¹ Φ in t, at the null model's t.
         self.t0 = base.h2 * np.exp(-base.beta) * self.share_called

@@ -129,7 +129,7 @@ def _exact_bytes(at: Footprint, part: int) -> int:
 
 def _linear_bytes(at: Footprint, part: int) -> int:
     """Count a chunk of samples, and a few vectors of length l for each variant."""
-    chunk = min(at.n_samples, 4096)
+    chunk = min(at.n_samples, 512)
     samples = part * chunk * (4 * at.raw_bytes + 40) + 8 * chunk * at.n_random
     return samples + 170 * part * at.n_random
 
