@@ -1,6 +1,7 @@
 """The memory plan against what processes take, and the blocks that it chooses."""
 
 import json
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.packed import HEADER
+from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.kernels.block import block_model, choose_kernel, unpacked_variants
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.packed import PackedLayout
@@ -33,10 +36,10 @@ from hlmm_dask.store import ResultsStore
 
 # A worker's task in a process of its own: a tiny block loads the kernel's loops, then a real one.
 WORKER = """
-import json, sys
-import numpy as np
+import json, pickle, sys
 import hlmm_dask.scanning.warm
 from hlmm_dask.scanning.graph import BlockTask, _fit_and_store
+from hlmm_dask.scanning.strips import PackedBlock
 from hlmm_dask.store import ResultsStore
 
 def memory(what):
@@ -44,9 +47,11 @@ def memory(what):
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
 
 found = []
-for folder, digest, width in json.loads(sys.argv[1]):
+for folder, digest in json.loads(sys.argv[1]):
+    with open(f"{folder}/genotypes", "rb") as file:
+        genotypes = pickle.load(file)
     found.append(memory("VmRSS"))
-    block = np.fromfile(f"{folder}/packed", dtype=np.uint8).reshape(-1, width)
+    block = PackedBlock(genotypes, 0, genotypes.n_variants)
     store = ResultsStore.open(f"{folder}/out.zarr")
     _fit_and_store(block, (BlockTask(store, digest),), block_id=(0,))
 print(json.dumps([found[-1], memory("VmHWM")]))
@@ -55,7 +60,7 @@ print(json.dumps([found[-1], memory("VmHWM")]))
 
 def prepare(
     folder: Path, n: int, m: int, n_random: int, n_covariates: int, method: str
-) -> tuple[str, str, int]:
+) -> tuple[str, str]:
     """Write a block of genotypes, and a store with a null model for it."""
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -73,20 +78,25 @@ def prepare(
     dense = DenseModel(rng.normal(size=n), X, V, zeros, zeros, design, 0.1, 1e-5)
     layout = PackedLayout(n, np.arange(n))
     model = block_model(dense, layout, Filters(0.01, 5.0, False), method=method)
-    codes = rng.choice(np.array([0, 2, 3, 1], np.uint8), (m, n // 4, 4), p=[0.3, 0.4, 0.29, 0.01])
-    (codes << np.array([0, 2, 4, 6], np.uint8)).sum(axis=2, dtype=np.uint8).tofile(
-        folder / "packed"
-    )
+    drawn = (min(m, 320), n // 4, 4)
+    codes = rng.choice(np.array([0, 2, 3, 1], np.uint8), drawn, p=[0.3, 0.4, 0.29, 0.01])
+    packed = (codes << np.array([0, 2, 4, 6], np.uint8)).sum(axis=2, dtype=np.uint8)
+    (folder / "a.bed").write_bytes(HEADER + packed[np.arange(m) % len(packed)].tobytes())
+    (folder / "a.bim").write_text("".join(f"1 r{j} 0 1 A G\n" for j in range(m)))
+    (folder / "a.fam").write_text("".join(f"f{i} i{i} 0 0 0 -9\n" for i in range(n)))
+    (folder / "genotypes").write_bytes(pickle.dumps(open_plink(folder / "a.bed")))
     names = {"contig": "1", "variant_id": [f"r{j}" for j in range(m)], "position": 1}
     variants = pd.DataFrame({**names, "allele1": "A", "allele2": "G"})
     store = ResultsStore.create(
         folder / "out.zarr", n_variants=m, block_size=m, variants=[variants], fingerprint={}
     )
-    return str(folder), publish_model(store, model).model_digest, n // 4
+    return str(folder), publish_model(store, model).model_digest
 
 
 MEASURED = [
     (200_000, 320, 0, 0, "exact"),
+    # More than a strip.
+    (200_000, 2000, 0, 0, "exact"),
     (200_000, 40, 0, 4, "exact"),
     (40_000, 120, 0, 20, "exact"),
     (100_000, 48, 100, 0, "exact"),
@@ -183,13 +193,13 @@ def test_what_can_not_fit_is_refused_with_figures_and_remedies() -> None:
     assert largest_n([at], 8 * 10**9, 1, 2) < 400_000
 
 
-@pytest.mark.parametrize(("kept", "remedy"), [(None, "--block-size 1"), (4000, "--overwrite")])
+@pytest.mark.parametrize(("kept", "remedy"), [(None, "--block-size"), (900_000, "--overwrite")])
 def test_block_sizes_that_are_given_are_checked(kept: int | None, remedy: str) -> None:
     at = Footprint(10**6, 10**6)
     resources = Resources(2, 1, 10**9)
     assert plan_blocks([at], 10**6, resources, given=100).block_size == 100
     with pytest.raises(InputError, match=remedy):
-        plan_blocks([at], 10**6, resources, given=None if kept else 4000, kept=kept)
+        plan_blocks([at], 10**6, resources, given=None if kept else 900_000, kept=kept)
     # A resumed run keeps the size of its store, however it would be cut now.
     assert plan_blocks([at], 10**6, resources, kept=7).block_size == 7
 

@@ -18,9 +18,9 @@ def test_block_size_is_in_range(
 ) -> None:
     size = choose_block_size(n_variants, n_samples, n_random=n_random, n_covariates=n_covariates)
     assert 1 <= size <= n_variants
-    assert size <= 4096
+    assert size <= 16_384
     # A block's packed bytes are bounded.
-    assert size == 1 or size * ((n_samples + 3) // 4) <= 112 * 2**20
+    assert size == 1 or size * ((n_samples + 3) // 4) <= 256 * 2**20
 
 
 def test_enough_blocks_for_an_even_load() -> None:

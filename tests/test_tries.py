@@ -54,7 +54,8 @@ def test_another_worker_takes_what_one_can_not_do(
             assert len(failure.workers) == 3
             # Elsewhere as long as there is such a place.
             assert set(failure.workers[:2]) == both
-            assert failure.error == "OSError: [Errno 27] File too large"
+            chunk = study.out("out.zarr") / f"results/c.{failure.block}.0"
+            assert failure.error == f"OSError: [Errno 27] File too large: '{chunk}'"
         lines = study.out("out.log").read_text()
         assert f"tried on {', '.join(found[0].workers)}): {found[0].error}" in lines
         # Another one takes over what fails on the one that is left.

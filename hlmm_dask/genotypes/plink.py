@@ -174,11 +174,28 @@ class PlinkGenotypes:
         """
         self._check_range(start, stop)
         packed = np.empty((stop - start, self.n_bytes), dtype=np.uint8)
+        self.read_into(packed, start)
+        return packed
+
+    def read_into(self, packed: NDArray[np.uint8], start: int) -> None:
+        """Read the packed genotypes of the variants from ``start`` on into memory that is there.
+
+        Parameters
+        ----------
+        packed : (n_variants, n_bytes) uint8
+            Filled.
+        start : int
+            First variant.
+
+        Raises
+        ------
+        ChangedInputError
+            As for `read_packed`.
+        """
         row = 0
-        for file, low, high in self.spans(start, stop):
+        for file, low, high in self.spans(start, start + len(packed)):
             _read_into(file, packed[row : row + high - low], 3 + low * self.n_bytes)
             row += high - low
-        return packed
 
     def iter_variants(
         self, start: int = 0, stop: int | None = None, chunk_size: int = 100_000

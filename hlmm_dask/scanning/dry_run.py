@@ -26,6 +26,7 @@ from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
 from hlmm_dask.scanning.resources import Resources
 from hlmm_dask.scanning.run import run_fingerprint
 from hlmm_dask.scanning.source import Source
+from hlmm_dask.scanning.strips import strip_variants
 from hlmm_dask.schema import INDEX, LMM_INDEX, Status
 from hlmm_dask.store import ResultsStore
 
@@ -191,6 +192,8 @@ def _probe(checked: CheckedJob, null: AnyNull, block_size: int, seconds: float) 
     # The first fit loads and compiles; it counts only where there is no time for another.
     took, n_fitted = _fit_part(model, source, 0, 1)
     total, n_probed, size = took, 1, 1
+    assert isinstance(source.genotypes, PlinkGenotypes)
+    most = min(block_size, n, strip_variants(source.genotypes.n_bytes))
     all_fitted, all_probed = n_fitted, 1
     fresh = True
     for place in places * 3:
@@ -205,8 +208,8 @@ def _probe(checked: CheckedJob, null: AnyNull, block_size: int, seconds: float) 
             total, n_probed, fresh = 0.0, 0, False
         total, n_probed = total + took, n_probed + size
         all_fitted, all_probed = all_fitted + n_fitted, all_probed + size
-        if took < _LONG_ENOUGH and size < min(block_size, n):
-            size, fresh = min(4 * size, block_size, n), True
+        if took < _LONG_ENOUGH and size < most:
+            size, fresh = min(4 * size, most), True
     return Probe(total / n_probed, all_fitted / all_probed, all_probed)
 
 

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from hlmm_dask.durable import replacing
-from hlmm_dask.errors import ChangedInputError, InputError, StoreError
+from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.genotypes.packed import MISSING, encode
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import BlockModel, fit_dosage, fit_packed
 from hlmm_dask.kernels.packed import Packed
+from hlmm_dask.scanning.strips import PackedBlock, strips
 from hlmm_dask.scanning.warned import counted_warnings
 from hlmm_dask.schema import Status
 from hlmm_dask.store import ResultsStore
@@ -118,10 +119,11 @@ def lazy_packed(genotypes: PlinkGenotypes, start: int, stop: int, block_size: in
     Returns
     -------
     dask.array.Array
-        (stop - start, n_bytes) uint8; nothing is read until a block is computed.
+        (stop - start, n_bytes) uint8; a block says where it is, and is read in strips by what is
+        mapped over it.
     """
     array: da.Array = da.map_blocks(
-        _read_packed,
+        _packed_block,
         genotypes,
         start,
         stop,
@@ -181,42 +183,31 @@ def _chunks(n_variants: int, block_size: int) -> tuple[int, ...]:
     return (block_size,) * full + ((rest,) if rest else ())
 
 
-def _read_packed(
+def _packed_block(
     genotypes: PlinkGenotypes,
     start: int,
     stop: int,
     block_size: int,
     *,
     block_id: tuple[int, ...],
-) -> NDArray[Any]:
+) -> PackedBlock:
     first = start + block_id[0] * block_size
-    try:
-        return genotypes.read_packed(first, min(first + block_size, stop))
-    except ChangedInputError as error:
-        return boxed({"error": error})
+    return PackedBlock(genotypes, first, min(first + block_size, stop))
 
 
 def _fit_and_store(
-    block: NDArray[Any], tasks: tuple[BlockTask, ...], *, block_id: tuple[int, ...]
+    block: "PackedBlock | NDArray[Any]", tasks: tuple[BlockTask, ...], *, block_id: tuple[int, ...]
 ) -> NDArray[np.object_]:
-    if block.dtype == object:
-        return block
-    index = block_id[0]
     began = time.perf_counter()
-    n_fitted = 0
     with counted_warnings() as warned:
-        for task in tasks:
-            marker = task.store.marker(index)
-            if marker is None or marker["null_model"] != task.model_digest:
-                try:
-                    marker = _fit_one(block, task, tasks, index)
-                except (InputError, StoreError) as error:
-                    return boxed({"error": error})
-                except OSError as error:
-                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                        return boxed({"error": error})
-                    raise
-            n_fitted += marker["n_fitted"]
+        try:
+            n_fitted = _fit_missing(block, tasks, block_id[0])
+        except (InputError, StoreError) as error:
+            return boxed({"error": error})
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return boxed({"error": error})
+            raise
     record = {
         "n_variants": len(block),
         "n_fitted": n_fitted,
@@ -234,30 +225,56 @@ def boxed(value: object) -> NDArray[np.object_]:
     return box
 
 
-def _fit_one(
-    block: NDArray[Any], task: BlockTask, tasks: tuple[BlockTask, ...], index: int
-) -> dict[str, Any]:
-    began = time.perf_counter()
-    model = _load_model(task, tasks)
-    # One thread each: workers share the cores, and the last bits depend on the number.
-    with _blas.limit(limits=1):
-        results = _fit(model, block, task.store.block(index).start)
-    return task.store.write_block(
-        index,
-        results,
-        record={
-            "genotypes_crc32": genotypes_checksum(block),
-            "null_model": task.model_digest,
-            "n_fitted": int(np.sum(results[:, task.store.columns.index("status")] == Status.OK)),
-            "seconds": time.perf_counter() - began,
-            "worker": _worker_name(),
-        },
-    )
+def _fit_missing(
+    block: "PackedBlock | NDArray[Any]", tasks: tuple[BlockTask, ...], index: int
+) -> int:
+    """Fit and write a block for the phenotypes that don't have it; count estimates of all."""
+    markers = {task: task.store.marker(index) for task in tasks}
+    parts: dict[BlockTask, list[NDArray[np.float64]]] = {
+        task: []
+        for task, marker in markers.items()
+        if marker is None or marker["null_model"] != task.model_digest
+    }
+    seconds = dict.fromkeys(parts, 0.0)
+    n_read = crc = 0
+    for strip in strips(block) if parts else ():
+        crc = _crc(strip, crc)
+        for task, done in parts.items():
+            began = time.perf_counter()
+            model = _load_model(task, tasks)
+            # One thread each: workers share the cores, and the last bits depend on the number.
+            with _blas.limit(limits=1):
+                done.append(_fit(model, strip, task.store.block(index).start + n_read))
+            seconds[task] += time.perf_counter() - began
+        n_read += len(strip)
+    for task, done in parts.items():
+        results = np.concatenate(done)
+        done.clear()
+        status = results[:, task.store.columns.index("status")]
+        markers[task] = task.store.write_block(
+            index,
+            results,
+            record={
+                "genotypes_crc32": f"{crc:08x}",
+                "null_model": task.model_digest,
+                "n_fitted": int(np.sum(status == Status.OK)),
+                "seconds": seconds[task],
+                "worker": _worker_name(),
+            },
+        )
+    return sum(marker["n_fitted"] for marker in markers.values() if marker)
 
 
-def genotypes_checksum(block: NDArray[Any]) -> str:
+def genotypes_checksum(block: "PackedBlock | NDArray[Any]") -> str:
     """CRC-32 of a block of genotypes, packed or dosages."""
-    return f"{isal_zlib.crc32(np.ascontiguousarray(block).data):08x}"
+    crc = 0
+    for strip in strips(block):
+        crc = _crc(strip, crc)
+    return f"{crc:08x}"
+
+
+def _crc(strip: NDArray[Any], crc: int) -> int:
+    return int(isal_zlib.crc32(np.ascontiguousarray(strip).data, crc))
 
 
 def fit_block(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from hlmm_dask.kernels.block import Kernel, unpacked_variants
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.scanning.lmm_memory import lmm_block_bytes, lmm_model_bytes
+from hlmm_dask.scanning.strips import strip_variants
 
 # A worker before its first block: interpreter, libraries, compiled loops, connections.
 BASE_BYTES = 340 * 10**6
@@ -14,8 +15,9 @@ USABLE_SHARE = 0.8
 
 # Whatever the block: buffers of libraries, memory that was freed in pieces.
 _SLACK = 8 * 10**6
-# Class sums, Newton's method on them, results and their compressed copy.
+# Class sums, Newton's method on them; results of a block, twice in parts and whole, and compressed.
 _BYTES_PER_VARIANT = 4_000
+_RESULT_BYTES = 1_200
 # Sets of left-out columns that a process keeps, and what making one more takes.
 _SETS_KEPT, _MATRICES_TO_MAKE = 4, 8
 
@@ -82,6 +84,14 @@ def model_bytes(at: Footprint) -> int:
 
 def block_bytes(at: Footprint, n_variants: int) -> int:
     """Bytes that fitting a block of so many variants takes, for each thread."""
+    results = _RESULT_BYTES * n_variants
+    if not at.dosages:
+        n_variants = min(n_variants, strip_variants(at.n_bytes))
+    return results + _strip_bytes(at, n_variants)
+
+
+def _strip_bytes(at: Footprint, n_variants: int) -> int:
+    """Bytes that fitting so many variants at once takes."""
     per_variant = at.n_bytes + _BYTES_PER_VARIANT
     if at.engine == "numpy":
         per_variant += 13 * at.n_bytes
@@ -146,14 +156,17 @@ def worker_bytes(phenotypes: Sequence[Footprint], n_variants: int, threads: int 
     Parameters
     ----------
     phenotypes : sequence of Footprint
-        One for each phenotype: their null models are held together, blocks are fitted in turn.
+        One for each phenotype: their null models are held together, strips are fitted in turn.
     n_variants : int
         Variants a block.
     threads : int
         Blocks that are fitted at the same time.
     """
     models = sum(model_bytes(at) for at in phenotypes)
-    return BASE_BYTES + models + threads * max(block_bytes(at, n_variants) for at in phenotypes)
+    block = max(block_bytes(at, n_variants) for at in phenotypes)
+    # Results of the others wait for the block's last strip.
+    block += (len(phenotypes) - 1) * _RESULT_BYTES * n_variants
+    return BASE_BYTES + models + threads * block
 
 
 def usable_bytes(limit: int | None) -> int | None:

@@ -20,11 +20,11 @@ from hlmm_dask.scanning.null import NullInput
 from hlmm_dask.scanning.resources import Resources
 
 # Variants a block at the most; a block is one task, one chunk and one marker.
-_LARGEST = 4096
+_LARGEST = 16_384
 # Enough blocks for progress and for an even load, and few enough for the scheduler.
 _BLOCKS = 48
-# A task reads its block whole: two or three such buffers are what a worker needs for it.
-_PACKED_BYTES = 112 * 2**20
+# Read in strips: not memory but an even load on many cores sets the bound, a third of a second.
+_PACKED_BYTES = 256 * 2**20
 # Shortest and longest that a block should take, from the rates of one core.
 _SHORTEST, _SECONDS = 0.02, 20.0
 _SECONDS_PER_VARIANT = 4e-6

@@ -8,10 +8,11 @@ import numpy as np
 from distributed import Client, as_completed
 from numpy.typing import NDArray
 
-from hlmm_dask.errors import ClusterLostError, InputError, ScanError
+from hlmm_dask.errors import ChangedInputError, ClusterLostError, InputError, ScanError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.scanning.graph import boxed, delayed_records, genotypes_checksum, lazy_genotypes
 from hlmm_dask.scanning.source import Source
+from hlmm_dask.scanning.strips import PackedBlock
 from hlmm_dask.scanning.tries import Tries
 from hlmm_dask.scanning.watch import WorkerWatch
 from hlmm_dask.store import ResultsStore
@@ -89,11 +90,15 @@ def check_genotypes(
 
 
 def _differs(
-    block: NDArray[Any], stores: tuple[ResultsStore, ...], *, block_id: tuple[int, ...]
+    block: PackedBlock | NDArray[Any],
+    stores: tuple[ResultsStore, ...],
+    *,
+    block_id: tuple[int, ...],
 ) -> NDArray[np.object_]:
-    if block.dtype == object:
-        return block
-    found = genotypes_checksum(block)
+    try:
+        found = genotypes_checksum(block)
+    except ChangedInputError as error:
+        return boxed({"error": error})
     markers = (store.marker(block_id[0]) for store in stores)
     differs = any(marker and marker["genotypes_crc32"] != found for marker in markers)
     return boxed({"differs": differs})

@@ -29,6 +29,7 @@ from hlmm_dask.scanning.null import NullModel, fit_null
 from hlmm_dask.scanning.plan import choose_block_size, footprint
 from hlmm_dask.scanning.run import run_scan
 from hlmm_dask.scanning.source import open_source
+from hlmm_dask.scanning.strips import PackedBlock
 
 Packed = NDArray[np.uint8]
 
@@ -167,7 +168,8 @@ def _fit_share(beds: list[Path], null: NullModel, together: Any, first: int, ste
         fit_packed(model, genotypes.read_packed(0, min(8, n)), first=0)
         together.wait()
         for start in range(first * size, n, step * size):
-            fit_packed(model, genotypes.read_packed(start, min(start + size, n)), first=start)
+            for strip in PackedBlock(genotypes, start, min(start + size, n)).strips():
+                fit_packed(model, strip, first=start)
         together.wait()
 
 
