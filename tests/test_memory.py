@@ -39,6 +39,7 @@ WORKER = """
 import json, pickle, sys
 import hlmm_dask.scanning.warm
 from hlmm_dask.scanning.graph import BlockTask, _fit_and_store
+from hlmm_dask.scanning.heap import keep_memory
 from hlmm_dask.scanning.strips import PackedBlock
 from hlmm_dask.store import ResultsStore
 
@@ -46,6 +47,7 @@ def memory(what):
     with open("/proc/self/status") as lines:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
 
+keep_memory()
 found = []
 for folder, digest in json.loads(sys.argv[1]):
     with open(f"{folder}/genotypes", "rb") as file:

@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster, Worker, WorkerPlugin
 from distributed.versions import VersionMismatchWarning
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.scanning.heap import keep_memory
 from hlmm_dask.scanning.jobqueue import SYSTEMS, queue_client, queue_settings
 from hlmm_dask.scanning.security import (
     check_address,
@@ -182,6 +183,8 @@ def connect(options: ClusterOptions) -> Iterator[Client]:
             client.wait_for_workers(1, timeout=options.connect_timeout)
         except TimeoutError as error:
             raise InputError(_no_worker(options)) from error
+        if options.address is None:
+            client.register_plugin(_KeepMemory())
         yield client
 
 
@@ -239,3 +242,13 @@ class _LeaveInterrupts(WorkerPlugin):
         # Only the main thread may; a worker process runs its event loop there.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _KeepMemory(WorkerPlugin):
+    """Workers of one's own use their memory again from block to block."""
+
+    name = "hlmm-dask-keep-memory"
+    idempotent = True
+
+    def setup(self, worker: Worker) -> None:
+        keep_memory()
