@@ -13,6 +13,8 @@ BASE_BYTES = 340 * 10**6
 # Dask stops giving work to a worker above this share of its limit.
 USABLE_SHARE = 0.8
 
+# Memory that is freed is kept, in pieces that don't always fit what comes next.
+_KEPT = 1.15
 # Whatever the block: buffers of libraries, memory that was freed in pieces.
 _SLACK = 8 * 10**6
 # Class sums, Newton's method on them; results of a block, twice in parts and whole, and compressed.
@@ -87,7 +89,7 @@ def block_bytes(at: Footprint, n_variants: int) -> int:
     results = _RESULT_BYTES * n_variants
     if not at.dosages:
         n_variants = min(n_variants, strip_variants(at.n_bytes))
-    return results + _strip_bytes(at, n_variants)
+    return int(_KEPT * (results + _strip_bytes(at, n_variants)))
 
 
 def _strip_bytes(at: Footprint, n_variants: int) -> int:
