@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from zlib import crc32
 
@@ -42,10 +43,14 @@ def exists(pid: int) -> bool:
     return True
 
 
+@cache
 def signature() -> str:
     """Name this process in the name of a file: process table, id, start time."""
     pid = os.getpid()
     return f"{crc32(place().encode()):08x}-{pid}-{born(pid) or 0}"
+
+
+os.register_at_fork(after_in_child=signature.cache_clear)
 
 
 def is_abandoned(signed: str, path: Path, *, elsewhere: bool = True) -> bool:

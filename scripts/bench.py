@@ -45,7 +45,7 @@ SIZES: dict[Callable[[Options, Report], None], dict[str, int]] = {
     phenotypes: {"samples": 100_000, "variants": 10_000},
     workers: {
         "samples": 100_000, "variants": 100_000,
-        "random_samples": 20_000, "random_variants": 2_000, "random": 200,
+        "random_samples": 20_000, "random_variants": 8_000, "random": 200,
     },
     scheduling: {"samples": 64, "blocks": 10_000},
     memory: {"samples": 100_000, "variants": 100_000},
