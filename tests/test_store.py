@@ -135,6 +135,24 @@ def test_stop_before_the_chunk_leaves_no_marker(store, monkeypatch):
     assert store.done() == set()
 
 
+def test_what_a_mark_speaks_of_is_on_disk_before_it(store, monkeypatch):
+    synced, sync = [], os.fsync
+
+    def note(handle):
+        synced.append(os.fstat(handle).st_ino)
+        sync(handle)
+
+    monkeypatch.setattr("hlmm_dask.durable.os.fsync", note)
+    fill(store)
+    store.finish({})
+    run, markers = store.run_dir, store.run_dir / "blocks"
+    order = []
+    for i in range(store.n_blocks):
+        order += [chunk(store, i), chunk(store, i).parent, markers / f"{i:07d}.json"]
+    order += [markers, run / "finished.json", run]
+    assert synced == [path.stat().st_ino for path in order]
+
+
 @pytest.mark.parametrize("index", [1, 4])
 @pytest.mark.parametrize("place", [0.3, 0.6, 0.99])
 def test_flipped_bit_is_found_and_the_block_can_be_written_again(store, index, place):
