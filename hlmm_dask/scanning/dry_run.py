@@ -188,9 +188,9 @@ def _probe(checked: CheckedJob, null: AnyNull, block_size: int, seconds: float) 
     else:
         model = scan_model(null, checked.config, source)
     places = np.linspace(0, n, _PLACES, endpoint=False).astype(int).tolist()
-    ends = time.perf_counter() + seconds
     # The first fit loads and compiles; it counts only where there is no time for another.
     took, n_fitted = _fit_part(model, source, 0, 1)
+    ends = time.perf_counter() + seconds
     total, n_probed, size = took, 1, 1
     assert isinstance(source.genotypes, PlinkGenotypes)
     most = min(block_size, n, strip_variants(source.genotypes.n_bytes))
