@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from hlmm_dask.cli import scan_main
 from hlmm_dask.scanning.prestart import imports_done, prestart_workers
 
 # By default each process of Dask looks at itself 50 to 100 times a second, idle ones too.
@@ -54,15 +55,26 @@ def fork_server() -> None:
     imports_done()
 
 
-def serve(role: str, arguments: Sequence[str], folder: Path) -> None:
-    """Be Dask's scheduler or worker: the whole of a forked process."""
+def settle(folder: Path, log: str) -> None:
+    """Make a forked process one of a session of its own, in a folder, with its output in a file."""
     os.setsid()
     os.chdir(folder)
-    log = os.open("processes.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
-        os.dup2(log, stream)
+        os.dup2(file, stream)
+
+
+def serve(role: str, arguments: Sequence[str], folder: Path) -> None:
+    """Be Dask's scheduler or worker: the whole of a forked process."""
+    settle(folder, "processes.log")
     module = importlib.import_module(f"distributed.cli.dask_{role}")
     module.main(arguments, prog_name=f"dask {role}")
+
+
+def scan(arguments: Sequence[str], folder: Path, log: str) -> None:
+    """Be a scan on a cluster that is there."""
+    settle(folder, log)
+    sys.exit(scan_main(arguments))
 
 
 @dataclass(frozen=True)
@@ -125,10 +137,11 @@ class Processes:
         if within or env:
             command = [sys.executable, "-m", f"distributed.cli.dask_{role}", *arguments]
             return self.start(command, within=within, env=env)
+        return self.fork(serve, role, arguments, self.folder)
+
+    def fork(self, target: Callable[..., None], *arguments: object) -> Forked:
         fork_server()
-        process = multiprocessing.get_context("forkserver").Process(
-            target=serve, args=(role, arguments, self.folder)
-        )
+        process = multiprocessing.get_context("forkserver").Process(target=target, args=arguments)
         process.start()
         forked = Forked(process)
         self.stack.callback(end, forked)
