@@ -38,7 +38,7 @@ def study(tmp_path: Path) -> Study:
     return make_study(tmp_path)
 
 
-def local_cluster(n_workers: int, **options: int) -> LocalCluster:
+def local_cluster(n_workers: int, *, memory_limit: int | str = 0, **options: int) -> LocalCluster:
     """Start worker processes as the command does: by forking one that has all imports done."""
     fork_server()
     with dask.config.set(FORKED):
@@ -48,7 +48,7 @@ def local_cluster(n_workers: int, **options: int) -> LocalCluster:
             processes=True,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
-            memory_limit=0,
+            memory_limit=memory_limit,
             **options,
         )
 
@@ -98,12 +98,14 @@ def run_chr(run_script: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def cluster_of() -> Iterator[Callable[[int], Client]]:
+def cluster_of() -> Iterator[Callable[..., Client]]:
     """Give a function that starts a cluster of so many worker processes for one test."""
     with ExitStack() as stack:
 
-        def start(n_workers: int) -> Client:
-            cluster = stack.enter_context(local_cluster(n_workers, silence_logs=50))
+        def start(n_workers: int, *, memory_limit: int | str = 0) -> Client:
+            cluster = stack.enter_context(
+                local_cluster(n_workers, memory_limit=memory_limit, silence_logs=50)
+            )
             return stack.enter_context(Client(cluster, set_as_default=False))
 
         yield start
