@@ -1,10 +1,12 @@
 """Fixtures that several test modules use."""
 
+import importlib.metadata
 import os
 import runpy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import dask
@@ -17,6 +19,8 @@ from studies import Study, make_study
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.update(HOUSEKEEPING)
 dask.config.refresh()
+# Every scan asks for the versions of thirty packages, and parses their metadata each time.
+importlib.metadata.version = cache(importlib.metadata.version)
 
 
 @pytest.fixture(scope="session")
