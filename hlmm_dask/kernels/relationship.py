@@ -21,7 +21,9 @@ class RelationshipModel:
     Attributes
     ----------
     layout : PackedLayout
-        The samples.
+        The samples; means and frequencies are theirs.
+    rows : (n,) int64
+        Where those stand in the file whose relationships are computed.
     kind : {"standardised", "centred", "scaled"}
         ``standardised``: mean of (x_j - μ)(x_k - μ) / 2f(1-f) over the variants that both have
         (Yang et al. 2011, GCTA). ``centred``: mean of (x_j - μ)(x_k - μ) over all variants,
@@ -34,6 +36,7 @@ class RelationshipModel:
     """
 
     layout: PackedLayout
+    rows: IntArray
     kind: Kind
     min_maf: float
     max_missing: float
@@ -90,7 +93,7 @@ def tile_sums(packed: Packed, model: RelationshipModel, rows: slice, columns: sl
     packed = np.ascontiguousarray(packed)
     table, used = look_up_table(packed, model)
     packed, table = packed[used], table[used]
-    left, right = (model.layout.sample_index[part] for part in (rows, columns))
+    left, right = (model.rows[part] for part in (rows, columns))
 
     def values(samples: IntArray) -> FloatArray:
         out = np.empty((len(packed), len(samples)))

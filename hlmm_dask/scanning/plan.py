@@ -26,7 +26,7 @@ _BLOCKS = 48
 # A task reads its block whole: two or three such buffers are what a worker needs for it.
 _PACKED_BYTES = 112 * 2**20
 # Shortest and longest that a block should take, from the rates of one core.
-_SHORTEST, _SECONDS = 0.02, 20.0
+_SHORTEST, _SECONDS = 0.1, 20.0
 _SECONDS_PER_VARIANT = 4e-6
 _SECONDS_PER_SAMPLE_HLM = 3e-10
 _SECONDS_PER_SAMPLE_COVARIATES = 3e-8
