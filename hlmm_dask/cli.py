@@ -534,13 +534,9 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
     from hlmm_dask.view.closing import make_reports, show_loci
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
 
-    if job.grm_from is not None:
-        # This process needs compiled loops too: once for all, then.
-        import hlmm_dask.scanning.warm  # noqa: F401
-
     imports_done()
     if options.is_process and job.cluster.is_local:
-        start_fork_server()
+        start_fork_server(compiled=job.model == "hlmm")
 
     def begin(event: Event) -> None:
         options.begun = options.begun or isinstance(event, Planned)

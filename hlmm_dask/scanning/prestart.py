@@ -13,8 +13,10 @@ from multiprocessing import forkserver, get_context, resource_tracker, util
 from pathlib import Path
 from typing import Any
 
-# What a worker needs before its first task.
-_PRELOAD = ["hlmm_dask.scanning.warm"]
+# What a worker needs before its first task, and where it fits with compiled loops.
+_NEEDED, _COMPILED = "hlmm_dask.scanning.graph", "hlmm_dask.scanning.warm"
+# What Dask imports where it is there, and a command has no use for.
+_NOT_NEEDED = "xarray"
 
 
 def before_imports() -> None:
@@ -24,21 +26,30 @@ def before_imports() -> None:
     gc.disable()
     # Read by Dask when it is imported.
     os.environ.setdefault("DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD", "forkserver")
+    # For the moment as if it weren't installed.
+    sys.modules.setdefault(_NOT_NEEDED, None)  # type: ignore[arg-type]  # so import takes it
 
 
 def imports_done() -> None:
     """Collect garbage again, but not among what the imports have left: it stays to the end."""
+    if sys.modules.get(_NOT_NEEDED, sys) is None:
+        del sys.modules[_NOT_NEEDED]
     gc.freeze()
     gc.enable()
 
 
-def start_fork_server() -> None:
+def start_fork_server(*, compiled: bool) -> None:
     """Start the process that this machine's workers will be forked from, as a copy of this one.
 
     It has all imports then, and need not repeat them. To be called while there is one thread,
     and nothing else that two processes must not share.
+
+    Parameters
+    ----------
+    compiled : bool
+        Whether workers will need compiled loops.
     """
-    get_context("forkserver").set_forkserver_preload(_PRELOAD)
+    get_context("forkserver").set_forkserver_preload([_COMPILED if compiled else _NEEDED])
     # Elsewhere a process that has loaded much must not be copied.
     with _copies_for_interpreters() if sys.platform == "linux" else nullcontext():
         # What is ignored is inherited. The tracker of shared resources ignores all but the hangup
@@ -53,9 +64,9 @@ def start_fork_server() -> None:
 @contextmanager
 def _copies_for_interpreters() -> Iterator[None]:
     """Let multiprocessing fork this process where it would start a new interpreter."""
-    new: Any = util.spawnv_passfds  # type: ignore[attr-defined]  # not in the type stubs
+    new = util.spawnv_passfds
 
-    def copy(path: str, args: Sequence[str], passfds: Sequence[int]) -> int:
+    def copy(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
@@ -64,11 +75,11 @@ def _copies_for_interpreters() -> Iterator[None]:
             _run_as_interpreter(args[-1], passfds)
         return pid
 
-    util.spawnv_passfds = copy  # type: ignore[attr-defined]
+    util.spawnv_passfds = copy
     try:
         yield
     finally:
-        util.spawnv_passfds = new  # type: ignore[attr-defined]
+        util.spawnv_passfds = new
 
 
 def _run_as_interpreter(code: str, passfds: Sequence[int]) -> None:
