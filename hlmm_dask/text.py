@@ -72,7 +72,7 @@ class Lines:
             At the first line that has not exactly `n_fields` fields.
         """
         # One flat list: a list for each line keeps the garbage collector busy. No line has a NUL.
-        tokens = (_END.join(self.lines) + _END).split()
+        tokens = _END.join([*self.lines, b""]).split()
         ends = tokens[n_fields :: n_fields + 1]
         if len(tokens) == (n_fields + 1) * len(self) and ends.count(_END.strip()) == len(self):
             return Fields(self.path, self.numbers, n_fields, tokens)
