@@ -34,7 +34,7 @@ def _add_chosen(parser: _Parser, *, everything: bool) -> None:
     if everything:
         chosen.add_argument("--all", action="store_true", help="all variants of the scan")
     parser.option("test", choices=["var", "add", "av", "classical"], default="var",
-                  help="whose best: var_best_pval, add_pval, av_pval, var_pval")  # fmt: skip
+                  help="whose best: var_best_pval, add_pval, av_score_pval, var_pval")  # fmt: skip
     there = "the file of the run by default"
     parser.option("genofile", nargs="+", metavar="BED", help=f"genotypes; {there}")
     parser.option("phenofile", metavar="FILE", help=f"phenotypes; {there}")

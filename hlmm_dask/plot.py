@@ -114,7 +114,7 @@ def qq(
     whole = thinned.quantiles(test)
     expected, low, high = expected_band(thinned.n_tested(test))
     ax.fill_between(expected, low, high, color=colours.muted, alpha=0.18, lw=0, label="95% range")
-    ax.plot(expected[[0, -1]], expected[[0, -1]], color=colours.muted, lw=1.0)
+    ax.plot(expected, expected, color=colours.muted, lw=1.0)
     draw_qq(ax, whole.expected, whole.observed, colours.text,
                f"all: {whole.n:,}, λ {thinned.lambda_gc(test):.3f}")  # fmt: skip
     classes = range(thinned.classes.n) if by_frequency else ()

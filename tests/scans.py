@@ -22,6 +22,7 @@ def columns_of(add_t: np.ndarray, var_t: np.ndarray, maf: np.ndarray) -> dict[st
         "var_neg_log10_p": neg_log10_p_normal(var_t),
         "var_best_neg_log10_p": neg_log10_p_normal(var_t),
         "av_neg_log10_p": neg_log10_p_chi2_2df(add_t**2 + var_t**2),
+        "av_score_neg_log10_p": neg_log10_p_chi2_2df(add_t**2 + var_t**2),
     }  # fmt: skip
 
 

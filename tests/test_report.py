@@ -111,7 +111,7 @@ def test_points_are_those_of_the_store(scanned):
     assert page.data["ids"] == list(results["variant_id"].to_numpy())
     for name, column in (
         ("mean", "add_neg_log10_p"), ("variance", "var_best_neg_log10_p"),
-        ("joint", "av_neg_log10_p"),
+        ("joint", "av_score_neg_log10_p"),
         ("add", "add"), ("var", "var"), ("maf", "minor_allele_frequency"),
     ):  # fmt: skip
         np.testing.assert_allclose(page.points[name], results[column].to_numpy(), rtol=1e-6)

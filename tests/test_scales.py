@@ -83,7 +83,12 @@ def test_dispersion_on_each_scale(scans: list[Report], slope_error: bool) -> Non
 
 def test_reports_of_several_scans(scans: list[Report], capsys: pytest.CaptureFixture[str]) -> None:
     outs = [str(scan.store.path.with_suffix("")) for scan in scans]
-    assert report_main(outs) == 0
+    assert report_main([*outs, "--plots"]) == 0
+    svg = Path(f"{outs[1]}.plots", "effects_by_scale.svg").read_text("utf-8")
+    assert [label for label in ("raw", "log", "ranks") if f">{label}</text>" in svg] == [
+        "raw", "log", "ranks",
+    ]  # fmt: skip
+    assert svg.count("Effect on the mean (") == 3
     printed = capsys.readouterr().err
     assert f"1 of 1 loci with p < 5e-8 on one scale only: rs{RAW} (raw only)" in printed
     for out in outs:

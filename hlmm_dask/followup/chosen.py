@@ -17,7 +17,7 @@ IntArray = NDArray[np.int64]
 TESTS = {
     "var": "var_best_neg_log10_p",
     "add": "add_neg_log10_p",
-    "av": "av_neg_log10_p",
+    "av": "av_score_neg_log10_p",
     "classical": "var_neg_log10_p",
 }
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 
+from hlmm_dask.kernels.score_moments import ScoreMoments
+
 FloatArray = NDArray[np.float64]
 
 _N_OUTLIERS = 24
@@ -30,12 +32,18 @@ class ResidualNodes:
         The values that are kept.
     outlier_at : (t,) int64
         Positions of their samples in the genotype file.
+    moments : ScoreMoments
+        Of y and its squares.
+    kept_at : (k,) int64
+        Positions in the genotype file of the samples that they keep.
     """
 
     value: FloatArray
     weight: FloatArray
     outlier: FloatArray
     outlier_at: NDArray[np.int64]
+    moments: ScoreMoments
+    kept_at: NDArray[np.int64]
 
     @classmethod
     def of(cls, y: FloatArray, sample_index: NDArray[np.int64]) -> "ResidualNodes":
@@ -47,7 +55,10 @@ class ResidualNodes:
         counts = np.diff(bounds).astype(np.float64)
         cells = np.add.reduceat(rest, bounds[:-1]) / counts
         value, weight = gauss_nodes(cells, counts, _N_NODES)
-        return cls(value, weight, y[top], sample_index[top])
+        squares = y * y
+        moments = ScoreMoments.of(y, squares / squares.mean() - 1.0)
+        kept_at = sample_index[moments.kept_at]
+        return cls(value, weight, y[top], sample_index[top], moments, kept_at)
 
 
 def gauss_nodes(

@@ -171,12 +171,12 @@ def score_tails(
         From the seventh on: scores of the mean and, by v, of the variance, coefficients of u and v0
         in the joint score, that score, the coefficient of u in the part of it that the mean has
         none in, and the score of the variance by v0.
-    wanted : (4,) bool
-        Which of them: mean, variance, joint, and that part.
+    wanted : (5,) bool
+        Which of them: mean, variance by v0 and by v, joint, and that part.
     f : (size,) float64
         Overwritten.
     out : (9,) float64
-        r* of upper and lower tail of the mean, of the variance by v and by v0, the joint score's,
+        r* of upper and lower tail of the mean, of the variance by v0 and by v, the joint score's,
         and both of that part.
     """
     found = np.empty(3)
@@ -184,17 +184,17 @@ def score_tails(
         both_tails(u, weight, size, q, at[7], found)
         out[0], out[1] = found[0], found[1]
     if wanted[1]:
-        both_tails(v, weight, size, q, at[8], found)
+        both_tails(v0, weight, size, q, at[13], found)
         out[2], out[3] = found[0], found[1]
-        if abs(at[13]) > 0.05:
-            both_tails(v0, weight, size, q, at[13], found)
-            out[4], out[5] = found[0], found[1]
     if wanted[2]:
+        both_tails(v, weight, size, q, at[8], found)
+        out[4], out[5] = found[0], found[1]
+    if wanted[3]:
         for i in range(size):
             f[i] = at[9] * u[i] + at[10] * v0[i]
         tail(f, weight, size, q, at[11], found)
         out[6] = found[0]
-    if wanted[3]:
+    if wanted[4]:
         for i in range(size):
             f[i] = at[12] * u[i] + at[10] * v0[i]
         both_tails(f, weight, size, q, np.sqrt(at[11] * at[11] - at[7] * at[7]), found)

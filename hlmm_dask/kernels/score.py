@@ -5,10 +5,15 @@ v = r²/σ² - 1, σ² the mean of r², and v0 the same of e, the studentised sc
 
     z_mean = Σ x e / (Σ x² · mean e²)^½,    z_var = Σ x v / (Σ x² · mean v²)^½    (Koenker)
 
-A normal tail is replaced by the saddlepoint approximation, residuals fixed and genotypes random,
-both tails added up, where the score is large. An outlier takes the regression with it, so that v is
-not fixed; v0 is, but has the variant's effect on the mean in it. The p-value of the variance is
-therefore the larger one of those by v and by v0.
+Their p-values are those of random genotypes with the residuals fixed. Residuals that are fixed are
+e and v0; v takes the variant's effect on the mean off, and so changes with the genotypes: an
+outlier takes the regression with it. The p-value of the variance is by z0, the score of v0; where
+the mean has a score above 2 SD, it is the larger one of those by v0 and by v.
+
+A large score has the saddlepoint approximation of both tails added up (`saddlepoint`), or its
+expansion where the score is near enough to normal; others have Edgeworth's series, in which the
+few samples that make a score far from normal are taken with each of their genotypes
+(`expansion_loops`): the median of the p-values is off without.
 
 The joint test of no effect at all goes by e and v0. With ρ their correlation, z0 the score of v0,
 z⊥ = (z0 - ρ z_mean) / (1 - ρ²)^½ is not correlated with z_mean, and T² = z_mean² + z⊥² has two
@@ -29,6 +34,7 @@ from numpy.typing import NDArray
 from hlmm_dask.kernels.class_moments import ClassMoments
 from hlmm_dask.kernels.packed import Packed
 from hlmm_dask.kernels.residual_nodes import ResidualNodes
+from hlmm_dask.kernels.score_moments import ScoreMoments
 from hlmm_dask.models.inference import (
     neg_log10_p_chi2_2df,
     neg_log10_p_normal,
@@ -42,8 +48,10 @@ Codes = NDArray[np.int8]
 
 SPA_THRESHOLD = 2.0
 _LN10 = float(np.log(10.0))
-# Below this score a tail is the normal one: what both tails lack of it cancels.
-_CENTRE = 0.05
+# Scores up to the first have no saddlepoint, scores above the second no series for the centre.
+_CENTRE = (0.05, 3.0)
+# Above this score of the mean, the variant's effect on it is taken off.
+_OWN_EFFECT = 2.0
 # With fewer samples all of them are summed.
 _FEW_SAMPLES = 400
 # Genotypes that are unpacked at once.
@@ -122,25 +130,29 @@ def _of_squares(
 
 
 def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
-    """Columns of the results by name, from scores and the r* (m, 9) of `tails_of`."""
-    rows = np.flatnonzero(~np.isnan(tails).all(axis=1))
-    found = tails[rows]
+    """Columns of the results by name, from scores and what `tails_of` gives, (m, 11)."""
 
-    def mended(score: FloatArray, part: slice) -> FloatArray:
-        plain = neg_log10_p_normal(score)
-        better = neg_log10_p_tails(found[:, part])
+    def mended(score: FloatArray, part: slice, centre: FloatArray | None = None) -> FloatArray:
+        p = neg_log10_p_normal(score)
+        if centre is not None:
+            p = np.where(np.isnan(centre), p, centre)
+        rows = np.flatnonzero(~np.isnan(tails[:, part.start]))
+        better = neg_log10_p_tails(tails[rows, part])
         known = np.isfinite(better)
-        plain[rows[known]] = better[known]
-        return plain
+        p[rows[known]] = better[known]
+        return p
 
-    mean, variance = mended(scores.mean, slice(0, 2)), mended(scores.variance, slice(2, 4))
-    both = rows[~np.isnan(found[:, 2])]
-    variance[both] = np.minimum(variance, mended(scores.null_variance, slice(4, 6)))[both]
+    mean = mended(scores.mean, slice(0, 2), tails[:, 9])
+    variance = mended(scores.null_variance, slice(2, 4), tails[:, 10])
+    with np.errstate(invalid="ignore"):
+        own = np.flatnonzero(np.abs(scores.mean) > _OWN_EFFECT)
+    variance[own] = np.minimum(variance, mended(scores.variance, slice(4, 6)))[own]
     joint = neg_log10_p_chi2_2df(scores.joint**2)
+    rows = np.flatnonzero(~np.isnan(tails[:, 6]))
     if rows.size:
         apart = mended(scores.apart, slice(7, 9))[rows]
         parts = normal_quantile(mean[rows]) ** 2 + normal_quantile(apart) ** 2
-        direction = np.maximum(found[:, 6], 0.0) ** 2
+        direction = np.maximum(tails[rows, 6], 0.0) ** 2
         with np.errstate(invalid="ignore"):
             log_p = np.logaddexp(-0.5 * direction, -0.5 * parts) - np.log(2.0)
         known = np.isfinite(log_p)
@@ -154,6 +166,42 @@ def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
     }
 
 
+def expanded(
+    scores: Scores, called: NDArray[np.bool_], moments: ScoreMoments, threshold: float
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Expansions of scores, and what they leave to the saddlepoint.
+
+    Parameters
+    ----------
+    scores : Scores
+        Of m variants.
+    called : (m, k) bool
+        Whether the samples that ``moments`` keeps have a call.
+    moments : ScoreMoments
+        Of the null model.
+    threshold : float
+        In standard deviations; for the joint score what has the same p-value.
+
+    Returns
+    -------
+    tails : (m, 11) float64
+        r* as `hlmm_dask.kernels.saddlepoint.score_tails` has them, NaN where not found; then
+        -log10 p of mean and variance (by v0) in the centre.
+    wanted : (m, 5) bool
+        Tails that were not found.
+    """
+    # Imported late: who only plans a scan needs no compiler.
+    from hlmm_dask.kernels import expansion_loops
+
+    wanted = _wanted_tails(scores, threshold)
+    tails = np.full((len(wanted), 11), np.nan)
+    expansion_loops.expand(
+        scores.at, scores.frequencies, moments.n, moments.rest, moments.kept, moments.about,
+        moments.away, called, min(max(threshold, _CENTRE[0]), _CENTRE[1]), wanted, tails,
+    )  # fmt: skip
+    return tails, wanted
+
+
 def tails_of(
     scores: Scores,
     packed: Packed,
@@ -164,7 +212,7 @@ def tails_of(
     *,
     threshold: float = SPA_THRESHOLD,
 ) -> FloatArray:
-    """Saddlepoint tails of the scores that are above a threshold.
+    """Tails of the scores that are above a threshold, and expansions of the others.
 
     Parameters
     ----------
@@ -183,45 +231,48 @@ def tails_of(
 
     Returns
     -------
-    (m, 9) float64
-        r* as `hlmm_dask.kernels.saddlepoint.score_tails` has them; NaN where not wanted.
+    (m, 11) float64
+        See `expanded`.
     """
-    # Imported late: who only plans a scan needs no compiler.
     from hlmm_dask.kernels import score_loops
 
-    out = np.full((len(rows), 9), np.nan)
-    wanted = wanted_tails(scores, threshold)
+    at = nodes.kept_at
+    called = ((packed[rows[:, None], at >> 2] >> (2 * (at & 3))) & 3) != 1
+    out, wanted = expanded(scores, called, nodes.moments, threshold)
     found = np.flatnonzero(wanted.any(axis=1))
     if not found.size:
         return out
     part, left = out[found], wanted[found]
-    at, q = scores.at[found], scores.frequencies[found]
+    of_scores, q = scores.at[found], scores.frequencies[found]
     chosen = np.ascontiguousarray(packed[rows[found]])
     if len(y) >= _FEW_SAMPLES:
         score_loops.node_tails(
-            chosen, nodes.outlier_at, nodes.outlier, nodes.value, nodes.weight, at, q, left, part
-        )
+            chosen, nodes.outlier_at, nodes.outlier, nodes.value, nodes.weight, of_scores, q, left,
+            part,
+        )  # fmt: skip
     rest = np.flatnonzero(left.any(axis=1))
     step = max(1, _UNPACKED // len(y))
     for i in range(0, len(rest), step):
         some = rest[i : i + step]
         own = part[some]
-        score_loops.sample_tails(unpack(chosen[some]), y, at[some], q[some], left[some], own)
+        score_loops.sample_tails(unpack(chosen[some]), y, of_scores[some], q[some], left[some], own)
         part[some] = own
     out[found] = part
     return out
 
 
-def wanted_tails(scores: Scores, threshold: float) -> NDArray[np.bool_]:
-    """Which scores are above a threshold: mean, variance, joint, and z⊥ of the joint; (m, 4)."""
-    least = max(threshold, _CENTRE)
+def _wanted_tails(scores: Scores, threshold: float) -> NDArray[np.bool_]:
+    """Which scores are above a threshold: mean, variance by v0 and v, joint, and z⊥; (m, 5)."""
+    least = max(threshold, _CENTRE[0])
     least_joint = np.sqrt(2.0 * _LN10 * neg_log10_p_normal(least))
     with np.errstate(invalid="ignore"):
         joint = scores.joint > least_joint
+        own = np.abs(scores.mean) > _OWN_EFFECT
         return np.stack(
             [
                 np.abs(scores.mean) > least,
-                np.abs(scores.variance) > least,
+                np.abs(scores.null_variance) > least,
+                own & (np.abs(scores.variance) > least),
                 joint,
                 joint & (scores.apart > least),
             ],

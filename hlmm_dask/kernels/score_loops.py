@@ -29,9 +29,9 @@ def node_tails(
         See `sample_tails`.
     q : (m, 3) float64
         Frequencies of the genotypes, from the lowest that occurs.
-    wanted : (m, 4) bool
+    wanted : (m, 5) bool
         Which tails, see `score_tails`; made false where they were found.
-    out : (m, 9) float64
+    out : (m, 11) float64
         Filled with r* where they were found.
     """
     n_nodes, most = value.shape[0], value.shape[0] + outlier.shape[0]
@@ -69,7 +69,9 @@ def node_tails(
         e_mean, r_mean = -e1 / rest, -r1 / rest
         e_ratio = ((null_squares - e2) / rest - e_mean * e_mean) / spread
         r_ratio = ((n * variance - r2) / rest - r_mean * r_mean) / spread
-        if not (abs(e_ratio - 1.0) < _NEAR_SQUARES and abs(r_ratio - 1.0) < _NEAR_SQUARES):
+        if not abs(e_ratio - 1.0) < _NEAR_SQUARES:
+            continue
+        if wanted[j, 2] and not abs(r_ratio - 1.0) < _NEAR_SQUARES:
             continue
         e_scale, r_scale = np.sqrt(e_ratio), np.sqrt(r_ratio)
         for i in range(n_nodes):
@@ -81,7 +83,7 @@ def node_tails(
             v[i] = r[i] * r[i] / variance - 1.0
             v0[i] = e[i] * e[i] * n / null_squares - 1.0
             fourths += w[i] * v[i] * v[i]
-        if not abs(fourths / squares - 1.0) < _NEAR_FOURTHS:
+        if wanted[j, 2] and not abs(fourths / squares - 1.0) < _NEAR_FOURTHS:
             continue
         score_tails(e, v0, v, w, size, q[j], at[j], wanted[j], f, out[j])
         wanted[j] = False

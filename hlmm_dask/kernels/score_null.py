@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlmm_dask.kernels.dense import DenseModel
-from hlmm_dask.kernels.score import SPA_THRESHOLD, Scores, score_columns, wanted_tails
+from hlmm_dask.kernels.score import SPA_THRESHOLD, Scores, expanded, score_columns
+from hlmm_dask.kernels.score_moments import ScoreMoments
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -47,6 +48,8 @@ class ScoreNull:
         Samples with the largest shares in the scores.
     cells : (3, k) float64
         Means of u and v in cells of the other samples, and how many there are in each.
+    moments : ScoreMoments
+        Of u and v.
     """
 
     e: FloatArray
@@ -55,6 +58,7 @@ class ScoreNull:
     basis: FloatArray
     outlier: IntArray
     cells: FloatArray
+    moments: ScoreMoments
 
     @classmethod
     def build(cls, model: DenseModel) -> "ScoreNull":
@@ -86,8 +90,9 @@ class ScoreNull:
         u, v = weight * e, weight * e * e - c
         extreme = np.maximum(np.abs(u) / u.std(), np.abs(v) / v.std())
         outlier = np.argsort(-extreme, kind="stable")[: min(_N_OUTLIERS, n // 4)]
-        return cls(e, weight, c, basis, outlier, _cells(np.delete(u, outlier),
-                                                        np.delete(v, outlier)))  # fmt: skip
+        cells = _cells(np.delete(u, outlier), np.delete(v, outlier))
+        moments = ScoreMoments.of(u - u.mean(), v - v.mean())
+        return cls(e, weight, c, basis, outlier, cells, moments)
 
 
 def general_columns(
@@ -113,8 +118,8 @@ def general_columns(
         score_null_loops.scores(g, called, null.e, null.weight, null.c, at)
         q = _frequencies(about)
         scores = Scores(at[:, 7], at[:, 8], at[:, 13], at[:, 11], at, q)
-        wanted = wanted_tails(scores, threshold)
-        tails = np.full((m, 9), np.nan)
+        kept = called[:, null.moments.kept_at] > 0.0
+        tails, wanted = expanded(scores, kept, null.moments, threshold)
         rows = np.flatnonzero(wanted.any(axis=1))
         if rows.size:
             found = tails[rows]

@@ -88,7 +88,7 @@ def make_reports(
             write_report(report, Path(f"{outprefix}.report.html"), section)
             print(f"report: {outprefix}.report.html", file=sys.stderr)
         if plots:
-            write_pictures(report, Path(f"{outprefix}.plots"))
+            write_pictures(report, Path(f"{outprefix}.plots"), scales)
             print(f"pictures: {outprefix}.plots/", file=sys.stderr)
     if scales:
         print("\n".join(scale_lines(scales)), file=sys.stderr)

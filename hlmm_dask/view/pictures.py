@@ -11,7 +11,9 @@ from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError
 from hlmm_dask.view.leads import AtHand
 from hlmm_dask.view.report import Report
+from hlmm_dask.view.scales import Scales
 from hlmm_dask.view.style import theme
+from hlmm_dask.view.thinned import Thinned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,8 +31,10 @@ def require_matplotlib() -> None:
         )
 
 
-def write_pictures(report: Report, folder: Path) -> list[Path]:
+def write_pictures(report: Report, folder: Path, scales: Scales | None = None) -> list[Path]:
     """Draw all pictures to NAME.png and NAME.svg; return the paths.
+
+    ``scales`` of the same variants have their effects drawn side by side.
 
     Raises
     ------
@@ -46,9 +50,16 @@ def write_pictures(report: Report, folder: Path) -> list[Path]:
     for old in folder.glob("spread_*.*"):
         old.unlink()
     written: list[Path] = []
-    for name, (size, draw) in _pictures(report).items():
+    pictures = _pictures(report)
+    if scales is not None:
+        of_each = zip(scales.thinned, scales.labels, strict=True)
+        panels: list[Draw] = [partial(_on_scale, thinned, label) for thinned, label in of_each]
+        pictures["effects_by_scale"] = (5.2 * len(panels), 4.6), panels
+    for name, (size, draws) in pictures.items():
         figure = Figure(figsize=size, layout="constrained", facecolor=theme("light").surface)
-        draw(ax=figure.subplots())
+        axes = figure.subplots(1, len(draws), squeeze=False)[0]
+        for draw, ax in zip(draws, axes, strict=True):
+            draw(ax=ax)
         for suffix in ("png", "svg"):
             path = folder / f"{name}.{suffix}"
             # Text stays text, and the same input gives the same file.
@@ -63,24 +74,33 @@ def write_pictures(report: Report, folder: Path) -> list[Path]:
     return written
 
 
-def _pictures(report: Report) -> dict[str, tuple[tuple[float, float], Draw]]:
+def _pictures(report: Report) -> dict[str, tuple[tuple[float, float], list[Draw]]]:
     from hlmm_dask import plot
 
     data = report.thinned
-    pictures: dict[str, tuple[tuple[float, float], Draw]] = {}
+    pictures: dict[str, tuple[tuple[float, float], list[Draw]]] = {}
     for test in data.tests:
-        pictures[f"manhattan_{test.name}"] = (10.0, 3.8), partial(plot.manhattan, data, test.name)
-        pictures[f"qq_{test.name}"] = (4.8, 4.6), partial(plot.qq, data, test.name)
+        pictures[f"manhattan_{test.name}"] = (10.0, 3.8), [partial(plot.manhattan, data, test.name)]
+        pictures[f"qq_{test.name}"] = (4.8, 4.6), [partial(plot.qq, data, test.name)]
     if report.has_variance:
-        pictures["miami"] = (10.0, 5.6), partial(plot.miami, data)
-        pictures["effects"] = (5.6, 4.6), partial(plot.effects, data)
+        pictures["miami"] = (10.0, 5.6), [partial(plot.miami, data)]
+        pictures["effects"] = (5.6, 4.6), [partial(plot.effects, data)]
     here = report.here
     if isinstance(here, AtHand):
         for row in report.drawn_leads:
             index = int(data.points["index"][row])
             name = re.sub(r"[^\w.-]+", "_", str(data.points["id"][row]))[:60]
-            pictures[f"spread_{index}_{name}"] = (4.6, 4.2), partial(_spread, here, index)
+            pictures[f"spread_{index}_{name}"] = (4.6, 4.2), [partial(_spread, here, index)]
     return pictures
+
+
+def _on_scale(thinned: Thinned, label: str, *, ax: "Axes") -> "Axes":
+    from hlmm_dask import plot
+    from hlmm_dask.view.drawing import titled
+
+    plot.effects(thinned, ax=ax)
+    titled(ax, label, theme("light"))
+    return ax
 
 
 def _spread(here: AtHand, index: int, *, ax: "Axes") -> "Axes":

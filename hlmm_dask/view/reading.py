@@ -22,14 +22,14 @@ from hlmm_dask.placement import read_manifest
 from hlmm_dask.schema import DISPERSION_COLUMNS, phenotype_unit
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.thinned import Thinned
-from hlmm_dask.view.thinning import BEST_VARIANCE, CARRIED, DISPERSION, TESTS, Thinner, tests_of
+from hlmm_dask.view.thinning import BEST, CARRIED, DISPERSION, TESTS, Thinner, tests_of
 
 if TYPE_CHECKING:
     import xarray as xr
 
 _NAMES = METADATA[:3]
 _CONTIG = "variant_contig"
-_WANTED = {*CARRIED, BEST_VARIANCE.column, *(test.column for test in TESTS)}
+_WANTED = {*CARRIED, *(test.column for test in (*BEST, *TESTS))}
 # Variants read at once.
 _ROWS = 65_536
 

@@ -28,10 +28,15 @@ TESTS = (
     AssociationTest("variance", "var_neg_log10_p", "Effect on the variance", "variance", "var", 1),
     AssociationTest("joint", "av_neg_log10_p", "Mean and variance (2 df)", "2 df", None, 2),
 )
-# Instead of the classical test, where the results have it.
-BEST_VARIANCE = AssociationTest(
-    "variance", "var_best_neg_log10_p", "Effect on the variance (score test, saddlepoint)",
-    "variance", "var", 1,
+# Instead of the classical tests, where the results have them.
+BEST = (
+    AssociationTest(
+        "variance", "var_best_neg_log10_p", "Effect on the variance (score test, saddlepoint)",
+        "variance", "var", 1,
+    ),
+    AssociationTest(
+        "joint", "av_score_neg_log10_p", "Mean and variance (score test, 2 df)", "2 df", None, 2
+    ),
 )  # fmt: skip
 DISPERSION = AssociationTest(
     "dispersion", "dispersion_neg_log10_p", "Dispersion effect", "dispersion", "dispersion", 1
@@ -41,8 +46,8 @@ DISPERSION = AssociationTest(
 def tests_of(columns: Iterable[Any]) -> tuple[AssociationTest, ...]:
     """Give the tests to draw of results with these columns."""
     there = set(columns)
-    best = BEST_VARIANCE.column in there
-    tests = (BEST_VARIANCE if best and t.name == "variance" else t for t in TESTS)
+    best = {test.name: test for test in BEST if test.column in there}
+    tests = (best.get(test.name, test) for test in TESTS)
     return tuple(test for test in tests if test.column in there)
 
 

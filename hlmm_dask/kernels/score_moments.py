@@ -1,0 +1,54 @@
+"""Moments of the samples' shares in the scores: what expansions of the scores' tails need."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_ORDER = 5
+# Samples with more than this share of Σ v² are kept, the largest ones.
+_LARGE, _N_KEPT = 0.05, 3
+
+
+@dataclass(frozen=True)
+class ScoreMoments:
+    """Moments of shares u in the score of the mean and v in that of the variance.
+
+    Attributes
+    ----------
+    n : int
+        Samples.
+    rest : (6, 6) float64
+        Σ u^i v^j, i + j up to 5, over the samples that are not kept.
+    kept : (2, k) float64
+        u and v of the samples without which the scores are far from normal, 3 at the most.
+    kept_at : (k,) int64
+        Which samples these are.
+    about : (2, 3) float64
+        Sums of the second to fourth powers of u and of v about their means over the samples that
+        are not kept.
+    away : (2, k) float64
+        u and v of the kept samples, less these means.
+    """
+
+    n: int
+    rest: FloatArray
+    kept: FloatArray
+    kept_at: IntArray
+    about: FloatArray
+    away: FloatArray
+
+    @classmethod
+    def of(cls, u: FloatArray, v: FloatArray) -> "ScoreMoments":
+        """Moments of shares (n,), both of mean zero."""
+        top = np.argsort(-np.abs(v), kind="stable")[:_N_KEPT]
+        top = np.ascontiguousarray(top[v[top] ** 2 > _LARGE * (v @ v)])
+        kept, others = np.stack([u[top], v[top]]), np.stack([np.delete(u, top), np.delete(v, top)])
+        powers_u, powers_v = (np.vander(x, _ORDER + 1, increasing=True) for x in others)
+        means = others.mean(axis=1, keepdims=True)
+        centred = others - means
+        about = np.stack([np.sum(centred**power, axis=1) for power in (2, 3, 4)], axis=1)
+        return cls(len(u), powers_u.T @ powers_v, kept, top, about, kept - means)
