@@ -1,8 +1,10 @@
 """Schedulers, workers and batch systems that tests start as processes of their own."""
 
 import datetime
+import importlib
 import ipaddress
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,12 +13,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from hlmm_dask.cli import scan_main
+from hlmm_dask.scanning.prestart import imports_done, prestart_workers
+
+# By default each process of Dask looks at itself 50 to 100 times a second, idle ones too.
+HOUSEKEEPING = {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
+}
+FORKED = {"distributed.worker.multiprocessing-method": "forkserver"}
 
 ROOT = Path(__file__).resolve().parents[1]
 SCAN = ROOT / "scripts" / "scan.py"
@@ -32,6 +46,64 @@ def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 def environment(more: Mapping[str, str] = {}) -> dict[str, str]:
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
     return os.environ | {"PYTHONPATH": path} | dict(more)
+
+
+@cache
+def fork_server() -> None:
+    """Start the process that workers are forked from, as the command does."""
+    prestart_workers()
+    imports_done()
+
+
+def settle(folder: Path, log: str) -> None:
+    """Make a forked process one of a session of its own, in a folder, with its output in a file."""
+    os.setsid()
+    os.chdir(folder)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+
+
+def serve(role: str, arguments: Sequence[str], folder: Path) -> None:
+    """Be Dask's scheduler or worker: the whole of a forked process."""
+    settle(folder, "processes.log")
+    module = importlib.import_module(f"distributed.cli.dask_{role}")
+    module.main(arguments, prog_name=f"dask {role}")
+
+
+def scan(arguments: Sequence[str], folder: Path, log: str) -> None:
+    """Be a scan on a cluster that is there."""
+    settle(folder, log)
+    sys.exit(scan_main(arguments))
+
+
+@dataclass(frozen=True)
+class Forked:
+    """A process with all imports done, as one that `subprocess` has started."""
+
+    process: ForkServerProcess
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> None:
+        self.process.join(timeout)
+        assert self.poll() is not None
+
+
+Process = subprocess.Popen[str] | Forked
 
 
 @dataclass(frozen=True)
@@ -50,7 +122,7 @@ class Processes:
         *,
         within: Sequence[str] = (),
         env: Mapping[str, str] = {},
-    ) -> "subprocess.Popen[str]":
+    ) -> Process:
         log = self.stack.enter_context((self.folder / "processes.log").open("a"))
         process = subprocess.Popen(
             [*within, *command], stdout=log, stderr=log, text=True, start_new_session=True,
@@ -59,30 +131,40 @@ class Processes:
         self.stack.callback(end, process)
         return process
 
+    def dask(
+        self, role: str, *arguments: str, within: Sequence[str] = (), env: Mapping[str, str] = {},
+    ) -> Process:  # fmt: skip
+        if within or env:
+            command = [sys.executable, "-m", f"distributed.cli.dask_{role}", *arguments]
+            return self.start(command, within=within, env=env)
+        return self.fork(serve, role, arguments, self.folder)
+
+    def fork(self, target: Callable[..., None], *arguments: object) -> Forked:
+        fork_server()
+        process = multiprocessing.get_context("forkserver").Process(target=target, args=arguments)
+        process.start()
+        forked = Forked(process)
+        self.stack.callback(end, forked)
+        return forked
+
     def scheduler(
         self, *options: str, host: str = "127.0.0.1", name: str = "scheduler",
         within: Sequence[str] = (),
-    ) -> tuple["subprocess.Popen[str]", Path]:  # fmt: skip
+    ) -> tuple[Process, Path]:  # fmt: skip
         file = self.folder / f"{name}.json"
-        process = self.start(
-            [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", host, "--port", "0",
-             "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(file), *options],
-            within=within,
+        process = self.dask(
+            "scheduler", "--host", host, "--port", "0", "--dashboard-address", "127.0.0.1:0",
+            "--scheduler-file", str(file), *options, within=within,
         )  # fmt: skip
         wait_until(lambda: file.exists() and address_in(file))
         return process, file
 
     def worker(
-        self,
-        file: Path,
-        *options: str,
-        within: Sequence[str] = (),
-        env: Mapping[str, str] = {},
-    ) -> "subprocess.Popen[str]":
-        return self.start(
-            [sys.executable, "-m", "distributed.cli.dask_worker", address_in(file), "--no-nanny",
-             "--nthreads", "1", "--memory-limit", "0", "--no-dashboard", *options],
-            within=within, env=env,
+        self, file: Path, *options: str, within: Sequence[str] = (), env: Mapping[str, str] = {},
+    ) -> Process:  # fmt: skip
+        return self.dask(
+            "worker", address_in(file), "--no-nanny", "--nthreads", "1", "--memory-limit", "0",
+            "--no-dashboard", *options, within=within, env=env,
         )  # fmt: skip
 
 
@@ -93,10 +175,12 @@ def address_in(file: Path) -> str:
         return ""
 
 
-def end(process: "subprocess.Popen[str]") -> None:
+def end(process: Process) -> None:
     """Kill a process and those that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    # One that was just forked may not lead its group yet.
+    process.kill()
     process.wait()
 
 

@@ -1,18 +1,26 @@
 """Fixtures that several test modules use."""
 
+import importlib.metadata
 import os
 import runpy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
+import dask
 import pytest
+from clusters import FORKED, HOUSEKEEPING, fork_server
 from distributed import Client, LocalCluster
 from studies import Study, make_study
 
 # Small problems: BLAS threads would only wait for each other. Set before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.update(HOUSEKEEPING)
+dask.config.refresh()
+# Every scan asks for the versions of thirty packages, and parses their metadata each time.
+importlib.metadata.version = cache(importlib.metadata.version)
 
 
 @pytest.fixture(scope="session")
@@ -34,20 +42,25 @@ def study(tmp_path: Path) -> Study:
     return make_study(tmp_path)
 
 
-@pytest.fixture(scope="session")
-def client() -> Iterator[Client]:
-    """Give a client of two worker processes, shared by all tests."""
-    with (
-        LocalCluster(
-            n_workers=2,
+def local_cluster(n_workers: int, *, memory_limit: int | str = 0, **options: int) -> LocalCluster:
+    """Start worker processes as the command does: by forking one that has all imports done."""
+    fork_server()
+    with dask.config.set(FORKED):
+        return LocalCluster(
+            n_workers=n_workers,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+            memory_limit=memory_limit,
+            **options,
+        )
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[Client]:
+    """Give a client of two worker processes, shared by all tests."""
+    with local_cluster(2) as cluster, Client(cluster, set_as_default=False) as client:
         yield client
 
 
@@ -66,7 +79,7 @@ def run_script(
             client: Client = request.getfixturevalue("client")
             argv += ["--scheduler", client.scheduler.address]
         monkeypatch.setattr(sys, "argv", argv)
-        with pytest.raises(SystemExit) as end:
+        with dask.config.set(FORKED if own_cluster else {}), pytest.raises(SystemExit) as end:
             runpy.run_path(argv[0], run_name="__main__")
         return int(end.value.code or 0)
 
@@ -89,21 +102,13 @@ def run_chr(run_script: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def cluster_of() -> Iterator[Callable[[int], Client]]:
+def cluster_of() -> Iterator[Callable[..., Client]]:
     """Give a function that starts a cluster of so many worker processes for one test."""
     with ExitStack() as stack:
 
-        def start(n_workers: int) -> Client:
+        def start(n_workers: int, *, memory_limit: int | str = 0) -> Client:
             cluster = stack.enter_context(
-                LocalCluster(
-                    n_workers=n_workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    memory_limit=0,
-                    silence_logs=50,
-                )
+                local_cluster(n_workers, memory_limit=memory_limit, silence_logs=50)
             )
             return stack.enter_context(Client(cluster, set_as_default=False))
 

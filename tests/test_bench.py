@@ -1,13 +1,16 @@
 """The benchmarks' command line: every command runs at a tiny size and prints its JSON."""
 
 import json
+import multiprocessing
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
+from clusters import FORKED, fork_server
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 KEYS = {"benchmark", "machine", "sizes", "seconds", "median_seconds", "figures", "skipped"}
@@ -82,8 +85,15 @@ def test_inner_rates(name: str, work: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.slow
 @pytest.mark.usefixtures("scripts")
 @pytest.mark.parametrize("name", CLUSTER)
-def test_whole_scans(name: str, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = measured(name, work, capsys)
+def test_whole_scans(
+    name: str, work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No process need import everything anew.
+    fork_server()
+    forked = multiprocessing.get_context("forkserver")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda *_: forked)
+    with dask.config.set(FORKED):
+        found = measured(name, work, capsys)
     if name == "plink":
         assert ("plink2" in found["skipped"]) == (shutil.which("plink2") is None)
     if name == "plan":

@@ -69,7 +69,7 @@ def test_counts_of_uniform_p_values() -> None:
 
 @pytest.mark.slow
 def test_the_command_measures_every_setting(tmp_path: Path) -> None:
-    sizes = {"samples": 400, "maf": 0.3, "variants": 400, "draw": 400, "fewer": 10, "workers": 1}
+    sizes = {"samples": 400, "maf": 0.3, "variants": 400, "draw": 100, "fewer": 40, "workers": 1}
     options = [text for name, value in sizes.items() for text in (f"--{name}", str(value))]
     done = subprocess.run(
         [sys.executable, SCRIPTS / "calibrate.py", tmp_path / "cal", *options],

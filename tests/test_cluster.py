@@ -13,7 +13,7 @@ import dask
 import numpy as np
 import psutil
 import pytest
-from clusters import ROOT, Processes, address_in, environment, processes, wait_until
+from clusters import ROOT, Process, Processes, address_in, environment, processes, wait_until
 from distributed import Client
 from studies import Study, make_study, write_values
 from test_resume import markers
@@ -225,7 +225,7 @@ def test_workers_that_join_are_probed(study: Study, client: Client, started: Pro
     shutil.copytree(ROOT / "hlmm_dask", other / "hlmm_dask")
     (other / "hlmm_dask" / "more.py").write_text("")
     notes: list[str] = []
-    replaced: list[subprocess.Popen[str]] = []
+    replaced: list[Process] = []
 
     def watch(event: Event) -> None:
         if isinstance(event, BlockDone) and not replaced:

@@ -1,8 +1,10 @@
 """Encrypted clusters: two machines made of network namespaces, and who is let in."""
 
+import json
 import socket
 import ssl
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from clusters import Authority, address_in, make_authority, processes, run_scan
+from clusters import Authority, address_in, environment, make_authority, processes
 from distributed import Client
 from distributed.comm.addressing import get_address_host_port
 from studies import Study
@@ -68,6 +70,18 @@ def theirs(tmp_path: Path) -> Authority:
     return make_authority(tmp_path / "theirs")
 
 
+SCANS = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from hlmm_dask.cli import scan_main
+found = []
+for arguments in json.load(sys.stdin):
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as err:
+        found.append((scan_main(arguments), err.getvalue()))
+print(json.dumps(found))
+"""
+
+
 @pytest.mark.slow
 def test_two_machines(
     study: Study, machines: tuple[Machine, Machine], ours: Authority, theirs: Authority
@@ -86,35 +100,53 @@ def test_two_machines(
         address = address_in(secure)
         assert address.startswith(f"tls://{here.host}:")
 
-        def scan(machine: Machine, out: str, *options: object) -> tuple[int, str]:
-            done = run_scan(
-                study.bed, study.pheno, study.out(out), "--connect-timeout", 20, *options,
-                cwd=study.folder, within=machine.within,
+        def scan(machine: Machine, *scans: list[object]) -> list[tuple[int, str]]:
+            """Exit codes and last lines of scans, one after another in a process over there."""
+            common = [study.bed, study.pheno, "--connect-timeout", 20]
+            told = json.dumps([[*map(str, [*common, *options])] for options in scans])
+            done = subprocess.run(
+                [*machine.within, sys.executable, "-c", SCANS], input=told, capture_output=True,
+                text=True, cwd=study.folder, timeout=120, env=environment(), check=False,
             )  # fmt: skip
-            assert "Traceback" not in done.stderr
-            return done.returncode, done.stderr.strip().splitlines()[-1]
+            assert done.returncode == 0, done.stderr
+            assert "Traceback" not in done.stdout
+            return [(code, err.strip().splitlines()[-1]) for code, err in json.loads(done.stdout)]
 
-        code, last = scan(there, "tls", "--scheduler", address, *ours.options)
-        assert code == 0, last
-        # Refused: without a certificate, with another authority's, without encryption.
-        code, last = scan(there, "no", "--scheduler-file", secure)
-        assert (code, "needs --tls-ca, --tls-cert and --tls-key" in last) == (2, True), last
         foreign = ["--tls-ca", ours.ca, "--tls-cert", theirs.cert, "--tls-key", theirs.key]
-        code, last = scan(there, "no", "--scheduler", address, *foreign)
-        assert (code, "refuses this certificate" in last) == (2, True), last
-        code, last = scan(there, "no", "--scheduler", address, *theirs.options)
-        assert (code, "not signed by --tls-ca" in last) == (2, True), last
         unencrypted = address.replace("tls://", "tcp://")
-        code, last = scan(there, "no", "--scheduler", unencrypted)
-        assert (code, "--insecure" in last) == (2, True), last
-        code, last = scan(there, "no", "--scheduler", unencrypted, "--insecure")
-        assert (code, "without TLS; if it uses TLS" in last) == (2, True), last
+        tls, no = study.out("tls"), study.out("no")
+        (code, last), *refused = scan(
+            there,
+            [tls, "--scheduler", address, *ours.options],
+            # Refused: without a certificate, with another authority's, without encryption.
+            [no, "--scheduler-file", secure],
+            [no, "--scheduler", address, *foreign],
+            [no, "--scheduler", address, *theirs.options],
+            [no, "--scheduler", unencrypted],
+            [no, "--scheduler", unencrypted, "--insecure"],
+        )
+        assert code == 0, last
+        for (code, last), expected in zip(
+            refused,
+            (
+                "needs --tls-ca, --tls-cert and --tls-key",
+                "refuses this certificate",
+                "not signed by --tls-ca",
+                "--insecure",
+                "without TLS; if it uses TLS",
+            ),
+            strict=True,
+        ):
+            assert (code, expected in last) == (2, True), last
         # The other scheduler is only used when it is asked for.
-        code, last = scan(here, "no", "--scheduler-file", plain)
+        (code, last), (done, text) = scan(
+            here,
+            [no, "--scheduler-file", plain],
+            [study.out("plain"), "--scheduler-file", plain, "--insecure"],
+        )
         assert (code, "--insecure" in last) == (2, True), last
         assert not list(study.folder.glob("no*"))
-        code, last = scan(here, "plain", "--scheduler-file", plain, "--insecure")
-        assert code == 0, last
+        assert done == 0, text
     tables = [read_models_table(study.out(f"{name}.models.gz")) for name in ("tls", "plain")]
     assert tables[0].equals(tables[1])
 

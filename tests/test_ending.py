@@ -6,10 +6,11 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from clusters import environment, run_scan
+from clusters import environment
 from runs import SCRIPT, start, wait_for_blocks, wait_for_end
 from studies import Study
 
@@ -18,7 +19,9 @@ from hlmm_dask.scanning.security import check_address, require_answer, scheduler
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_signals_of_batch_systems_end_as_ctrl_c_does(study: Study, number: signal.Signals) -> None:
+def test_signals_of_batch_systems_end_as_ctrl_c_does(
+    study: Study, run_script: Callable[..., int], number: signal.Signals
+) -> None:
     arguments = [study.bed, study.pheno, study.out("out"), "--block-size", "1", "--min_maf", "0.01"]
     # The tests may run under nohup, and a scan goes on without what it has inherited as ignored.
     before = signal.signal(number, signal.SIG_DFL)
@@ -31,7 +34,7 @@ def test_signals_of_batch_systems_end_as_ctrl_c_does(study: Study, number: signa
     assert process.returncode == 75, err
     assert err.rstrip().endswith("--resume")
     wait_for_end(process.pid)
-    assert run_scan(*arguments, "--workers", "1", "--resume", cwd=study.folder).returncode == 0
+    assert run_script("scan", *arguments, "--resume") == 0
     assert not [path for path in study.folder.iterdir() if path.name.startswith(".")]
 
 
@@ -69,11 +72,12 @@ def test_scan_goes_on_without_its_terminal(study: Study, redirection: str) -> No
 
 
 @pytest.mark.parametrize("suffix", [".models.gz", ".log", ".null_mean_effects.txt"])
-def test_folder_where_a_file_must_be(study: Study, suffix: str) -> None:
+def test_folder_where_a_file_must_be(
+    study: Study, run_script: Callable[..., int], capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
     study.out(f"out{suffix}").mkdir()
-    done = run_scan(study.bed, study.pheno, study.out("out"), "--overwrite", cwd=study.folder)
-    assert done.returncode == 2
-    assert f"out{suffix}: is a folder" in done.stderr
+    assert run_script("scan", study.bed, study.pheno, study.out("out"), "--overwrite") == 2
+    assert f"out{suffix}: is a folder" in capsys.readouterr().err
     assert not study.out("out.zarr").exists()
 
 

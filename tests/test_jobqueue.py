@@ -162,17 +162,22 @@ def jobs_of(batch: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", list(SYSTEMS))
-def test_a_run(study: Study, batch: Path, system: str) -> None:
+def test_a_run(
+    study: Study, batch: Path, system: str, run_script: Callable[..., int],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """The whole way: jobs submitted, workers joined by TLS, probed, table written, jobs gone."""
     install(batch, system)
-    done = run_scan(
-        study.bed, study.pheno, study.out("out"), "--jobqueue", system, "--workers", 2,
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    code = run_script(
+        "scan", study.bed, study.pheno, study.out("out"), "--jobqueue", system, "--workers", 2,
         "--memory-limit", "1GiB", "--walltime", "01:00:00", "--local-directory", batch,
-        "--block-size", 10, cwd=study.folder,
+        "--block-size", 10, own_cluster=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "on 2 workers" in done.stderr or "on 1 worker" in done.stderr
-    assert "Traceback" not in done.stderr
+    err = capsys.readouterr().err
+    assert code == 0, err
+    assert "on 2 workers" in err or "on 1 worker" in err
+    assert "Traceback" not in err
     assert len(read_models_table(study.out("out.models.gz"))) == len(study.variants)
     jobs = jobs_of(batch)
     assert len(jobs) == 2

@@ -3,7 +3,6 @@
 import os
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clusters import address_in, wait_until
+from clusters import Forked, Process, Processes, processes, scan, wait_until
 from runs import markers, session_members, start, wait_for_end
 from studies import make_study, write_values
 
@@ -23,26 +22,44 @@ BLOCKS = 150
 class Watch:
     """One scan in its several runs: what has been seen finished must stay as it was."""
 
-    folder: Path
+    started: Processes
     arguments: list[object]
     store: Path
     seen: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    process: subprocess.Popen[str] | None = None
+    process: "subprocess.Popen[str] | Forked | None" = None
 
     def run(self, *cluster: object) -> None:
         """Start the scan, or go on with it, unless it is running."""
         if self.process is None or self.process.poll() is not None:
             option = ["--resume"] if self.store.exists() else []
-            self.process = start(
-                self.folder, *self.arguments, *option, *cluster, own_cluster=not cluster
-            )
+            arguments = [*self.arguments, *option, *cluster]
+            if cluster:
+                self.log.unlink(missing_ok=True)
+                self.process = self.started.fork(
+                    scan, [*map(str, arguments)], self.started.folder, self.log.name
+                )
+            else:
+                self.process = start(self.started.folder, *arguments)
+
+    @property
+    def log(self) -> Path:
+        return self.started.folder / "scan.log"
+
+    def end(self) -> tuple[int | None, str]:
+        """Wait for the end: exit code, and what was written to the standard error."""
+        if isinstance(self.process, Forked):
+            self.process.wait(120)
+            return self.process.poll(), self.log.read_text()
+        assert self.process is not None
+        _, err = self.process.communicate(timeout=120)
+        return self.process.returncode, err
 
     def wait_for_more(self, n: int) -> None:
         """Wait for n more blocks than were seen; keep what is there then."""
         until = time.monotonic() + 90
         while len(markers(self.store)) < len(self.seen) + n:
             assert self.process is not None
-            assert self.process.poll() is None, self.process.communicate()
+            assert self.process.poll() is None, self.end()
             assert time.monotonic() < until, (len(self.seen), n)
             time.sleep(0.005)
         self.look()
@@ -54,11 +71,10 @@ class Watch:
         self.seen = found
 
     def lose_cluster(self) -> None:
-        assert self.process is not None
-        _, err = self.process.communicate(timeout=90)
+        code, err = self.end()
         # 2 where the scheduler died before this client had reached it: the markers that were
         # waited for may be of blocks that workers finished after an earlier client's death.
-        assert self.process.returncode in (1, 2), err
+        assert code in (1, 2), err
         assert "scheduler" in err.splitlines()[-1] or "--resume" in err.splitlines()[-1], err
         assert "Traceback" not in err
         self.look()
@@ -66,7 +82,7 @@ class Watch:
     def kill_client(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.communicate()
+        self.end()
         wait_for_end(self.process.pid)
         self.look()
 
@@ -85,42 +101,20 @@ def workers_of(session: int) -> list[int]:
 class Cluster:
     """A scheduler and two workers, each a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.file = folder / "scheduler.json"
-        self.scheduler: subprocess.Popen[bytes] | None = None
-        self.workers: list[subprocess.Popen[bytes]] = []
+    def __init__(self, started: Processes) -> None:
+        self.started = started
+        self.file = started.folder / "scheduler.json"
+        self.scheduler: Process | None = None
+        self.workers: list[Process] = []
 
     def complete(self) -> None:
         """Start what isn't running."""
         if self.scheduler is None or self.scheduler.poll() is not None:
             self.file.unlink(missing_ok=True)
-            self.scheduler = self._start(
-                "scheduler", "--scheduler-file", self.file, "--host", "127.0.0.1", "--port", "0",
-                "--no-dashboard",
-            )  # fmt: skip
+            self.scheduler, _ = self.started.scheduler("--no-dashboard")
         self.workers = [worker for worker in self.workers if worker.poll() is None]
         while len(self.workers) < 2:
-            self.workers.append(
-                self._start(
-                    "worker",
-                    "--scheduler-file",
-                    self.file,
-                    "--host",
-                    "127.0.0.1",
-                    "--no-nanny",
-                    "--nthreads",
-                    "1",
-                    "--no-dashboard",
-                    "--local-directory",
-                    self.folder,
-                )
-            )
-        until = time.monotonic() + 60
-        # The file is there before its content.
-        while not (self.file.exists() and address_in(self.file)):
-            assert time.monotonic() < until
-            time.sleep(0.02)
+            self.workers.append(self.started.worker(self.file))
 
     def kill_worker(self, which: int) -> None:
         self.workers[which].kill()
@@ -132,20 +126,11 @@ class Cluster:
                 process.kill()
                 process.wait()
 
-    def _start(self, role: str, *arguments: object) -> subprocess.Popen[bytes]:
-        module = f"distributed.cli.dask_{role}"
-        return subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, arguments)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
 
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield cluster
-    cluster.kill()
+    with processes(tmp_path_factory.mktemp("cluster")) as started:
+        yield Cluster(started)
 
 
 @pytest.fixture
@@ -155,7 +140,7 @@ def watches() -> Iterator[list[Watch]]:
     for watch in watches:
         if watch.process is not None and watch.process.poll() is None:
             watch.process.kill()
-            watch.process.communicate()
+            watch.end()
 
 
 def listing(folder: Path) -> list[str]:
@@ -173,12 +158,12 @@ def test_twenty_kills(tmp_path: Path, cluster: Cluster, watches: list[Watch]) ->
     for folder in folders:
         folder.mkdir()
         arguments = [study.bed, study.pheno, folder / "out", *options]
-        watches.append(Watch(tmp_path, arguments, folder / "out.zarr"))
-    whole, scan = watches
-    whole.run()
-    assert whole.process is not None
-    _, err = whole.process.communicate(timeout=120)
-    assert whole.process.returncode == 0, err
+        watches.append(Watch(cluster.started, arguments, folder / "out.zarr"))
+    whole, killed = watches
+    cluster.complete()
+    whole.run("--scheduler-file", cluster.file)
+    code, err = whole.end()
+    assert code == 0, err
 
     chance = random.Random(20)
     kills = 0
@@ -186,15 +171,15 @@ def test_twenty_kills(tmp_path: Path, cluster: Cluster, watches: list[Watch]) ->
     plan = ["client"] * 4 + ["worker"] * 5
     chance.shuffle(plan)
     for target in [*plan, "client"]:
-        scan.run()
-        assert scan.process is not None
-        scan.wait_for_more(chance.randint(1, 4))
+        killed.run()
+        assert killed.process is not None
+        killed.wait_for_more(chance.randint(1, 4))
         if target == "client":
-            scan.kill_client()
+            killed.kill_client()
         else:
             # One that has just been killed may not be replaced yet.
-            wait_until(lambda: workers_of(scan.process.pid))
-            os.kill(chance.choice(workers_of(scan.process.pid)), 9)
+            wait_until(lambda: workers_of(killed.process.pid))
+            os.kill(chance.choice(workers_of(killed.process.pid)), 9)
         kills += 1
 
     # Processes that are started one by one.
@@ -202,30 +187,29 @@ def test_twenty_kills(tmp_path: Path, cluster: Cluster, watches: list[Watch]) ->
     chance.shuffle(plan)
     for target in plan:
         cluster.complete()
-        scan.run("--scheduler-file", cluster.file, "--connect-timeout", 30)
-        assert scan.process is not None
-        scan.wait_for_more(chance.randint(1, 4))
+        killed.run("--scheduler-file", cluster.file, "--connect-timeout", 30)
+        assert killed.process is not None
+        killed.wait_for_more(chance.randint(1, 4))
         if target == "client":
-            scan.kill_client()
+            killed.kill_client()
         elif target == "worker":
             cluster.kill_worker(chance.randrange(2))
         else:
             assert cluster.scheduler is not None
             cluster.scheduler.kill()
             # The client notices and ends; so do the workers.
-            scan.lose_cluster()
+            killed.lose_cluster()
             cluster.kill()
         kills += 1
 
     assert kills == 20
-    assert len(scan.seen) < BLOCKS
+    assert len(killed.seen) < BLOCKS
     cluster.complete()
-    scan.run("--scheduler-file", cluster.file)
-    assert scan.process is not None
-    _, err = scan.process.communicate(timeout=120)
-    assert scan.process.returncode == 0, err
-    scan.look()
-    assert len(scan.seen) == BLOCKS
+    killed.run("--scheduler-file", cluster.file)
+    code, err = killed.end()
+    assert code == 0, err
+    killed.look()
+    assert len(killed.seen) == BLOCKS
     tables = [(folder / "out.models.gz").read_bytes() for folder in folders]
     assert tables[0] == tables[1]
     assert listing(folders[0]) == listing(folders[1])

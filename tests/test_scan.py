@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from distributed import Client, LocalCluster
+from distributed import Client
 from studies import Study, make_study, write_values
 
 import hlmm_dask
@@ -408,41 +408,39 @@ def test_a_dead_worker_changes_nothing(
     equal(expected, results)
 
 
-def test_a_worker_out_of_memory_changes_nothing(tmp_path: Path, client: Client) -> None:
+def test_a_worker_out_of_memory_changes_nothing(
+    tmp_path: Path, client: Client, cluster_of: Callable[..., Client]
+) -> None:
     study = make_study(tmp_path, n=400, m=60)
     null = fit_null(study.bed, study.pheno, random_table=random_table(study, 60))
     expected = hlmm_dask.scan(study.bed, null, client=client)
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", silence_logs=50,
-                     dashboard_address="127.0.0.1:0", memory_limit="1GiB") as cluster,
-        Client(cluster, set_as_default=False) as own,
-    ):  # fmt: skip
-        before = own.run(os.getpid)
-        victim = min(before)
+    own = cluster_of(2, memory_limit="1GiB")
+    before = own.run(os.getpid)
+    victim = min(before)
 
-        # Within: workers can't import this module.
-        def exhaust_memory() -> None:
-            def fill() -> None:
-                held = []
-                while True:
-                    held.append(bytearray(b"x" * 2**24))
-                    time.sleep(0.01)
+    # Within: workers can't import this module.
+    def exhaust_memory() -> None:
+        def fill() -> None:
+            held = []
+            while True:
+                held.append(bytearray(b"x" * 2**24))
+                time.sleep(0.01)
 
-            threading.Thread(target=fill, daemon=True).start()
+        threading.Thread(target=fill, daemon=True).start()
 
-        started: list[str] = []
+    started: list[str] = []
 
-        def exhaust(event: Event) -> None:
-            if isinstance(event, BlockDone) and not started:
-                started.append(victim)
-                own.run(exhaust_memory, workers=[victim])
-                deadline = time.monotonic() + 60
-                while os.path.exists(f"/proc/{before[victim]}") and time.monotonic() < deadline:
-                    time.sleep(0.05)
+    def exhaust(event: Event) -> None:
+        if isinstance(event, BlockDone) and not started:
+            started.append(victim)
+            own.run(exhaust_memory, workers=[victim])
+            deadline = time.monotonic() + 60
+            while os.path.exists(f"/proc/{before[victim]}") and time.monotonic() < deadline:
+                time.sleep(0.05)
 
-        results = hlmm_dask.scan(study.bed, null, client=own, block_size=4, observers=[exhaust])
-        assert started
-        assert not os.path.exists(f"/proc/{before[victim]}")
+    results = hlmm_dask.scan(study.bed, null, client=own, block_size=4, observers=[exhaust])
+    assert started
+    assert not os.path.exists(f"/proc/{before[victim]}")
     equal(expected, results)
 
 
