@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hlmm_dask.ending import end_as_interrupted, keep_ending, lasting
 from hlmm_dask.errors import ClusterLostError, InputError, ScanError, StoreError
-from hlmm_dask.scanning.prestart import choose_blas_kernels, imports_done, prestart_workers
+from hlmm_dask.scanning.prestart import (
+    before_imports,
+    choose_blas_kernels,
+    imports_done,
+    start_fork_server,
+)
 
 if TYPE_CHECKING:
     from hlmm_dask.models.dispersion import DispersionOptions
@@ -24,16 +29,14 @@ EXIT_OK, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 75
 def scan_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-scan``: fit every variant of a genome. Returns the exit code."""
     if argv is None:
-        # A dry run has no workers, and they would take time from its probe.
-        dry = not {"--dry-run", "--dry_run"}.isdisjoint(sys.argv)
-        choose_blas_kernels() if dry else prestart_workers()
+        before_imports()
     return _run(_scan_parser(), argv, _scan)
 
 
 def hlmm_chr_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-chr``: hlmm_chr.py's command line on the same engine. Returns the exit code."""
     if argv is None:
-        prestart_workers()
+        before_imports()
     return _run(_chr_parser(), argv, _chr)
 
 
@@ -82,6 +85,7 @@ def _run(
         sys.stderr = lasting(sys.stderr)
     # Options may stand between the positional arguments, also after one of several GENOFILEs.
     options = parser.parse_intermixed_args(arguments)
+    options.is_process = argv is None
     options.command = [*_program(parser, argv is None), *arguments]
     options.begun = False
     try:
@@ -531,6 +535,8 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
 
     imports_done()
+    if options.is_process and job.cluster.is_local:
+        start_fork_server(compiled=job.model == "hlmm")
 
     def begin(event: Event) -> None:
         options.begun = options.begun or isinstance(event, Planned)
@@ -613,6 +619,7 @@ def _plan(job: "ScanJob", options: argparse.Namespace) -> None:
     from hlmm_dask.view.plan import plan_lines
     from hlmm_dask.view.terminal import TerminalProgress, print_rows
 
+    imports_done()
     with TerminalProgress() as progress:
         lines = plan_lines(dry_run(job, (progress,)))
     print_rows("Plan (nothing was written)", list(lines.items()), console=Console())

@@ -41,7 +41,7 @@ from hlmm_dask.store import ResultsStore
 BATCH_VARIANTS = 65_536
 # Rows that become text at a time: what is on the way stays in the cache.
 _TEXT_ROWS = 8_192
-# Each batch in work takes some 60 MB; more threads would wait for the interpreter's lock.
+# More threads would wait for the interpreter's lock, and for the one that reads.
 MAX_THREADS = 4
 _Item = TypeVar("_Item")
 _Done = TypeVar("_Done")
@@ -100,7 +100,7 @@ def write_tsv(
         Add the rows to an existing table with the same header; one that isn't BGZF, such as
         hlmm's own uncompressed tables, is compressed anew. Without a file, the same as not append.
     threads : int, optional
-        How many batches are in work at a time; by default as many as cores, at most
+        How many pieces become text at a time; by default as many as cores, at most
         ``MAX_THREADS``. The bytes are the same with any number.
 
     Returns
@@ -131,12 +131,15 @@ def write_tsv(
         else:
             file.write(bgzf.compress(("\t".join(headers) + "\n").encode()))
 
-        def pack(rows: tuple[int, int]) -> tuple[bytes, int]:
-            table = _batch(store, headers, columns, *rows)
-            texts = (_text(table.slice(i, _TEXT_ROWS)) for i in range(0, len(table), _TEXT_ROWS))
-            return b"".join(bgzf.compress(text) for text in texts), len(table)
+        def pieces() -> Iterator[pa.Table]:
+            for rows in ranges:
+                table = _batch(store, headers, columns, *rows)
+                yield from (table.slice(i, _TEXT_ROWS) for i in range(0, len(table), _TEXT_ROWS))
 
-        for packed, n in _in_order(pack, ranges, threads or _cores()):
+        def pack(piece: pa.Table) -> tuple[bytes, int]:
+            return bgzf.compress(_text(piece)), len(piece)
+
+        for packed, n in _in_order(pack, pieces(), threads or _cores()):
             file.write(packed)
             n_rows += n
         file.write(bgzf.END)

@@ -29,14 +29,14 @@ def require_unique(
     what : str
         What stands before the ID in the message.
     """
+    if len(set(ids)) == len(ids):
+        return
     first: dict[tuple[str, str], int] = {}
     again = [
         (key, number)
         for key, number in zip(ids, numbers, strict=True)
         if first.setdefault(key, number) != number
     ]
-    if not again:
-        return
     (fid, iid), number = again[0]
     repeated = list(dict.fromkeys(key for key, _ in again))
     more = f"; {len(repeated)} IDs are repeated: {shown_ids(repeated)}" if len(repeated) > 1 else ""

@@ -123,9 +123,8 @@ def align(
     what = f"{phenotype.path}, phenotype {shown(name)}"
     accounting = [("in the phenotype file", len(values))]
     notes = [note] if (note := minus_nine_note(what, values)) else []
-    people = sorted(
-        (key, row) for row, key in enumerate(phenotype.ids) if not np.isnan(values[row])
-    )
+    rows = np.flatnonzero(~np.isnan(values)).tolist()
+    people = sorted((phenotype.ids[row], row) for row in rows)
     if not people:
         raise InputError(f"{what}: all {len(values)} values are missing, expected numbers")
     accounting.append(("with a phenotype value", len(people)))
@@ -169,10 +168,10 @@ def align(
             f"{what}: the same value {y[0]:g} for all {len(y)} analysed samples; "
             "choose a phenotype that varies (--phen_index)"
         )
-    chosen = [ids[i] for i in order]
+    fids, iids = zip(*(ids[i] for i in order.tolist()), strict=True)
     return AlignedSamples(
         sample_index=index,
-        ids=pd.DataFrame(chosen, columns=["fid", "iid"], dtype=str),
+        ids=pd.DataFrame({"fid": fids, "iid": iids}, dtype=str),
         phenotype_name=name,
         y=y,
         mean_covariates=mean.values,

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from hlmm_dask.errors import InputError
 
 BOM = b"\xef\xbb\xbf"
+# Stands between lines where they are split.
+_END = b" \0 "
 # No more digits than int64 has: Python refuses to read thousands.
 _INTEGER = re.compile(rb"[+-]?0*[0-9]{1,19}")
 # UTF-32 goes before UTF-16, whose mark it starts with.
@@ -69,13 +71,17 @@ class Lines:
         InputError
             At the first line that has not exactly `n_fields` fields.
         """
-        for number, line in zip(self.numbers, self.lines, strict=True):
-            if (found := len(line.split())) != n_fields:
-                raise InputError(
-                    f"{self.path}, line {number}: {found} fields, expected {n_fields} ({what})"
-                )
-        # One flat list: a list for each line keeps the garbage collector busy.
-        return Fields(self.path, self.numbers, n_fields, b" ".join(self.lines).split())
+        # One flat list: a list for each line keeps the garbage collector busy. No line has a NUL.
+        tokens = _END.join([*self.lines, b""]).split()
+        ends = tokens[n_fields :: n_fields + 1]
+        if len(tokens) == (n_fields + 1) * len(self) and ends.count(_END.strip()) == len(self):
+            return Fields(self.path, self.numbers, n_fields, tokens)
+        found = [len(line.split()) for line in self.lines]
+        at = next(i for i, n in enumerate(found) if n != n_fields)
+        raise InputError(
+            f"{self.path}, line {self.numbers[at]}: {found[at]} fields, "
+            f"expected {n_fields} ({what})"
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class Fields:
     n_fields : int
         Fields in a row.
     tokens : list of bytes
-        All fields, row by row.
+        All fields, row by row, each with a NUL behind it.
     """
 
     path: Path
@@ -101,7 +107,7 @@ class Fields:
 
     def column(self, index: int) -> list[bytes]:
         """Field `index` of every row."""
-        return self.tokens[index :: self.n_fields]
+        return self.tokens[index :: self.n_fields + 1]
 
     def strings(self, index: int) -> list[str]:
         """Field `index` of every row as text.
@@ -113,7 +119,8 @@ class Fields:
         """
         tokens = self.column(index)
         try:
-            return [token.decode() for token in tokens]
+            # There is no white space in a field.
+            return b" ".join(tokens).decode().split(" ") if tokens else []
         except UnicodeDecodeError:
             pairs = zip(self.numbers, tokens, strict=True)
             return [decode(token, self.path, number) for number, token in pairs]
@@ -186,7 +193,8 @@ def open_text(path: str | os.PathLike[str]) -> BinaryIO:
 
 def _require_text(path: Path, numbers: list[int], lines: list[bytes]) -> None:
     """Refuse NUL bytes, and CR as line end: each would silently make other rows."""
-    if not any(b"\0" in line or b"\r" in line for line in lines):
+    text = b"".join(lines)
+    if b"\0" not in text and b"\r" not in text:
         return
     for number, line in zip(numbers, lines, strict=True):
         if b"\0" in line:
@@ -251,9 +259,13 @@ def _take(stream: BinaryIO, number: int, count: int) -> tuple[list[int], list[by
     while len(lines) < count and (found := list(islice(stream, count - len(lines)))):
         if number == 1:
             found[0] = found[0].removeprefix(BOM)
-        at = [i for i, line in enumerate(found, number) if line.strip()]
-        lines += found if len(at) == len(found) else [found[i - number] for i in at]
-        numbers += at
+        if all(map(bytes.strip, found)):
+            lines += found
+            numbers += range(number, number + len(found))
+        else:
+            at = [i for i, line in enumerate(found, number) if line.strip()]
+            lines += [found[i - number] for i in at]
+            numbers += at
         number += len(found)
     return numbers, lines, number
 

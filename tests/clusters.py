@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from hlmm_dask.cli import scan_main
-from hlmm_dask.scanning.prestart import imports_done, prestart_workers
 
 # By default each process of Dask looks at itself 50 to 100 times a second, idle ones too.
 HOUSEKEEPING = {
@@ -50,9 +49,8 @@ def environment(more: Mapping[str, str] = {}) -> dict[str, str]:
 
 @cache
 def fork_server() -> None:
-    """Start the process that workers are forked from, as the command does."""
-    prestart_workers()
-    imports_done()
+    """Let the process that others are forked from have done their imports."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["hlmm_dask.scanning.warm"])
 
 
 def settle(folder: Path, log: str) -> None:

@@ -23,9 +23,11 @@ from hlmm_dask.cli import report_main
 from hlmm_dask.errors import ScanError
 from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.models.inference import genomic_control_lambda
+from hlmm_dask.scanning.cluster import ClusterOptions, connect
 from hlmm_dask.scanning.events import BlockDone, Event, ScanStarted
 from hlmm_dask.scanning.run import RUNS_KEY
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.view.later_pages import LaterPages
 
 pytest.importorskip("anywidget")
 
@@ -210,6 +212,21 @@ def fetch(client: Client, path: str) -> str:
     address = client.dashboard_link.replace("status", path)
     with urllib.request.urlopen(address, timeout=30) as answer:
         return str(answer.read().decode())
+
+
+def test_pages_of_dask_are_there_when_asked_for() -> None:
+    with connect(ClusterOptions(workers=1)) as client:
+        pages = client.cluster.scheduler.http_application.applications
+        assert json.loads(fetch(client, "hlmm/runs")) == {"runs": []}
+        (later,) = pages
+        assert isinstance(later, LaterPages)
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            fetch(client, "nothing")
+        assert pages
+        assert later not in pages
+        for path in ("status", "hlmm", ""):
+            assert '<a href="workers">' in fetch(client, path)
+            assert '<a href="hlmm">' in fetch(client, path)
 
 
 def test_a_scheduler_with_the_preload_has_the_page(scheduler, tmp_path) -> None:

@@ -41,8 +41,9 @@ def test_signals_of_batch_systems_end_as_ctrl_c_does(
 def test_ctrl_c_while_workers_import(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, time\n"
-        "from hlmm_dask.scanning.prestart import prestart_workers\n"
-        "prestart_workers()\n"
+        "from hlmm_dask.scanning.prestart import start_fork_server\n"
+        "print('once')\n"
+        "start_fork_server(compiled=True)\n"
         "try:\n"
         "    os.killpg(0, signal.SIGINT)\n"
         "    time.sleep(5)\n"
@@ -54,7 +55,7 @@ def test_ctrl_c_while_workers_import(tmp_path: Path) -> None:
         env=environment(), check=False, timeout=60, cwd=tmp_path,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (75, "")
+    assert (done.returncode, done.stdout, done.stderr) == (75, "once\n", "")
 
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&1 | true", "2>&-"])

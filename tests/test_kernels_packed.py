@@ -13,6 +13,8 @@ from hlmm_dask.kernels.packed import (
     PackedLayout,
     Powers,
     class_sums,
+    count_codes,
+    look_up,
     pack_phenotype,
     unpack,
 )
@@ -146,3 +148,19 @@ def test_unpack_inverts_packing(n: int) -> None:
     codes = random_codes(rng, 7, n)
     index = np.flatnonzero(rng.random(n) < 0.8)
     np.testing.assert_array_equal(unpack(encode(codes), PackedLayout(n, index)), codes[:, index])
+
+
+@pytest.mark.parametrize(("m", "n"), [(25, 3), (25, 37), (3000, 200)])
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.05])
+def test_codes_are_counted_and_looked_up(m: int, n: int, share: float) -> None:
+    rng = np.random.default_rng(n)
+    codes = random_codes(rng, m, n)
+    index = np.sort(rng.choice(n, max(1, round(share * n)), replace=False))
+    packed, layout = encode(codes), PackedLayout(n, index)
+    chosen = codes[:, index]
+    expected = [(chosen == code).sum(axis=1) for code in (2, -1, 1)]
+    np.testing.assert_array_equal(count_codes(packed, layout), expected)
+    table = rng.standard_normal((m, 4))
+    place = np.array([1, 3, 2, 0])[chosen + 1]  # by -1, 0, 1, 2
+    found = look_up(packed, index, table)
+    np.testing.assert_array_equal(found, np.take_along_axis(table, place, axis=1))

@@ -88,15 +88,14 @@ class Watch:
 
 
 def workers_of(session: int) -> list[int]:
-    """Worker processes of a scan with its own cluster: the children of its fork server."""
+    """Worker processes of a scan with its own cluster: grandchildren, of its fork server."""
     parents = {}
     for pid in session_members(session):
         # Processes come and go meanwhile.
         with suppress(OSError):
-            if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                status = Path(f"/proc/{pid}/status").read_text()
-                parents[pid] = int(status.partition("PPid:")[2].split()[0])
-    return [pid for pid, parent in parents.items() if parent in parents]
+            status = Path(f"/proc/{pid}/status").read_text()
+            parents[pid] = int(status.partition("PPid:")[2].split()[0])
+    return [pid for pid, parent in parents.items() if parents.get(parent) == session]
 
 
 class Cluster:

@@ -91,6 +91,9 @@ def test_only_some_samples_and_variants(data: Study) -> None:
     expected = by_definition(data.counts[variants][:, rows], "standardised")
     np.testing.assert_allclose(found.matrix, expected, atol=1e-12)
     np.testing.assert_array_equal(found.select(wanted[5:8]), found.matrix[5:8, 5:8])
+    some = relationship_matrix(data.bed, samples=wanted, among=wanted[7:20], variants=variants)
+    assert some.ids == wanted[7:20]
+    np.testing.assert_allclose(some.matrix, expected[7:20, 7:20], atol=1e-12)
     with pytest.raises(InputError, match="1 of 1 people are not in it"):
         found.select([("no", "body")])
 

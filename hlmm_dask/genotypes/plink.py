@@ -320,7 +320,10 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
         notes += layout_notes(fam, len(samples)) + layout_notes(bim, n_variants)
         first += n_variants
     assert samples is not None
-    return PlinkGenotypes(tuple(files), len(samples), first, tuple(notes))
+    found = PlinkGenotypes(tuple(files), len(samples), first, tuple(notes))
+    # Read already.
+    vars(found)["samples"] = samples
+    return found
 
 
 def _read_header(bed: Path) -> bytes:

@@ -167,14 +167,3 @@ def select(packed: Any, sample_index: Any, out: Any) -> None:  # pragma: no cove
                 out[j, i] = 1
             else:
                 out[j, i] = 0
-
-
-@compiled()
-def look_up(
-    packed: Any, sample_index: Any, table: Any, out: Any
-) -> None:  # pragma: no cover - compiled
-    """Write what a table (m, 4) has for the two-bit codes of some samples (n,) to (m, n)."""
-    for j in range(packed.shape[0]):
-        for i in range(sample_index.shape[0]):
-            s = sample_index[i]
-            out[j, i] = table[j, (packed[j, s >> 2] >> np.uint8(2 * (s & 3))) & 3]

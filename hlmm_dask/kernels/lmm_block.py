@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from hlmm_dask.kernels.lmm import CHUNK, LMMNull, LMMVariants
 from hlmm_dask.kernels.lmm_fixed import FixedPlan, fit_fixed
 from hlmm_dask.kernels.lmm_refit import RefitPlan, fit_refit, plan_refit
-from hlmm_dask.kernels.packed import FloatArray, IntArray, Packed, PackedLayout
+from hlmm_dask.kernels.packed import (
+    FloatArray,
+    IntArray,
+    Packed,
+    PackedLayout,
+    count_codes,
+    look_up,
+)
 from hlmm_dask.kernels.table import Filters, classify, empty_results
 from hlmm_dask.models.lmm_rotation import Rotation
 from hlmm_dask.schema import INDEX, LMM_INDEX, LMM_NAMES, Status
@@ -58,13 +65,8 @@ class LMMBlockModel:
 
     def fit_packed(self, packed: Packed, *, first: int = 0) -> FloatArray:
         """Test every variant of a block of packed hard calls; see :meth:`fit_dosage`."""
-        # Imported late: who only plans a scan needs no compiler.
-        from hlmm_dask.kernels import class_loops
-
         packed = np.ascontiguousarray(packed)
-        counts = np.zeros((len(packed), 3), dtype=np.int64)
-        class_loops.count(packed, self.layout.keep(), counts)
-        two, missing, one = counts.T.astype(np.float64)
+        two, missing, one = count_codes(packed, self.layout)
         n_called = self.layout.n_samples - missing
         copies = 2.0 * two + one
         results = self._classified(n_called, copies, one == n_called)
@@ -73,9 +75,7 @@ class LMMBlockModel:
         table[:, _MISSING_CODE] = 0.0
 
         def centred(rows: IntArray) -> FloatArray:
-            out = np.empty((len(rows), self.layout.n_samples))
-            class_loops.look_up(packed[rows], self.layout.sample_index, table[rows], out)
-            return out
+            return look_up(packed[rows], self.layout.sample_index, table[rows])
 
         return self._fitted(results, centred, first)
 

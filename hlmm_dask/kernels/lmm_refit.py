@@ -40,17 +40,17 @@ class _Nodes:
 
     Attributes
     ----------
-    residual, square : (r', k), (r'', k) float64
-        Multiply the rotated genotype and its squares; see :class:`_Rotated`.
-    covariates : (r', c k) float64
-        Multiplies the rotated genotype; squared and summed over c, what covariates explain.
+    linear : (r', k + k c) float64
+        Multiplies the rotated genotype, see :class:`_Rotated`: gᵀPy, and what, squared and summed
+        over c, covariates explain.
+    square : (r'', k) float64
+        Multiplies the squares.
     rss, logdet, logdet_q : (k,) float64
         yᵀPy, log|λK + I|, log|Qᵀ(λK + I)⁻¹Q|.
     """
 
-    residual: FloatArray
+    linear: FloatArray
     square: FloatArray
-    covariates: FloatArray
     rss: FloatArray
     logdet: FloatArray
     logdet_q: FloatArray
@@ -134,16 +134,19 @@ def _refit(plan: RefitPlan, genotypes: FloatArray) -> LMMVariants:
             nodes = _nodes(null.data, at + half * _POINTS)
             part = _Rotated(rotated.linear[rows], rotated.squares[rows])
             sums = _sums(nodes, part, c)
-            here = best_reml[rows] == k
-            x, _ = _highest(_loglik(nodes, sums, n, c, reml=True)[here])
+            reml, ml = best_reml[rows] == k, best_ml[rows] == k
+            curves = [
+                _loglik(nodes, sums, n, c, reml=True)[reml],
+                _loglik(nodes, sums, n, c, reml=False)[ml],
+            ]
+            both, loglik = _highest(np.vstack(curves))
+            x = both[: len(curves[0])]
             rss = np.repeat(nodes.rss[None], len(x), axis=0)
-            for row, values in enumerate((sums.product[here], sums.unexplained[here], rss)):
-                out[row, rows[here]] = _value(_TO_COEFFICIENTS @ values.T, x)
-            out[4, rows[here]] = at + half * x
-            here = best_ml[rows] == k
-            x, loglik = _highest(_loglik(nodes, sums, n, c, reml=False)[here])
-            out[3, rows[here]] = loglik
-            out[5, rows[here]] = at + half * x
+            for row, values in enumerate((sums.product[reml], sums.unexplained[reml], rss)):
+                out[row, rows[reml]] = _value(_TO_COEFFICIENTS @ values.T, x)
+            out[4, rows[reml]] = at + half * x
+            out[3, rows[ml]] = loglik[len(x) :]
+            out[5, rows[ml]] = at + half * both[len(x) :]
         # The exponential of a bound's logarithm need not be the bound.
         lambda_reml, lambda_ml = np.clip(np.exp(out[4:]), *LAMBDA_BOUNDS)
         return tested(
@@ -191,9 +194,8 @@ def _nodes(data: RotatedData, log_lambda: FloatArray) -> _Nodes:
         covariates = np.vstack([covariates, inverse_of, none])
         inside = np.vstack([inside, np.ones((1, k))])
     return _Nodes(
-        residual,
+        np.hstack([residual, covariates.reshape(len(covariates), k * c)]),
         inside,
-        covariates.reshape(len(covariates), k * c),
         rss,
         np.log(scaled).sum(axis=0),
         logdet_q,
@@ -201,9 +203,11 @@ def _nodes(data: RotatedData, log_lambda: FloatArray) -> _Nodes:
 
 
 def _sums(nodes: _Nodes, rotated: _Rotated, c: int) -> _Sums:
-    explained = (rotated.linear @ nodes.covariates).reshape(-1, len(nodes.rss), c)
+    k = len(nodes.rss)
+    products = rotated.linear @ nodes.linear
+    explained = products[:, k:].reshape(-1, k, c)
     return _Sums(
-        rotated.linear @ nodes.residual,
+        products[:, :k],
         rotated.squares @ nodes.square - np.einsum("mkc,mkc->mk", explained, explained),
     )
 

@@ -6,8 +6,9 @@ of the phenotype, never by rearranging genotypes: sample 4b + t stands in plane 
 position b, and those that are not analysed hold zeros.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,14 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Packed = NDArray[np.uint8]
+_Floating = TypeVar("_Floating", np.float64, np.float32)
 Engine = Literal["numba", "numpy"]
 Powers = Literal[2, 4]
+
+# The four codes in each byte.
+_CODES = (np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 3
+# Genotypes that are on their way at a time stay in the cache.
+_ROWS_GENOTYPES = 2**17
 
 
 @dataclass(frozen=True)
@@ -204,6 +211,44 @@ def unpack(packed: Packed, layout: PackedLayout) -> NDArray[np.int8]:
     out = np.empty((packed.shape[0], layout.n_samples), dtype=np.int8)
     class_loops.select(np.ascontiguousarray(packed), layout.sample_index, out)
     return out
+
+
+def count_codes(packed: Packed, layout: PackedLayout) -> FloatArray:
+    """Count two copies, missing calls and one copy among the analysed samples, (3, m)."""
+    keep = layout.keep()
+    whole = layout.n_bytes // 8 * 8
+    out = np.zeros((3, len(packed)))
+    for rows in _slices(len(packed), layout.n_bytes):
+        # 32 genotypes at a time.
+        for part, kept in (
+            (packed[rows, :whole].view(np.uint64), keep[:whole].view(np.uint64)),
+            (packed[rows, whole:], keep[whole:]),
+        ):
+            high = part >> 1
+            # The mask has low bits only: what a shift brings into a pair's high bit is cleared.
+            for k, code in enumerate((~(part | high), part & ~high, high & ~part)):
+                out[k, rows] += np.bitwise_count(code & kept).sum(axis=1, dtype=np.int64)
+    return out
+
+
+def look_up(packed: Packed, samples: IntArray, table: NDArray[_Floating]) -> NDArray[_Floating]:
+    """Replace the codes of some samples (n,) by what a table (m, 4) has for them, (m, n)."""
+    n_bytes = packed.shape[1]
+    used, at = np.unique(samples >> 2, return_inverse=True)
+    places = 4 * at + (samples & 3)
+    out = np.empty((len(packed), len(samples)), table.dtype)
+    for rows in _slices(len(packed), n_bytes):
+        part: Packed = packed[rows] if len(used) == n_bytes else packed[rows][:, used]
+        by_byte = table[rows].take(_CODES, axis=1).reshape(-1, 4)
+        index = part + 256 * np.arange(len(part))[:, None]
+        values = by_byte.take(index, axis=0).reshape(len(part), -1)
+        values.take(places, axis=1, out=out[rows], mode="clip")
+    return out
+
+
+def _slices(m: int, n_bytes: int) -> Iterator[slice]:
+    size = max(1, _ROWS_GENOTYPES // (4 * n_bytes))
+    return (slice(i, min(i + size, m)) for i in range(0, m, size))
 
 
 def _sums_numpy(

@@ -6,7 +6,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.kernels.packed import FloatArray, IntArray, Packed, PackedLayout
+from hlmm_dask.kernels.packed import (
+    FloatArray,
+    IntArray,
+    Packed,
+    PackedLayout,
+    count_codes,
+    look_up,
+)
 
 Kind = Literal["standardised", "centred", "scaled"]
 # In the order of the two-bit codes: two copies, missing, one copy, none.
@@ -21,7 +28,9 @@ class RelationshipModel:
     Attributes
     ----------
     layout : PackedLayout
-        The samples.
+        The samples; means and frequencies are theirs.
+    rows : (n,) int64
+        Where those stand in the file whose relationships are computed.
     kind : {"standardised", "centred", "scaled"}
         ``standardised``: mean of (x_j - μ)(x_k - μ) / 2f(1-f) over the variants that both have
         (Yang et al. 2011, GCTA). ``centred``: mean of (x_j - μ)(x_k - μ) over all variants,
@@ -34,6 +43,7 @@ class RelationshipModel:
     """
 
     layout: PackedLayout
+    rows: IntArray
     kind: Kind
     min_maf: float
     max_missing: float
@@ -60,12 +70,8 @@ class Tile:
 
 def look_up_table(packed: Packed, model: RelationshipModel) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Values (m, 4) by two-bit code, and which variants are used; missing calls are zero."""
-    from hlmm_dask.kernels import class_loops
-
     n = model.layout.n_samples
-    counts = np.zeros((len(packed), 3), dtype=np.int64)
-    class_loops.count(packed, model.layout.keep(), counts)
-    two, missing, one = counts.T.astype(np.float64)
+    two, missing, one = count_codes(packed, model.layout)
     called = n - missing
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = (2.0 * two + one) / called
@@ -85,37 +91,25 @@ def look_up_table(packed: Packed, model: RelationshipModel) -> tuple[FloatArray,
 
 def tile_sums(packed: Packed, model: RelationshipModel, rows: slice, columns: slice) -> Tile:
     """Sum over the variants of a block (m, n_bytes), for the pairs of a tile."""
-    from hlmm_dask.kernels import class_loops
-
     packed = np.ascontiguousarray(packed)
     table, used = look_up_table(packed, model)
     packed, table = packed[used], table[used]
-    left, right = (model.layout.sample_index[part] for part in (rows, columns))
-
-    def values(samples: IntArray) -> FloatArray:
-        out = np.empty((len(packed), len(samples)))
-        class_loops.look_up(packed, samples, table, out)
-        return out
-
-    Z = values(left)
+    left, right = (model.rows[part] for part in (rows, columns))
+    Z = look_up(packed, left, table)
     # The product with itself takes half as long.
-    sums = Z.T @ (Z if rows == columns else values(right))
+    sums = Z.T @ (Z if rows == columns else look_up(packed, right, table))
     absent = _absent(packed, left, right) if model.kind == "standardised" else None
     return Tile(sums, absent, len(packed))
 
 
 def _absent(packed: Packed, left: IntArray, right: IntArray) -> NDArray[np.float32] | None:
-    from hlmm_dask.kernels import class_loops
-
     low, high = packed & 0x55, (packed >> 1) & 0x55
     some = packed[np.any(low & ~high, axis=1)]
     if not len(some):
         return None
     table = np.zeros((len(some), 4), dtype=np.float32)
     table[:, _MISSING_CODE] = 1.0
-    of_left, of_right = (np.empty((len(some), len(s)), np.float32) for s in (left, right))
-    class_loops.look_up(some, left, table, of_left)
-    class_loops.look_up(some, right, table, of_right)
+    of_left, of_right = look_up(some, left, table), look_up(some, right, table)
     # Whole numbers, exact in single precision.
     either = of_left.sum(axis=0)[:, None] + of_right.sum(axis=0) - of_left.T @ of_right
     return either if either.any() else None

@@ -37,6 +37,9 @@ _CONNECT, _NO_WORKERS, _QUEUE = 60.0, 300.0, 86400.0
 
 # Named, not imported: what watches stands above what computes.
 _PAGE = "hlmm_dask.view.preload"
+_PRELOAD = "distributed.scheduler.preload"
+# Dask's own pages are imported when someone asks for one.
+_LATER_PAGES = "hlmm_dask.view.later_pages"
 
 
 @dataclass(frozen=True)
@@ -171,8 +174,7 @@ def connect(options: ClusterOptions) -> Iterator[Client]:
     """
     options.check()
     with ExitStack() as stack:
-        preloads = [*dask.config.get("distributed.scheduler.preload"), _PAGE]
-        stack.enter_context(dask.config.set({"distributed.scheduler.preload": preloads}))
+        stack.enter_context(dask.config.set({_PRELOAD: [*dask.config.get(_PRELOAD), _PAGE]}))
         if options.address is not None:
             client = stack.enter_context(_running(options, options.address))
         elif options.jobqueue:
@@ -225,6 +227,10 @@ def _started_here(options: ClusterOptions) -> Iterator[Client]:
             host="127.0.0.1",
             # By default the dashboard listens on all interfaces.
             dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={
+                "dashboard": False,
+                "preload": [*dask.config.get(_PRELOAD), _LATER_PAGES],
+            },
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

@@ -13,7 +13,7 @@ from hlmm_dask.genotypes.contigs import plain_contig
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.ids import shown_ids
-from hlmm_dask.kernels.packed import FloatArray, PackedLayout
+from hlmm_dask.kernels.packed import FloatArray, IntArray, PackedLayout
 from hlmm_dask.kernels.relationship import Kind, RelationshipModel, Tile
 from hlmm_dask.relationship.kinship import Id, Kinship
 from hlmm_dask.scanning.kinship_tiles import TileTask, run_tiles, tile_tasks
@@ -91,6 +91,7 @@ def relationship_matrix(
     *,
     kind: Kind = "standardised",
     samples: Sequence[Id] | None = None,
+    among: Sequence[Id] | None = None,
     variants: NDArray[np.bool_] | None = None,
     min_maf: float = 0.01,
     max_missing: float = 5.0,
@@ -110,6 +111,8 @@ def relationship_matrix(
         See `RelationshipModel`.
     samples : sequence of (str, str), optional
         FID and IID of the samples to be used; all by default. Means and frequencies are theirs.
+    among : sequence of (str, str), optional
+        Of these, whose relationships are computed; all by default.
     variants : (n_variants,) bool, optional
         Variants to be used, all by default.
     min_maf, max_missing : float
@@ -128,7 +131,7 @@ def relationship_matrix(
     InputError
         If no variant is left, a sample is not in the genotypes, or two have no variant in common.
     """
-    source, ids, model = _prepare(genotypes, kind, samples, min_maf, max_missing)
+    source, ids, model = _prepare(genotypes, kind, samples, among, min_maf, max_missing)
     chosen = _chosen(source, variants)
     total = _Sums(len(ids))
     tasks = tile_tasks(source, len(ids), [(0, source.n_variants, chosen)])
@@ -143,6 +146,7 @@ def relationship_parts(
     *,
     kind: Kind = "standardised",
     samples: Sequence[Id] | None = None,
+    among: Sequence[Id] | None = None,
     variants: NDArray[np.bool_] | None = None,
     min_maf: float = 0.01,
     max_missing: float = 5.0,
@@ -155,7 +159,7 @@ def relationship_parts(
     folder : Path
         Where the sums are put: n x n doubles for each chromosome, and their total.
     """
-    source, ids, model = _prepare(genotypes, kind, samples, min_maf, max_missing)
+    source, ids, model = _prepare(genotypes, kind, samples, among, min_maf, max_missing)
     chosen = _chosen(source, variants)
     label = np.concatenate(
         [t["contig"].map(plain_contig).to_numpy(dtype=object) for t in source.iter_variants()]
@@ -229,6 +233,7 @@ def _prepare(
     genotypes: PlinkGenotypes | Paths,
     kind: Kind,
     samples: Sequence[Id] | None,
+    among: Sequence[Id] | None,
     min_maf: float,
     max_missing: float,
 ) -> tuple[PlinkGenotypes, list[Id], RelationshipModel]:
@@ -241,18 +246,27 @@ def _prepare(
     source = genotypes if isinstance(genotypes, PlinkGenotypes) else open_plink(genotypes)
     everyone = list(zip(source.samples["fid"], source.samples["iid"], strict=True))
     index = np.arange(len(everyone), dtype=np.int64)
+    rows = index
     if samples is not None:
-        wanted = set(samples)
-        if absent := sorted(wanted - set(everyone)):
-            raise InputError(
-                f"{_name(source)}: {len(absent)} of {len(wanted)} samples are not in it "
-                f"(first: {shown_ids(absent)}); leave them out"
-            )
-        index = np.array([i for i, key in enumerate(everyone) if key in wanted], dtype=np.int64)
-    if len(index) < 2:
-        raise InputError(f"{_name(source)}: {len(index)} samples, a matrix needs at least 2")
-    model = RelationshipModel(PackedLayout(source.n_samples, index), kind, min_maf, max_missing)
-    return source, [everyone[i] for i in index], model
+        index = rows = _places(samples, everyone, source)
+    if among is not None:
+        rows = np.intersect1d(_places(among, everyone, source), index)
+    if len(rows) < 2:
+        raise InputError(f"{_name(source)}: {len(rows)} samples, a matrix needs at least 2")
+    layout = PackedLayout(source.n_samples, index)
+    model = RelationshipModel(layout, rows, kind, min_maf, max_missing)
+    return source, [everyone[i] for i in rows], model
+
+
+def _places(wanted: Sequence[Id], everyone: list[Id], source: PlinkGenotypes) -> IntArray:
+    """Where samples stand in the file, in its order."""
+    names = set(wanted)
+    if absent := sorted(names - set(everyone)):
+        raise InputError(
+            f"{_name(source)}: {len(absent)} of {len(names)} samples are not in it "
+            f"(first: {shown_ids(absent)}); leave them out"
+        )
+    return np.array([i for i, key in enumerate(everyone) if key in names], dtype=np.int64)
 
 
 def _chosen(source: PlinkGenotypes, variants: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

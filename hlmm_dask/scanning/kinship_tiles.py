@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.relationship import RelationshipModel, Tile, tile_sums
@@ -22,8 +22,6 @@ _BLOCK_BYTES = 64 * 2**20
 # Pairs times variants of one task, some seconds of one core, where tiles alone are too few.
 _TASK = 1e10
 _MOST_TASKS = 64
-
-_blas = ThreadpoolController()
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def _result(ahead: "deque[tuple[TileTask, Any]]") -> tuple[TileTask, Tile]:
 
 
 def _on_worker(shared: tuple[PlinkGenotypes, RelationshipModel], task: TileTask) -> Tile:
-    with _blas.limit(limits=1):
+    with threadpool_limits(1):
         return _compute(*shared, task)
 
 

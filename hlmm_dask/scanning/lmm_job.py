@@ -88,7 +88,9 @@ class KinshipSource:
     genotypes : PlinkGenotypes or None
         What else it will be computed from.
     samples : list of (str, str)
-        And for whom: all samples of the scanned genotypes that are in these.
+        And whose frequencies: all samples of the scanned genotypes that are in these.
+    analysed : list of (str, str)
+        And for whom.
     kind, min_maf
         See `RelationshipModel`.
     parts : bool
@@ -98,6 +100,7 @@ class KinshipSource:
     given: Kinship | None
     genotypes: PlinkGenotypes | None
     samples: list[Id]
+    analysed: list[Id]
     kind: Kind
     min_maf: float
     parts: bool
@@ -121,12 +124,12 @@ class KinshipSource:
         if self.parts:
             matrices = relationship_parts(
                 self.genotypes, folder, kind=self.kind, samples=self.samples,
-                min_maf=self.min_maf, client=client,
+                among=self.analysed, min_maf=self.min_maf, client=client,
             )  # fmt: skip
         else:
             matrices = relationship_matrix(
-                self.genotypes, kind=self.kind, samples=self.samples, min_maf=self.min_maf,
-                client=client,
+                self.genotypes, kind=self.kind, samples=self.samples, among=self.analysed,
+                min_maf=self.min_maf, client=client,
             )  # fmt: skip
         return Relationships(matrices, identity, folder)
 
@@ -161,8 +164,10 @@ def open_kinship(
                 f"{name}: all variants are on chromosome {contigs[0]}; with --loco nothing would "
                 "be left of the matrix"
             )
+    analysed: dict[Id, None] = {}
     for one in inputs:
         ids = ids_of(one.aligned.ids)
+        analysed |= dict.fromkeys(ids)
         if absent := [key for key in ids if key not in there]:
             raise InputError(
                 f"{name}: {len(absent):,} of {len(ids):,} samples with phenotype "
@@ -171,7 +176,9 @@ def open_kinship(
             )
     samples = [key for key in everyone if key in there]
     _require_memory(max(len(one.aligned.y) for one in inputs))
-    return KinshipSource(given, source, samples, job.grm_kind, job.grm_min_maf, job.loco)
+    return KinshipSource(
+        given, source, samples, list(analysed), job.grm_kind, job.grm_min_maf, job.loco
+    )
 
 
 @contextmanager

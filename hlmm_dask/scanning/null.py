@@ -471,7 +471,7 @@ def samples_digest(samples: pd.DataFrame) -> str:
     """SHA-256 of the (FID, IID) of all samples in their order."""
     # As lists: items of a Series come one by one, and slowly.
     pairs = zip(samples["fid"].tolist(), samples["iid"].tolist(), strict=True)
-    text = "\n".join(f"{fid}\t{iid}" for fid, iid in pairs)
+    text = "\n".join(map("\t".join, pairs))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

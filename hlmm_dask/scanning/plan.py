@@ -26,7 +26,7 @@ _BLOCKS = 48
 # Read in strips: not memory but an even load on many cores sets the bound, a third of a second.
 _PACKED_BYTES = 256 * 2**20
 # Shortest and longest that a block should take, from the rates of one core.
-_SHORTEST, _SECONDS = 0.02, 20.0
+_SHORTEST, _SECONDS = 0.1, 20.0
 _SECONDS_PER_VARIANT = 4e-6
 _SECONDS_PER_SAMPLE_HLM = 3e-10
 _SECONDS_PER_SAMPLE_COVARIATES = 3e-8

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from distributed import Scheduler
 from jinja2 import ChoiceLoader, DictLoader, Environment, PackageLoader
 from tornado.web import RequestHandler, StaticFileHandler
 
@@ -19,8 +20,6 @@ from hlmm_dask.scanning.worker_state import workers_of_scheduler
 from hlmm_dask.view.feed import Feed
 
 NAME = "hlmm"
-# What Dask's template needs to draw its navigation bar, by the scheduler's id.
-navigation: dict[str, dict[str, Any]] = {}
 
 _PAGE = """{% extends "base.html" %}
 {% block content %}
@@ -42,6 +41,20 @@ _feeds: dict[tuple[str, str], Feed] = {}
 _MAX_FEEDS = 4
 
 
+def navigation(scheduler: Scheduler) -> dict[str, Any]:
+    """Return what Dask's template needs to draw its navigation bar, this page in it."""
+    try:
+        # Imported late: takes half a second.
+        from distributed.dashboard.scheduler import template_variables
+    except ImportError:  # without bokeh there are no others
+        return {"pages": ["info", NAME], "plots": []}
+    # One dictionary for all pages of this scheduler, ours as well.
+    variables: dict[str, Any] = template_variables(scheduler)
+    if NAME not in variables["pages"]:
+        variables["pages"].append(NAME)
+    return variables
+
+
 class _Handler(RequestHandler):
     def initialize(self, dask_server: Any = None) -> None:
         self.scheduler = dask_server
@@ -57,8 +70,8 @@ class Page(_Handler):
 
     def get(self) -> None:
         """Send it."""
-        variables = navigation.get(self.scheduler.id, {"pages": ["info", NAME], "plots": []})
-        self.write(_templates.get_template("hlmm.html").render(**variables))
+        page = _templates.get_template("hlmm.html")
+        self.write(page.render(**navigation(self.scheduler)))
 
 
 class Runs(_Handler):

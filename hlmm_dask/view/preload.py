@@ -18,13 +18,6 @@ if dask_page.__name__ not in _routes:
 
 
 def dask_setup(scheduler: Scheduler) -> None:
-    """Name the page in the navigation bar of the others."""
-    try:
-        from distributed.dashboard.scheduler import template_variables
-    except ImportError:  # without bokeh there are no others
-        return
-    variables = template_variables(scheduler)
-    # One dictionary for all pages of this scheduler, ours as well.
-    if dask_page.NAME not in variables["pages"]:
-        variables["pages"].append(dask_page.NAME)
-    dask_page.navigation[scheduler.id] = variables
+    """Name the page in the navigation bar of the others, if they are there."""
+    if scheduler.http_application.applications:
+        dask_page.navigation(scheduler)
