@@ -14,11 +14,14 @@ from benchmarks.inputs import model_of, random_bed, simulated_bed, simulated_tab
 from benchmarks.report import Options, Report, alternate
 from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.kernels.block import BlockModel, block_model, fit_packed
+from hlmm_dask.kernels.class_moments import ClassMoments
 from hlmm_dask.kernels.hlm import fit_class_sums
-from hlmm_dask.kernels.packed import class_sums
+from hlmm_dask.kernels.packed import class_sums, unpack
+from hlmm_dask.kernels.score import Scores, score_columns, tails_of
 from hlmm_dask.kernels.table import empty_results, fill_estimates
 from hlmm_dask.scanning.null import NullModel, fit_null
 from hlmm_dask.scanning.plan import choose_block_size
+from hlmm_dask.scanning.strips import PackedBlock
 from hlmm_dask.schema import INDEX, Status
 
 Packed = NDArray[np.uint8]
@@ -58,21 +61,30 @@ def sums(options: Options, report: Report) -> None:
 
 
 def solver(options: Options, report: Report) -> None:
-    """Newton and all statistics for a block of class sums, one core (row 3)."""
+    """Newton and all statistics from class sums, and the score tests, one core (row 3)."""
     bed = simulated_bed(options.work, options.samples, options.variants, options.missing)
     model = model_of(fit_null(bed, simulated_table(options.work, options.samples, 1)))
     packed = open_plink(bed).read_packed(0, options.variants)
-    block = class_sums(packed, model.phenotype)
+    block = class_sums(packed, model.phenotype, powers=4)
     rows = np.flatnonzero((block.counts > 0).sum(axis=0) > 1)
 
     def fit() -> None:
         results = empty_results(options.variants)
         fill_estimates(results, rows, fit_class_sums(block.take(rows)), count_a2=False)
 
+    def score() -> None:
+        scores = Scores.of(ClassMoments.of(block.take(rows)))
+        tails = tails_of(
+            scores, packed, rows, model.nodes, model.y, lambda some: unpack(some, model.layout)
+        )
+        score_columns(scores, tails)
+
     with threadpool_limits(1):
-        report.seconds |= alternate({"fit and statistics": fit}, max(20, options.repeats))
-    per_variant = 1e6 * report.median("fit and statistics") / options.variants
-    report.figures["microseconds per variant"] = per_variant
+        runs = {"fit and statistics": fit, "score tests": score}
+        report.seconds |= alternate(runs, max(20, options.repeats))
+    for label in runs:
+        per_variant = 1e6 * report.median(label) / options.variants
+        report.figures[f"microseconds per variant: {label}"] = per_variant
 
 
 def hlm(options: Options, report: Report) -> None:
@@ -87,11 +99,13 @@ def hlm(options: Options, report: Report) -> None:
 
     def read() -> None:
         for start, stop in blocks:
-            genotypes.read_packed(start, stop)
+            for _ in PackedBlock(genotypes, start, stop).strips():
+                pass
 
     def whole() -> None:
         for start, stop in blocks:
-            fit_packed(model, genotypes.read_packed(start, stop))
+            for strip in PackedBlock(genotypes, start, stop).strips():
+                fit_packed(model, strip)
 
     with threadpool_limits(1):
         runs = {"reading alone": read, "reading, sums, fit": whole}
