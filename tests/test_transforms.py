@@ -94,17 +94,17 @@ def test_one_pass_is_three_scans(
 
 def test_each_block_is_read_once(positive: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[tuple[int, int]] = []
-    read = PlinkGenotypes.read_packed
+    read = PlinkGenotypes.read_into
 
-    def counted(self: PlinkGenotypes, start: int, stop: int) -> np.ndarray:
-        reads.append((start, stop))
-        return read(self, start, stop)
+    def counted(self: PlinkGenotypes, out: np.ndarray, start: int) -> None:
+        reads.append((start, start + len(out)))
+        read(self, out, start)
 
     nulls = [hlmm_dask.fit_null(positive.bed, positive.pheno, transform=name) for name in ALL]
     assert [null.title for null in nulls] == ["1", "1, log", "1, rint"]
     with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0",
                 set_as_default=False) as client:  # fmt: skip
-        monkeypatch.setattr(PlinkGenotypes, "read_packed", counted)
+        monkeypatch.setattr(PlinkGenotypes, "read_into", counted)
         solo = hlmm_dask.scan(positive.bed, nulls[1], client=client, block_size=20)
         once = sorted(reads)
         reads.clear()

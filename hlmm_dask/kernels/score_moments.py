@@ -11,6 +11,8 @@ IntArray = NDArray[np.int64]
 _ORDER = 5
 # Samples with more than this share of Σ v² are kept, the largest ones.
 _LARGE, _N_KEPT = 0.05, 3
+# Samples whose powers are in memory.
+_CHUNK = 16_384
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ class ScoreMoments:
         top = np.argsort(-np.abs(v), kind="stable")[:_N_KEPT]
         top = np.ascontiguousarray(top[v[top] ** 2 > _LARGE * (v @ v)])
         kept, others = np.stack([u[top], v[top]]), np.stack([np.delete(u, top), np.delete(v, top)])
-        powers_u, powers_v = (np.vander(x, _ORDER + 1, increasing=True) for x in others)
         means = others.mean(axis=1, keepdims=True)
-        centred = others - means
-        about = np.stack([np.sum(centred**power, axis=1) for power in (2, 3, 4)], axis=1)
-        return cls(len(u), powers_u.T @ powers_v, kept, top, about, kept - means)
+        rest, about = np.zeros((_ORDER + 1, _ORDER + 1)), np.zeros((2, 3))
+        for start in range(0, others.shape[1], _CHUNK):
+            part = others[:, start : start + _CHUNK]
+            powers_u, powers_v = (np.vander(x, _ORDER + 1, increasing=True) for x in part)
+            rest += powers_u.T @ powers_v
+            about += np.stack([np.sum((part - means) ** k, axis=1) for k in (2, 3, 4)], axis=1)
+        return cls(len(u), rest, kept, top, about, kept - means)
