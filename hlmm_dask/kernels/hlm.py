@@ -57,41 +57,19 @@ def fit_class_sums(
     VariantFit
         ``UNBOUNDED`` where the likelihood has no maximum.
     """
+    # Imported late: who only plans a scan needs no compiler.
+    from hlmm_dask.kernels import hlm_loops
+
     moments = moments or ClassMoments.of(sums)
     n_k, x, mean_k, within_k = moments.counts, moments.x, moments.means, moments.within
     n, s_k = moments.n, sums.sums - n_k * moments.centre
     x_square = np.sum(n_k * x * x, axis=0)
 
     def profile(beta1: FloatArray, rows: NDArray[np.int64]) -> _Profile:
-        xr, nr, sr = x[:, rows], n_k[:, rows], s_k[:, rows]
-        # The largest exponent is taken out, so that nothing overflows.
-        exponent = -beta1 * xr
-        shift = exponent.max(axis=0)
-        v = np.exp(exponent - shift)
-        vn, vs = v * nr, v * sr
-        w0, w1, w2 = vn.sum(axis=0), (vn * xr).sum(axis=0), (vn * xr * xr).sum(axis=0)
-        y0, y1 = vs.sum(axis=0), (vs * xr).sum(axis=0)
-        det = w0 * w2 - w1 * w1
-        slope = (w0 * y1 - w1 * y0) / det
-        intercept = (y0 - slope * w1) / w0
-        mu = intercept + slope * xr
-        away = mean_k[:, rows] - mu
-        r1 = nr * away
-        r2 = within_k[:, rows] + nr * away * away
-        vr = v * r2
-        level = vr.sum(axis=0) / n[rows]  # exp(β0 - shift)
-        z = vr / level
-        m1, m2 = (z * xr).sum(axis=0), (z * xr * xr).sum(axis=0)
-        curvature = (v * r1 * xr * xr).sum(axis=0) / level
-        return _Profile(
-            slope=slope,
-            deviance=n[rows] * (np.log(level) + shift + 1.0),
-            gradient=-m1,
-            hessian=m2 - m1 * m1 / n[rows] - 2.0 * curvature**2 * level * w0 / det,
-            information=det / (w0 * level),
-            weight=v / level,
-            away=away,
-        )
+        out = np.empty((11, len(rows)))
+        hlm_loops.profile(beta1, rows, x, n_k, s_k, mean_k, within_k, out)
+        slope, deviance, gradient, hessian, information = out[:5]
+        return _Profile(slope, deviance, gradient, hessian, information, out[5:8], out[8:])
 
     def evaluate(
         beta: FloatArray, rows: NDArray[np.int64]
