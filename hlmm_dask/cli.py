@@ -308,7 +308,8 @@ def _scan_parser() -> _Parser:
     parser.option("tests", default="", metavar="NAMES",
                   help="further tests: levene,brown-forsythe,bartlett,drm,svlm")  # fmt: skip
     parser.option("spa-threshold", type=float, default=2.0, metavar="SD",
-                  help="scores above this have saddlepoint tails; 0 always, inf never")  # fmt: skip
+                  help="scores above this have saddlepoint tails, expanded where they are near "
+                  "enough to normal; 0 all, inf none")  # fmt: skip
     _add_run_options(parser)
     return parser
 

@@ -163,7 +163,7 @@ class ResultsStore:
         ndarray
             (stop - start, n_columns) float64.
         """
-        return np.asarray(self._results("r")[start:stop], dtype=np.float64)
+        return np.asarray(self._results()[start:stop], dtype=np.float64)
 
     def read_blocks(self, first: int, last: int) -> npt.NDArray[np.float64]:
         """Read the blocks first..last-1, each compared with its marker's digest.
@@ -179,7 +179,7 @@ class ResultsStore:
             If a block is missing or damaged.
         """
         blocks = [self.block(index) for index in range(first, last)]
-        results = self._results("r")
+        results = self._results()
         try:
             values = self.read(blocks[0].start, blocks[-1].stop)
         except (RuntimeError, ValueError, TypeError):  # the codec's complaints about damage
@@ -287,7 +287,7 @@ class ResultsStore:
     def verify(self, index: int) -> bool:
         """Read a block again and compare it with the digest in its marker."""
         block = self.block(index)
-        results = self._results("r")
+        results = self._results()
         try:
             values = np.asarray(results[block.start : block.stop], dtype=np.float64)
         except (RuntimeError, ValueError, TypeError):  # the codec's complaints about damage
@@ -408,11 +408,8 @@ class ResultsStore:
         except (FileNotFoundError, ValueError):
             return None
 
-    def _results(self, mode: str) -> zarr.Array[Any]:
-        results = zarr.open_array(self.path / "results", mode=mode)
-        # Neither kept in the store nor taken by open_array: without it a block that is all NaN is
-        # left out.
-        return results.with_config({"write_empty_chunks": True})
+    def _results(self) -> zarr.Array[Any]:
+        return zarr.open_array(self.path / "results", mode="r")
 
     def _agrees(
         self, index: int, results: "zarr.Array[Any]", values: npt.NDArray[np.float64]

@@ -87,7 +87,7 @@ def _share_sums(
 def _centre(
     x: Any, squares: Any, f: Any, n_kept: Any, share: Any, about: Any, q: Any, of_g: Any
 ) -> Any:  # pragma: no cover - compiled
-    """P(|U| ≥ |x|).
+    """P(|U| ≥ |x|), NaN where the series fails.
 
     ``squares`` is Σ f² of all samples. Shares f (n_kept,) of the kept samples and the sums (3,) of
     powers of the other ones are about the mean of the latter: as Σ (k_i - k̄) = 0, U is the same.
@@ -110,7 +110,8 @@ def _centre(
         if chance > 0.0:
             upper = _upper((u - shift) / sd, k3, k4)
             p += chance * (upper + _upper((u + shift) / sd, -k3, k4))
-    return min(max(p, 1e-300), 1.0)
+    # A series may fail, and then says nothing.
+    return min(p, 1.0) if p > 0.0 else np.nan
 
 
 @compiled(error_model="numpy")

@@ -146,7 +146,7 @@ def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
     variance = mended(scores.null_variance, slice(2, 4), tails[:, 10])
     with np.errstate(invalid="ignore"):
         own = np.flatnonzero(np.abs(scores.mean) > _OWN_EFFECT)
-    variance[own] = np.minimum(variance, mended(scores.variance, slice(4, 6)))[own]
+    variance[own] = np.fmin(variance, mended(scores.variance, slice(4, 6)))[own]
     joint = neg_log10_p_chi2_2df(scores.joint**2)
     rows = np.flatnonzero(~np.isnan(tails[:, 6]))
     if rows.size:

@@ -9,7 +9,7 @@ from hlmm_dask.kernels.saddlepoint import score_tails
 
 # How far the nodes' second moment of the residuals, and of their squares, may be from the variant's
 # own before all of its samples are summed.
-_NEAR_SQUARES, _NEAR_FOURTHS = 0.1, 0.05
+_NEAR_SQUARES, _NEAR_FOURTHS = 0.1, 0.02
 
 
 @compiled(error_model="numpy")

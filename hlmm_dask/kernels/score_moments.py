@@ -46,7 +46,7 @@ class ScoreMoments:
     @classmethod
     def of(cls, u: FloatArray, v: FloatArray) -> "ScoreMoments":
         """Moments of shares (n,), both of mean zero."""
-        top = np.argsort(-np.abs(v), kind="stable")[:_N_KEPT]
+        top = np.argsort(-np.abs(v), kind="stable")[: min(_N_KEPT, len(v) // 4)]
         top = np.ascontiguousarray(top[v[top] ** 2 > _LARGE * (v @ v)])
         kept, others = np.stack([u[top], v[top]]), np.stack([np.delete(u, top), np.delete(v, top)])
         means = others.mean(axis=1, keepdims=True)

@@ -38,7 +38,8 @@ class ScanConfig:
     exclude_window : float, optional
         Leave out those at most so many kilobases from it.
     spa_threshold : float
-        Scores above this many standard deviations have saddlepoint tails.
+        Scores above this many standard deviations have saddlepoint tails; those below it, up to
+        three, have a series.
     tests : tuple of str
         Further tests of the variance, names as in ``schema.TEST_COLUMNS``.
     """

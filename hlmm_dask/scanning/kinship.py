@@ -251,6 +251,11 @@ def _prepare(
         index = rows = _places(samples, everyone, source)
     if among is not None:
         rows = np.intersect1d(_places(among, everyone, source), index)
+        if len(rows) < len(set(among)):
+            raise InputError(
+                f"{_name(source)}: {len(set(among)) - len(rows)} of the samples asked for are not "
+                "among those whose frequencies are taken; give both the same"
+            )
     if len(rows) < 2:
         raise InputError(f"{_name(source)}: {len(rows)} samples, a matrix needs at least 2")
     layout = PackedLayout(source.n_samples, index)

@@ -41,8 +41,9 @@ def imports_done() -> None:
 def start_fork_server(*, compiled: bool) -> None:
     """Start the process that this machine's workers will be forked from, as a copy of this one.
 
-    It has all imports then, and need not repeat them. To be called while there is one thread,
-    and nothing else that two processes must not share.
+    It has all imports then, and need not repeat them. To be called while there is one thread of
+    Python (those of libraries see to a fork themselves), and nothing else that two processes must
+    not share.
 
     Parameters
     ----------
@@ -85,15 +86,22 @@ def _copies_for_interpreters() -> Iterator[None]:
 def _run_as_interpreter(code: str, passfds: Sequence[int]) -> None:
     """Do in a copy of a process what ``python -c`` does in a new one, and end."""
     try:
+        # The one copied holds their locks, and their pipes are closed below.
+        for made in (forkserver._forkserver, resource_tracker._resource_tracker):
+            made.__init__()  # type: ignore[misc]  # its class is known
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
-        for open_file in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, *passfds}:
+        streams = (sys.stdin, sys.stdout, sys.stderr)
+        kept = {i for i, stream in enumerate(streams) if stream is not None} | {*passfds}
+        for open_file in {int(name) for name in os.listdir("/proc/self/fd")} - kept:
             with suppress(OSError):
                 os.close(open_file)
         exec(code, {})
     except SystemExit:
         os._exit(0)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
     finally:
         # Never back to what the copied process would do next, nor at its end.
         os._exit(1)
