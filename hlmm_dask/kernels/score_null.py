@@ -24,7 +24,7 @@ IntArray = NDArray[np.int64]
 
 _CHUNK_SAMPLES = 4096
 # Doubles of genotypes at once.
-_BATCH_DOUBLES = 500_000
+_BATCH_DOUBLES = 1_000_000
 # Samples with the largest shares, which keep their genotypes; cells for the others, by the share in
 # the variance and, within it, by that in the mean.
 _N_OUTLIERS, _N_CELLS = 96, (64, 16)
@@ -107,18 +107,22 @@ def general_columns(
     n = dosage.shape[1]
     size = max(1, _BATCH_DOUBLES // n)
     parts = []
+    size = min(size, max(len(dosage), 1))
+    # Memory that is made anew costs as much as a pass over it.
+    all_g, all_called = np.empty((size, n)), np.empty((size, n), dtype=np.int8)
     for i in range(0, len(dosage), size):
         part = dosage[i : i + size]
         m = len(part)
-        g, called, about, at = (np.empty((m, k)) for k in (n, n, 5, 15))
+        g, called, about, at = all_g[:m], all_called[:m], np.empty((m, 5)), np.empty((m, 15))
         score_null_loops.centre(part, g, called, about)
         if null.basis.shape[1] > 1:
             g -= (g @ null.basis) @ null.basis.T
-            g *= called
+            if (about[:, 0] < n).any():
+                g *= called
         score_null_loops.scores(g, called, null.e, null.weight, null.c, at)
         q = _frequencies(about)
         scores = Scores(at[:, 7], at[:, 8], at[:, 13], at[:, 11], at, q)
-        kept = called[:, null.moments.kept_at] > 0.0
+        kept = called[:, null.moments.kept_at] > 0
         tails, wanted = expanded(scores, kept, null.moments, threshold)
         rows = np.flatnonzero(wanted.any(axis=1))
         if rows.size:

@@ -24,8 +24,10 @@ def centre(dosage: Any, g: Any, called: Any, about: Any) -> None:  # pragma: no 
     ----------
     dosage : (m, n)
         Copies of allele 1, NaN or negative where missing.
-    g, called : (m, n) float64
-        Filled: copies less their mean, 0 where missing; 1 where called, 0 where not.
+    g : (m, n) float64
+        Filled: copies less their mean, 0 where missing.
+    called : (m, n) int8
+        Filled: 1 where called, 0 where not.
     about : (m, 5) float64
         Filled: samples with a call, mean copies, and how many have exactly 0, 1 and 2 copies.
     """
@@ -35,7 +37,7 @@ def centre(dosage: Any, g: Any, called: Any, about: Any) -> None:  # pragma: no 
         for i in range(n):
             is_called = 1.0 if dosage[j, i] >= 0 else 0.0
             x = np.float64(dosage[j, i]) if dosage[j, i] >= 0 else 0.0
-            called[j, i] = is_called
+            called[j, i] = np.int8(is_called)
             g[j, i] = x
             count += is_called
             copies += x
@@ -58,8 +60,10 @@ def scores(
 
     Parameters
     ----------
-    g, called : (m, n) float64
-        Genotypes less their regression on the covariates, 0 where missing; 1 where called.
+    g : (m, n) float64
+        Genotypes less their regression on the covariates, 0 where missing.
+    called : (m, n) int8
+        1 where called.
     e, weight, c : (n,) float64
         Of a `ScoreNull`.
     at : (m, 15) float64
@@ -146,7 +150,7 @@ def tails(
         if n > 4 * (n_cells + outlier.shape[0]) and at[j, 7] ** 2 < _SMALL * count:
             for o in range(outlier.shape[0]):
                 i = outlier[o]
-                if called[j, i] > 0.0:
+                if called[j, i] > 0:
                     r = e[i] - level
                     u[size], v0[size] = weight[i] * r, weight[i] * r * r - c[i] - null_mean
                     r -= slope * g[j, i]
@@ -165,7 +169,7 @@ def tails(
         ):
             size = 0
             for i in range(n):
-                if called[j, i] > 0.0:
+                if called[j, i] > 0:
                     r = e[i] - level
                     u[size], v0[size] = weight[i] * r, weight[i] * r * r - c[i] - null_mean
                     r -= slope * g[j, i]

@@ -106,7 +106,7 @@ def _strip_bytes(at: Footprint, n_variants: int) -> int:
     if at.kernel == "sums" and not at.dosages:
         return total + max(at.n_samples, min(4_000_000, n_variants * at.n_samples // 8))
     # Genotypes, centred and projected, and whether called, of some variants at a time.
-    total += 48 * max(at.n_samples, min(500_000, n_variants * at.n_samples))
+    total += 28 * max(at.n_samples, min(1_000_000, n_variants * at.n_samples))
     if at.kernel == "sums":
         return total
     if at.kernel == "lmm-refit" or at.kernel == "lmm-fixed":
