@@ -30,6 +30,12 @@ def test_enough_blocks_for_an_even_load() -> None:
     assert choose_block_size(12_226, 1_940) > 1000
 
 
+def test_blocks_of_many_phenotypes_are_smaller() -> None:
+    """Each block is fitted once for each of them."""
+    assert choose_block_size(10_000, 100_000, n_phenotypes=20) == 209
+    assert choose_block_size(10_000, 100_000) > 2000
+
+
 def test_blocks_of_slow_models_are_small() -> None:
     assert choose_block_size(500_000, 100_000, n_random=500) < 200
 

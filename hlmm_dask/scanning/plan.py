@@ -43,6 +43,7 @@ def choose_block_size(
     n_random: int = 0,
     n_covariates: int = 0,
     kernel: Kernel = "exact",
+    n_phenotypes: int = 1,
 ) -> int:
     """Variants a block, from the data alone.
 
@@ -58,6 +59,8 @@ def choose_block_size(
         Covariates that stay in every model.
     kernel : str
         How random effects are fitted, see :func:`hlmm_dask.kernels.block.choose_kernel`.
+    n_phenotypes : int
+        Phenotypes for which a block is fitted.
 
     Returns
     -------
@@ -76,7 +79,7 @@ def choose_block_size(
         per_variant += linear + _SHARE_EXACT * exact
     else:
         per_variant += exact
-    return _size(n_variants, n_samples, per_variant)
+    return _size(n_variants, n_samples, n_phenotypes * per_variant)
 
 
 def _size(n_variants: int, n_samples: int, per_variant: float) -> int:
@@ -146,7 +149,7 @@ def plan_blocks(
         If a worker's memory does not suffice for such a block, or for any.
     """
     limit, threads = resources.memory_limit, resources.threads
-    size = kept or given or min(_preferred(at, n_variants) for at in phenotypes)
+    size = kept or given or min(_preferred(at, n_variants, len(phenotypes)) for at in phenotypes)
     size = min(size, n_variants)
     most = largest_block(phenotypes, limit, at_most=size, threads=threads)
     if most < size and (kept or given or not most):
@@ -221,16 +224,17 @@ def expected_footprint(null: NullInput, config: ScanConfig, *, lmm: bool = False
     )
 
 
-def _preferred(at: Footprint, n_variants: int) -> int:
+def _preferred(at: Footprint, n_variants: int, n_phenotypes: int) -> int:
     if at.kernel == "lmm-refit" or at.kernel == "lmm-fixed":
         seconds = lmm_seconds(at.kernel, at.n_samples)
-        return _size(n_variants, at.n_file_samples, seconds)
+        return _size(n_variants, at.n_file_samples, n_phenotypes * seconds)
     return choose_block_size(
         n_variants,
         at.n_file_samples,
         n_random=at.n_random,
         n_covariates=at.n_mean + at.n_variance - 2,
         kernel=at.kernel,
+        n_phenotypes=n_phenotypes,
     )
 
 
