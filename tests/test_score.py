@@ -138,7 +138,7 @@ def test_columns_follow_the_definition(
             found = [row[INDEX[f"{name}_score_neg_log10_p"]] for name in ("add", "var")]
             expected = [two_sided(g, e), two_sided(g, v0)]
             if abs(studentised(g, e)) > 2.0:
-                expected[1] = min(expected[1], two_sided(g, v))
+                expected[1] = min(max(expected[1], expected[0] - 1.0), two_sided(g, v))
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
         s, t = e / np.sqrt(np.mean(e * e)), v0 / np.sqrt(np.mean(v0 * v0))
         rho = np.mean(s * t)

@@ -8,7 +8,9 @@ v = r²/σ² - 1, σ² the mean of r², and v0 the same of e, the studentised sc
 Their p-values are those of random genotypes with the residuals fixed. Residuals that are fixed are
 e and v0; v takes the variant's effect on the mean off, and so changes with the genotypes: an
 outlier takes the regression with it. The p-value of the variance is by z0, the score of v0; where
-the mean has a score above 2 SD, it is the larger one of those by v0 and by v.
+the mean has a score above 2 SD, it is max(p_v, min(p_v0, 10 p_mean)). Where there is an effect on
+the mean p_v holds; where there is none p_v0 does, and 10 p_mean is below a level in a tenth of the
+cases that the level allows.
 
 A large score has the saddlepoint approximation of both tails added up (`saddlepoint`), or its
 expansion where the score is near enough to normal; others have Edgeworth's series, in which the
@@ -52,6 +54,8 @@ _LN10 = float(np.log(10.0))
 _CENTRE = (0.05, 3.0)
 # Above this score of the mean, the variant's effect on it is taken off.
 _OWN_EFFECT = 2.0
+# -log10 of how much smaller the p-value of the mean must be than another for that not to count.
+_PLAIN_EFFECT = 1.0
 # With fewer samples all of them are summed.
 _FEW_SAMPLES = 400
 # Genotypes that are unpacked at once.
@@ -146,7 +150,8 @@ def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
     variance = mended(scores.null_variance, slice(2, 4), tails[:, 10])
     with np.errstate(invalid="ignore"):
         own = np.flatnonzero(np.abs(scores.mean) > _OWN_EFFECT)
-    variance[own] = np.fmin(variance, mended(scores.variance, slice(4, 6)))[own]
+    without_mean = np.maximum(variance, mean - _PLAIN_EFFECT)
+    variance[own] = np.fmin(without_mean, mended(scores.variance, slice(4, 6)))[own]
     joint = neg_log10_p_chi2_2df(scores.joint**2)
     rows = np.flatnonzero(~np.isnan(tails[:, 6]))
     if rows.size:
