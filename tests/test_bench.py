@@ -59,7 +59,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def measured(name: str, work: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    import bench  # type: ignore[import-not-found]
+    import bench  # type: ignore[import-not-found]  # a script
 
     options = TINY.get(name) or CLUSTER[name]
     arguments = [name, *options, "--repeats", "1", "--no-warm-up", "--work", str(work)]
@@ -104,7 +104,7 @@ def test_whole_scans(
 @pytest.mark.usefixtures("scripts")
 def test_schedule_without_waiting() -> None:
     """100 blocks of 2 s each on 10 cores, and what is serial."""
-    from benchmarks.schedule import Rates, simulate  # type: ignore[import-not-found]
+    from benchmarks.schedule import Rates, simulate  # type: ignore[import-not-found]  # a script
 
     rates = Rates(
         start=5.0, read=1e12, storage=1e15, kernel_per_genotype=0.0, kernel_per_variant=0.015,

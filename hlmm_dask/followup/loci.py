@@ -109,7 +109,7 @@ def loci(
         raise InputError(
             f"loci: no option {unknown[0]}, expected some of {', '.join(sorted(names))}"
         )
-    return follow_up(os.fspath(outprefix), LociOptions(**options), say=say or _to_terminal)  # type: ignore[arg-type]
+    return follow_up(os.fspath(outprefix), LociOptions(**options), say=say or _to_terminal)  # type: ignore[arg-type]  # checked there
 
 
 def _to_terminal(text: str) -> None:

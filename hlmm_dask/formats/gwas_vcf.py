@@ -44,7 +44,7 @@ _META = """\
 ##META=<ID=TotalVariants,Number=1,Type=Integer,Description="Total number of variants in input">
 ##META=<ID=VariantsNotHarmonised,Number=1,Type=Integer,Description="Total number of variants not compared with a reference genome">
 ##META=<ID=StudyType,Number=1,Type=String,Description="Type of GWAS study [Continuous or CaseControl]">
-"""  # noqa: E501
+"""  # noqa: E501  # a header line is one line
 
 
 def is_placed(contig: str) -> bool:

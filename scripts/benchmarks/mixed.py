@@ -108,7 +108,7 @@ def _per_variant(
         def inner(model: object = model) -> None:
             for start in range(0, genotypes.n_variants, _BLOCK):
                 stop = min(start + _BLOCK, genotypes.n_variants)
-                model.fit_packed(genotypes.read_packed(start, stop))  # type: ignore[attr-defined]
+                model.fit_packed(genotypes.read_packed(start, stop))  # type: ignore[attr-defined]  # a model
 
         with threadpool_limits(1):
             label = f"{name}, inner part"
