@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hlmm_dask.covariates import population_sd
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.packed import to_dosage
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.ids import shown_ids
-from hlmm_dask.samples import population_sd
 from hlmm_dask.tables import Table
 from hlmm_dask.text import shown
 

@@ -1,25 +1,18 @@
 """Who is analysed: phenotype, covariates and genotypes matched by (FID, IID), once."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hlmm_dask.covariates import independent, with_moments
 from hlmm_dask.errors import InputError
 from hlmm_dask.ids import shown_ids
 from hlmm_dask.tables import Table, minus_nine_note
 from hlmm_dask.text import shown
 
 Id = tuple[str, str]
-
-# A column is a combination of those before it when less than this share of its length is left.
-_COLLINEAR = 1e-8
-# Rounding of a mean leaves a constant column a spread of this size.
-_CONSTANT = 1e-12
-# The inverse of a smaller spread may overflow.
-_SMALLEST_SPREAD = 1e-250
 
 
 @dataclass(frozen=True)
@@ -119,181 +112,187 @@ def align(
         If nobody is left, the phenotype is constant or missing for all, or there are no more
         samples than parameters of the null model.
     """
-    name, values = phenotype.column(phenotype_column)
-    what = f"{phenotype.path}, phenotype {shown(name)}"
-    accounting = [("in the phenotype file", len(values))]
-    notes = [note] if (note := minus_nine_note(what, values)) else []
-    rows = np.flatnonzero(~np.isnan(values)).tolist()
-    people = sorted((phenotype.ids[row], row) for row in rows)
-    if not people:
-        raise InputError(f"{what}: all {len(values)} values are missing, expected numbers")
-    accounting.append(("with a phenotype value", len(people)))
-    ids = [key for key, _ in people]
-    y = values[[row for _, row in people]]
-
-    tables = [mean_covariates, variance_covariates]
-    matched = [_match_covariates(table, ids, phenotype, notes) for table in tables]
-    complete: NDArray[np.bool_] = np.asarray(np.isfinite(np.hstack(matched)).all(axis=1))
-    if mean_covariates is not None or variance_covariates is not None:
-        accounting.append(("with all covariates", int(complete.sum())))
-    if not complete.any():
-        files = " and ".join(str(table.path) for table in tables if table is not None)
-        raise InputError(
-            f"{files}: none of the {len(ids)} people with a phenotype in {phenotype.path} has "
-            "all covariates; check the columns for missing values"
-        )
-    ids = [key for key, kept in zip(ids, complete.tolist(), strict=True) if kept]
-    y = y[complete]
-    # In sorted order, so that the sums don't depend on the order of the files.
-    mean, variance = (
-        _with_moments(table, x[complete]) for table, x in zip(tables, matched, strict=True)
+    people = People.match(
+        samples,
+        phenotype,
+        mean_covariates=mean_covariates,
+        variance_covariates=variance_covariates,
+        genotypes_name=genotypes_name,
     )
-
-    if samples is None:
-        index = order = np.arange(len(ids), dtype=np.int64)
-    else:
-        index, order = _intersect(samples, ids, phenotype, genotypes_name)
-        accounting.append(("with genotypes", len(index)))
-    y = y[order]
-    mean = _independent(mean.take(order), mean_covariates, "mean", notes)
-    variance = _independent(variance.take(order), variance_covariates, "variance", notes)
-    n_parameters = 2 + len(mean.names) + len(variance.names)
-    if len(y) <= n_parameters:
-        raise InputError(
-            f"{what}: {len(y)} samples are left for {n_parameters} parameters of the null model "
-            f"({_steps(accounting)}); more samples or fewer covariates are needed"
-        )
-    if np.ptp(y) == 0:
-        raise InputError(
-            f"{what}: the same value {y[0]:g} for all {len(y)} analysed samples; "
-            "choose a phenotype that varies (--phen_index)"
-        )
-    fids, iids = zip(*(ids[i] for i in order.tolist()), strict=True)
-    return AlignedSamples(
-        sample_index=index,
-        ids=pd.DataFrame({"fid": fids, "iid": iids}, dtype=str),
-        phenotype_name=name,
-        y=y,
-        mean_covariates=mean.values,
-        variance_covariates=variance.values,
-        mean_names=mean.names,
-        variance_names=variance.names,
-        mean_center=mean.center,
-        mean_scale=mean.scale,
-        variance_center=variance.center,
-        variance_scale=variance.scale,
-        accounting=tuple(accounting),
-        notes=tuple(notes),
-    )
+    return people.align(phenotype_column)
 
 
-class _Covariates(NamedTuple):
-    """Columns of one covariate table with their moments; see AlignedSamples."""
+@dataclass(frozen=True)
+class People:
+    """The rows of a phenotype table found in covariates and genotypes, once for all of its columns.
 
-    names: tuple[str, ...]
-    values: NDArray[np.float64]
-    center: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    Attributes
+    ----------
+    phenotype : Table
+        The phenotype file.
+    order : (n_rows,) int64
+        Its rows, sorted by FID and IID.
+    covariates : tuple of (Table or None, (n_rows,) int64)
+        Covariates of the mean and of the variance, and the row there of each of ``order``, -1 for
+        those who are not in it.
+    samples : DataFrame or None
+        Samples of the genotypes.
+    places : (n_rows,) int64
+        Which of these each of ``order`` is, -1 for those who are not genotyped.
+    genotypes_name : str
+        How messages name the genotypes.
+    """
 
-    def take(self, rows: NDArray[np.int64]) -> "_Covariates":
-        return self._replace(values=self.values[rows])
+    phenotype: Table
+    order: NDArray[np.int64]
+    covariates: tuple[tuple[Table | None, NDArray[np.int64]], ...]
+    samples: pd.DataFrame | None
+    places: NDArray[np.int64]
+    genotypes_name: str
 
-    def keep(self, columns: list[int]) -> "_Covariates":
-        return _Covariates(
-            tuple(self.names[j] for j in columns),
-            self.values[:, columns],
-            self.center[columns],
-            self.scale[columns],
+    @classmethod
+    def match(
+        cls,
+        samples: pd.DataFrame | None,
+        phenotype: Table,
+        *,
+        mean_covariates: Table | None = None,
+        variance_covariates: Table | None = None,
+        genotypes_name: str = "the genotypes",
+    ) -> "People":
+        """Match by (FID, IID); arguments as in :func:`align`."""
+        order = sorted(range(len(phenotype.ids)), key=phenotype.ids.__getitem__)
+        ids = [phenotype.ids[row] for row in order]
+        return cls(
+            phenotype,
+            np.array(order, dtype=np.int64),
+            tuple(
+                (table, _find(ids, [] if table is None else table.ids))
+                for table in (mean_covariates, variance_covariates)
+            ),
+            samples,
+            _find(ids, [] if samples is None else _ids_of(samples)),
+            genotypes_name,
         )
 
+    def align(self, phenotype_column: str | int) -> AlignedSamples:
+        """Choose those with phenotype, covariates and genotypes; as :func:`align`."""
+        phenotype = self.phenotype
+        name, values = phenotype.column(phenotype_column)
+        what = f"{phenotype.path}, phenotype {shown(name)}"
+        accounting = [("in the phenotype file", len(values))]
+        notes = [note] if (note := minus_nine_note(what, values)) else []
+        y = values[self.order]
+        kept = np.flatnonzero(~np.isnan(y))
+        if not kept.size:
+            raise InputError(f"{what}: all {len(values)} values are missing, expected numbers")
+        accounting.append(("with a phenotype value", len(kept)))
 
-def _match_covariates(
-    table: Table | None, ids: list[Id], phenotype: Table, notes: list[str]
-) -> NDArray[np.float64]:
-    """Covariates of `ids`, NaN for those who are not in the table."""
-    if table is None:
-        return np.empty((len(ids), 0))
-    for name, column in zip(table.names, table.values.T, strict=True):
-        if note := minus_nine_note(f"{table.path}, covariate {shown(name)}", column):
-            notes.append(note)
-    row_of = {key: row for row, key in enumerate(table.ids)}
-    rows = np.array([row_of.get(key, -1) for key in ids])
-    absent = [key for key, row in zip(ids, rows, strict=True) if row < 0]
-    if len(absent) == len(ids):
-        raise InputError(_no_overlap(ids, str(phenotype.path), table.ids, str(table.path)))
-    if absent:
-        notes.append(
-            f"{table.path}: {len(absent)} of {len(ids)} people with a phenotype are not in it "
-            f"(first: {shown_ids(absent)})"
-        )
-    values: NDArray[np.float64] = table.values[rows]
-    values[rows < 0] = np.nan
-    return values
-
-
-def _with_moments(table: Table | None, values: NDArray[np.float64]) -> _Covariates:
-    names = () if table is None else table.names
-    columns = [np.ascontiguousarray(column) for column in values.T]
-    center = np.array([column.mean() for column in columns])
-    scale = np.array([population_sd(c, m) for c, m in zip(columns, center, strict=True)])
-    return _Covariates(names, values, center, scale)
-
-
-def population_sd(values: NDArray[np.float64], mean: float) -> float:
-    """Compute the population SD, at any scale; 0 where the spread is that of rounding."""
-    deviations = values - mean
-    largest = float(np.abs(deviations).max(initial=0.0))
-    if largest <= max(_CONSTANT * float(np.abs(values).max(initial=0.0)), _SMALLEST_SPREAD):
-        return 0.0
-    return largest * float(np.sqrt(np.mean((deviations / largest) ** 2)))
-
-
-def _intersect(
-    samples: pd.DataFrame, ids: list[Id], phenotype: Table, genotypes_name: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Index of the genotyped among `samples`, ascending, and of the same people among `ids`."""
-    genotyped = list(zip(samples["fid"].tolist(), samples["iid"].tolist(), strict=True))
-    position = {key: i for i, key in enumerate(ids)}
-    pairs = [(i, position[key]) for i, key in enumerate(genotyped) if key in position]
-    if not pairs:
-        raise InputError(_no_overlap(ids, str(phenotype.path), genotyped, genotypes_name))
-    index, order = np.array(pairs, dtype=np.int64).T
-    return np.ascontiguousarray(index), np.ascontiguousarray(order)
-
-
-def _independent(
-    covariates: _Covariates, table: Table | None, role: str, notes: list[str]
-) -> _Covariates:
-    """Leave out constant columns, and those that the intercept and the columns before explain."""
-    if table is None:
-        return covariates
-    kept: list[int] = []
-    basis = [np.full(len(covariates.values), len(covariates.values) ** -0.5)]
-    for j, name in enumerate(covariates.names):
-        column = np.ascontiguousarray(covariates.values[:, j])
-        spread = population_sd(column, float(column.mean()))
-        if covariates.scale[j] == 0 or spread == 0:
-            notes.append(
-                f"{table.path}: {role} covariate {shown(name)} is constant; it is left out"
+        matched = [self._covariates(table, rows, kept, notes) for table, rows in self.covariates]
+        complete: NDArray[np.bool_] = np.asarray(np.isfinite(np.hstack(matched)).all(axis=1))
+        tables = [table for table, _ in self.covariates]
+        if any(table is not None for table in tables):
+            accounting.append(("with all covariates", int(complete.sum())))
+        if not complete.any():
+            files = " and ".join(str(table.path) for table in tables if table is not None)
+            raise InputError(
+                f"{files}: none of the {len(kept)} people with a phenotype in {phenotype.path} has "
+                "all covariates; check the columns for missing values"
             )
-            continue
-        rest = (column - column.mean()) / spread
-        length = float(np.linalg.norm(rest))
-        # Twice, against the rounding of the first pass.
-        for _ in range(2):
-            for vector in basis:
-                rest = rest - vector * float(vector @ rest)
-        left = float(np.linalg.norm(rest))
-        if left <= _COLLINEAR * length:
-            before = ", ".join(shown(covariates.names[k]) for k in kept[:5])
-            notes.append(
-                f"{table.path}: {role} covariate {shown(name)} is a linear combination of those "
-                f"before it ({before}{', ...' if len(kept) > 5 else ''}); it is left out"
+        kept = kept[complete]
+        # In sorted order, so that the sums don't depend on the order of the files.
+        mean, variance = (
+            with_moments(table, x[complete]) for table, x in zip(tables, matched, strict=True)
+        )
+
+        if self.samples is None:
+            index = chosen = np.arange(len(kept), dtype=np.int64)
+            ids = pd.DataFrame(self._ids(kept), columns=["fid", "iid"], dtype=str)
+        else:
+            chosen = self._genotyped(kept)
+            index = self.places[kept[chosen]]
+            ids = self.samples[["fid", "iid"]].take(index).reset_index(drop=True)
+            accounting.append(("with genotypes", len(index)))
+        y = y[kept[chosen]]
+        mean = independent(mean.take(chosen), tables[0], "mean", notes)
+        variance = independent(variance.take(chosen), tables[1], "variance", notes)
+        n_parameters = 2 + len(mean.names) + len(variance.names)
+        if len(y) <= n_parameters:
+            raise InputError(
+                f"{what}: {len(y)} samples are left for {n_parameters} parameters of the null "
+                f"model ({_steps(accounting)}); more samples or fewer covariates are needed"
             )
-            continue
-        basis.append(rest / left)
-        kept.append(j)
-    return covariates.keep(kept)
+        if np.ptp(y) == 0:
+            raise InputError(
+                f"{what}: the same value {y[0]:g} for all {len(y)} analysed samples; "
+                "choose a phenotype that varies (--phen_index)"
+            )
+        return AlignedSamples(
+            sample_index=index,
+            ids=ids,
+            phenotype_name=name,
+            y=y,
+            mean_covariates=mean.values,
+            variance_covariates=variance.values,
+            mean_names=mean.names,
+            variance_names=variance.names,
+            mean_center=mean.center,
+            mean_scale=mean.scale,
+            variance_center=variance.center,
+            variance_scale=variance.scale,
+            accounting=tuple(accounting),
+            notes=tuple(notes),
+        )
+
+    def _ids(self, people: NDArray[np.int64]) -> list[Id]:
+        return [self.phenotype.ids[row] for row in self.order[people].tolist()]
+
+    def _covariates(
+        self,
+        table: Table | None,
+        rows: NDArray[np.int64],
+        kept: NDArray[np.int64],
+        notes: list[str],
+    ) -> NDArray[np.float64]:
+        """Covariates of those ``kept`` of ``order``, NaN for those who are not in the table."""
+        if table is None:
+            return np.empty((len(kept), 0))
+        for name, column in zip(table.names, table.values.T, strict=True):
+            if note := minus_nine_note(f"{table.path}, covariate {shown(name)}", column):
+                notes.append(note)
+        rows = rows[kept]
+        absent = kept[rows < 0]
+        if len(absent) == len(kept):
+            path = str(self.phenotype.path)
+            raise InputError(_no_overlap(self._ids(kept), path, table.ids, str(table.path)))
+        if absent.size:
+            notes.append(
+                f"{table.path}: {len(absent)} of {len(kept)} people with a phenotype are not in it "
+                f"(first: {shown_ids(self._ids(absent))})"
+            )
+        values: NDArray[np.float64] = table.values[rows]
+        values[rows < 0] = np.nan
+        return values
+
+    def _genotyped(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which of those ``kept`` are genotyped, in the order of the genotypes."""
+        assert self.samples is not None
+        places = self.places[kept]
+        found = np.flatnonzero(places >= 0)
+        if not found.size:
+            path, ids = str(self.phenotype.path), _ids_of(self.samples)
+            raise InputError(_no_overlap(self._ids(kept), path, ids, self.genotypes_name))
+        return found[np.argsort(places[found])]
+
+
+def _ids_of(samples: pd.DataFrame) -> list[Id]:
+    return list(zip(samples["fid"].tolist(), samples["iid"].tolist(), strict=True))
+
+
+def _find(wanted: list[Id], ids: list[Id]) -> NDArray[np.int64]:
+    """Give the row of each of those wanted among ``ids``, -1 where there is none."""
+    row_of = {key: row for row, key in enumerate(ids)}
+    return np.array([row_of.get(key, -1) for key in wanted], dtype=np.int64)
 
 
 def _no_overlap(ids: list[Id], name: str, others: list[Id], other_name: str) -> str:

@@ -5,9 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hlmm_dask.covariates import population_sd
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import open_plink
-from hlmm_dask.samples import align, population_sd
+from hlmm_dask.samples import align
 from hlmm_dask.tables import Table, read_table
 
 

@@ -20,7 +20,7 @@ from hlmm_dask.scanning.lmm_job import (
     check_model_options,
     open_kinship,
 )
-from hlmm_dask.scanning.null import NullInput, check_h2_init, read_null_input
+from hlmm_dask.scanning.null import NullInput, check_h2_init, read_null_inputs
 from hlmm_dask.scanning.outputs import check_output, needed_bytes, require_space
 from hlmm_dask.scanning.plan import Plan, expected_footprint, plan_blocks
 from hlmm_dask.scanning.relationships import Relationships
@@ -222,21 +222,17 @@ def _read_inputs(
     variance = _covariates(job, job.var_covar, job.var_covar_cols)
     table = None if job.random_gts is None or not job.random_gts_txt else _table(job)
     plink = None if job.random_gts is None or job.random_gts_txt else open_plink(job.random_gts)
-    return [
-        read_null_input(
-            genotypes,
-            traits,
-            phenotype_column=one.phen_index,
-            mean_covariates=mean,
-            variance_covariates=variance,
-            random_genotypes=plink,
-            random_table=table,
-            fit_covariates=job.fit_covariates or job.model == "lmm",
-            h2_init=job.h2_init,
-            transform=one.transform,
-        )
-        for one in jobs
-    ]
+    return read_null_inputs(
+        genotypes,
+        traits,
+        [(one.phen_index, one.transform) for one in jobs],
+        mean_covariates=mean,
+        variance_covariates=variance,
+        random_genotypes=plink,
+        random_table=table,
+        fit_covariates=job.fit_covariates or job.model == "lmm",
+        h2_init=job.h2_init,
+    )
 
 
 def _covariates(job: "ScanJob", path: str | None, columns: str) -> Table | None:

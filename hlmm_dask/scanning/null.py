@@ -22,7 +22,7 @@ from hlmm_dask.models.hlm import HLM, HLMFit
 from hlmm_dask.models.hlmm import H2_MIN, HLMM, HLMMFit
 from hlmm_dask.models.random_design import RandomDesign
 from hlmm_dask.random_effects import random_effects
-from hlmm_dask.samples import AlignedSamples, align
+from hlmm_dask.samples import AlignedSamples, People
 from hlmm_dask.tables import Table, read_table
 from hlmm_dask.transforms import check_transform, title_of, transformed
 
@@ -272,9 +272,32 @@ def read_null_input(
     InputError
         If input can't be used.
     """
+    return read_null_inputs(
+        genotypes, phenotype, [(phenotype_column, transform)],
+        mean_covariates=mean_covariates, variance_covariates=variance_covariates,
+        random_genotypes=random_genotypes, random_table=random_table,
+        fit_covariates=fit_covariates, h2_init=h2_init, missing=missing,
+    )[0]  # fmt: skip
+
+
+def read_null_inputs(
+    genotypes: Genotypes,
+    phenotype: TableSource,
+    chosen: Sequence[tuple[str | int, str]],
+    *,
+    mean_covariates: TableSource | None = None,
+    variance_covariates: TableSource | None = None,
+    random_genotypes: Paths | PlinkGenotypes | None = None,
+    random_table: TableSource | None = None,
+    fit_covariates: bool = False,
+    h2_init: float = H2_INIT,
+    missing: Sequence[str] = ("NA",),
+) -> list[NullInput]:
+    """As :func:`read_null_input` for several phenotypes, each a column and a transform of it."""
     samples, source = genotyped_samples(genotypes)
     check_h2_init(h2_init)
-    check_transform(transform)
+    for _, transform in chosen:
+        check_transform(transform)
     if random_genotypes is not None and random_table is not None:
         raise InputError("random effects are given as genotypes and as a table; give one of them")
     tables = [_table(phenotype, missing)] + [
@@ -283,31 +306,37 @@ def read_null_input(
     ]
     traits, mean, variance = tables
     assert traits is not None
-    aligned = align(
+    people = People.match(
         samples,
         traits,
-        phenotype_column=phenotype_column,
         mean_covariates=mean,
         variance_covariates=variance,
         genotypes_name=source,
     )
-    aligned = transformed(aligned, transform, traits.path)
-    notes = table_notes(tables) + aligned.notes
+    columns = {column: people.align(column) for column in dict.fromkeys(c for c, _ in chosen)}
     random: PlinkGenotypes | Table | None = None
     if random_table is not None:
         random = _table(random_table, missing)
     elif random_genotypes is not None:
         random = _plink(random_genotypes)
-    return NullInput(
-        aligned=aligned,
-        random=random,
-        fit_covariates=fit_covariates,
-        h2_init=h2_init,
-        n_file_samples=len(samples),
-        file_samples_sha256=samples_digest(samples),
-        notes=notes if random is None else (*notes, *random.notes),
-        transform=transform,
-    )
+    digest = samples_digest(samples)
+    return [
+        NullInput(
+            aligned=transformed(columns[column], transform, traits.path),
+            random=random,
+            fit_covariates=fit_covariates,
+            h2_init=h2_init,
+            n_file_samples=len(samples),
+            file_samples_sha256=digest,
+            notes=(
+                *table_notes(tables),
+                *columns[column].notes,
+                *(() if random is None else random.notes),
+            ),
+            transform=transform,
+        )
+        for column, transform in chosen
+    ]
 
 
 def fit_null_arrays(

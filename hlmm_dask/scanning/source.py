@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -64,6 +65,11 @@ class Source:
         if isinstance(self.genotypes, PlinkGenotypes):
             return tuple((str(file.bed), file.bed_size) for file in self.genotypes.files)
         return ()
+
+    @cached_property
+    def samples_sha256(self) -> str:
+        """SHA-256 of the IDs of all samples in their order."""
+        return samples_digest(genotyped_samples(self.genotypes)[0])
 
     def variants(self) -> Iterator[pd.DataFrame]:
         """Give the variants in pieces; allele1 is the counted one."""
@@ -136,8 +142,8 @@ def check_samples(source: Source, null: "AnyNull") -> None:
             f"the null model was fitted for genotypes of {null.n_file_samples} samples, these "
             f"have {source.n_samples}; call fit_null with the genotypes that are scanned"
         )
-    samples, name = genotyped_samples(source.genotypes)
-    if samples_digest(samples) != null.file_samples_sha256:
+    if source.samples_sha256 != null.file_samples_sha256:
+        _, name = genotyped_samples(source.genotypes)
         raise InputError(
             f"{name}: the null model was fitted for genotypes of other samples, or of the same in "
             "another order; call fit_null with the genotypes that are scanned"
