@@ -31,8 +31,8 @@ def test_enough_blocks_for_an_even_load() -> None:
 
 
 def test_blocks_of_many_phenotypes_are_smaller() -> None:
-    """Each block is fitted once for each of them."""
-    assert choose_block_size(10_000, 100_000, n_phenotypes=20) == 209
+    """Each block is fitted once for each of them, and costs something each time."""
+    assert 600 < choose_block_size(10_000, 100_000, n_phenotypes=20) < 800
     assert choose_block_size(10_000, 100_000) > 2000
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 
-from hlmm_dask.kernels.score_moments import ScoreMoments
+from hlmm_dask.kernels.score_moments import ScoreMoments, largest
 
 FloatArray = NDArray[np.float64]
 
@@ -49,8 +49,8 @@ class ResidualNodes:
     def of(cls, y: FloatArray, sample_index: NDArray[np.int64]) -> "ResidualNodes":
         """Nodes of ``y`` (n,), whose samples stand at ``sample_index`` (n,) of the file."""
         n_outliers = min(_N_OUTLIERS, len(y) // 4)
-        order = np.argsort(-np.abs(y), kind="stable")
-        top, rest = order[:n_outliers], np.sort(y[order[n_outliers:]])
+        top = largest(y, n_outliers)
+        rest = np.sort(np.delete(y, top))
         bounds = np.linspace(0, len(rest), min(_N_CELLS, len(rest)) + 1).astype(np.int64)
         counts = np.diff(bounds).astype(np.float64)
         cells = np.add.reduceat(rest, bounds[:-1]) / counts

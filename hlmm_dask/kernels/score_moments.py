@@ -46,14 +46,34 @@ class ScoreMoments:
     @classmethod
     def of(cls, u: FloatArray, v: FloatArray) -> "ScoreMoments":
         """Moments of shares (n,), both of mean zero."""
-        top = np.argsort(-np.abs(v), kind="stable")[: min(_N_KEPT, len(v) // 4)]
+        top = largest(v, min(_N_KEPT, len(v) // 4))
         top = np.ascontiguousarray(top[v[top] ** 2 > _LARGE * (v @ v)])
         kept, others = np.stack([u[top], v[top]]), np.stack([np.delete(u, top), np.delete(v, top)])
         means = others.mean(axis=1, keepdims=True)
         rest, about = np.zeros((_ORDER + 1, _ORDER + 1)), np.zeros((2, 3))
         for start in range(0, others.shape[1], _CHUNK):
             part = others[:, start : start + _CHUNK]
-            powers_u, powers_v = (np.vander(x, _ORDER + 1, increasing=True) for x in part)
+            powers_u, powers_v = (_powers(x) for x in part)
             rest += powers_u.T @ powers_v
-            about += np.stack([np.sum((part - means) ** k, axis=1) for k in (2, 3, 4)], axis=1)
+            away = part - means
+            squares = away * away
+            about[:, 0] += squares.sum(axis=1)
+            about[:, 1] += np.sum(squares * away, axis=1)
+            about[:, 2] += np.sum(squares * squares, axis=1)
         return cls(len(u), rest, kept, top, about, kept - means)
+
+
+def largest(values: FloatArray, n: int) -> IntArray:
+    """Which are the ``n`` largest in absolute value, largest first and of equal ones the first."""
+    size = np.abs(values)
+    least = np.partition(size, len(size) - n)[len(size) - n] if n else np.inf
+    found = np.flatnonzero(size >= least)
+    return found[np.argsort(-size[found], kind="stable")][:n]
+
+
+def _powers(values: FloatArray) -> FloatArray:
+    """Powers 0 to 5 of (n,) values, (n, 6)."""
+    out = np.ones((len(values), _ORDER + 1))
+    for k in range(_ORDER):
+        np.multiply(out[:, k], values, out=out[:, k + 1])
+    return out

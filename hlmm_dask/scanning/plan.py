@@ -27,6 +27,8 @@ _BLOCKS = 48
 _PACKED_BYTES = 256 * 2**20
 # Shortest and longest that a block should take, from the rates of one core.
 _SHORTEST, _SECONDS = 0.1, 20.0
+# Of each of several phenotypes: a block costs some milliseconds whatever its size.
+_SHORTEST_EACH = 0.025
 _SECONDS_PER_VARIANT = 4e-6
 _SECONDS_PER_SAMPLE_HLM = 3e-10
 _SECONDS_PER_SAMPLE_COVARIATES = 3e-8
@@ -79,14 +81,16 @@ def choose_block_size(
         per_variant += linear + _SHARE_EXACT * exact
     else:
         per_variant += exact
-    return _size(n_variants, n_samples, n_phenotypes * per_variant)
+    return _size(n_variants, n_samples, per_variant, n_phenotypes)
 
 
-def _size(n_variants: int, n_samples: int, per_variant: float) -> int:
-    """Variants a block of which each takes so many seconds."""
+def _size(n_variants: int, n_samples: int, seconds: float, n_phenotypes: int) -> int:
+    """Variants a block of which each takes so many seconds for each phenotype."""
+    per_variant = n_phenotypes * seconds
+    shortest = max(_SHORTEST, _SHORTEST_EACH * n_phenotypes)
     size = min(
         _LARGEST,
-        max(int(_SHORTEST / per_variant), -(-n_variants // _BLOCKS)),
+        max(int(shortest / per_variant), -(-n_variants // _BLOCKS)),
         max(1, int(_SECONDS / per_variant)),
         max(1, _PACKED_BYTES // ((n_samples + 3) // 4)),
     )
@@ -227,7 +231,7 @@ def expected_footprint(null: NullInput, config: ScanConfig, *, lmm: bool = False
 def _preferred(at: Footprint, n_variants: int, n_phenotypes: int) -> int:
     if at.kernel == "lmm-refit" or at.kernel == "lmm-fixed":
         seconds = lmm_seconds(at.kernel, at.n_samples)
-        return _size(n_variants, at.n_file_samples, n_phenotypes * seconds)
+        return _size(n_variants, at.n_file_samples, seconds, n_phenotypes)
     return choose_block_size(
         n_variants,
         at.n_file_samples,
