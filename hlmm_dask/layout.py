@@ -1,5 +1,7 @@
 """How the arrays of a results store lie on disk."""
 
+import json
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -69,18 +71,53 @@ def build(
         zarr.consolidate_metadata(path)
 
 
+def copy_built(
+    path: Path,
+    layout: Layout,
+    other: Path,
+    names: Iterable[str],
+    *,
+    attrs: Mapping[str, Any],
+    count_a2: bool,
+) -> None:
+    """Make the files that `build` makes, to the byte, from those of another store.
+
+    Parameters
+    ----------
+    path, layout, attrs, count_a2
+        As for `build`.
+    other : Path
+        A store of the same layout and variants.
+    names : iterable of str
+        Its files that never change.
+    """
+    for name in names:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(other / name, path / name)
+    root = path / "zarr.json"
+    group = json.loads(root.read_bytes())
+    group["attributes"] = _about(layout, attrs, count_a2=count_a2)
+    root.write_text(json.dumps(group, indent=2))
+
+
+def _about(layout: Layout, attrs: Mapping[str, Any], *, count_a2: bool) -> dict[str, Any]:
+    """Attributes of the group."""
+    return {
+        "coordinates": " ".join(METADATA),
+        "effect_allele": "A2" if count_a2 else "A1",
+        "block_size": layout.block_size,
+        "source": FORMAT,
+        **attrs,
+    }
+
+
 def _lay_out(path: Path, layout: Layout, *, attrs: Mapping[str, Any], count_a2: bool) -> None:
     """Make the group and its empty arrays."""
     # Whole blocks, so that a Dataset can give all variables the chunks of the results.
     rows = -(-_METADATA_ROWS // layout.block_size) * layout.block_size
     codecs = [ZstdCodec(level=1, checksum=True)]
-    about = {
-        "coordinates": " ".join(METADATA),
-        "effect_allele": "A2" if count_a2 else "A1",
-        "block_size": layout.block_size,
-        "source": FORMAT,
-    }
-    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=about | dict(attrs))
+    about = _about(layout, attrs, count_a2=count_a2)
+    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=about)
     group.create_array(
         "results",
         shape=(layout.n_variants, len(layout.columns)),

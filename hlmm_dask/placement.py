@@ -20,7 +20,7 @@ from hlmm_dask.durable import (
     write_record,
 )
 from hlmm_dask.errors import InputError, StoreError
-from hlmm_dask.layout import FORMAT, Layout, build
+from hlmm_dask.layout import FORMAT, Layout, build, copy_built
 from hlmm_dask.lock import refuse_if_held
 
 RUN_FOLDER = ".run"
@@ -38,6 +38,7 @@ def make_store(
     attrs: Mapping[str, Any],
     count_a2: bool,
     overwrite: bool,
+    like: Path | None = None,
 ) -> None:
     """Make an empty store aside and move it to its place; see `ResultsStore.create`."""
     if layout.n_variants < 1 or layout.block_size < 1:
@@ -47,7 +48,11 @@ def make_store(
     check_place(target, overwrite=overwrite)
     new = aside(target)
     try:
-        build(new, layout, variants=variants, attrs=attrs, count_a2=count_a2)
+        if like is None:
+            build(new, layout, variants=variants, attrs=attrs, count_a2=count_a2)
+        else:
+            names = read_manifest(like)["files"]
+            copy_built(new, layout, like, names, attrs=attrs, count_a2=count_a2)
         manifest = {
             "format": FORMAT,
             "n_variants": layout.n_variants,

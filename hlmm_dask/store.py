@@ -69,6 +69,7 @@ class ResultsStore:
         attrs: Mapping[str, Any] | None = None,
         count_a2: bool = False,
         overwrite: bool = False,
+        like: "ResultsStore | None" = None,
     ) -> Self:
         """Make an empty store, aside, and move it to its place when it is whole.
 
@@ -91,6 +92,9 @@ class ResultsStore:
             The effect allele is allele2; without, allele1.
         overwrite : bool
             Replace an existing results store.
+        like : ResultsStore, optional
+            A store of the same variants, block size, columns and effect allele, which is copied
+            where it has no results: ``variants`` are not looked at then.
 
         Raises
         ------
@@ -110,6 +114,7 @@ class ResultsStore:
             attrs=attrs or {},
             count_a2=count_a2,
             overwrite=overwrite,
+            like=None if like is None else like.path,
         )
         return cls(target, n_variants, block_size, tuple(columns))
 

@@ -238,6 +238,20 @@ def test_folder_must_exist(tmp_path):
         ResultsStore.open(tmp_path)
 
 
+def test_store_like_another_is_as_if_made_from_the_variants(tmp_path, store):
+    fill(store)
+    attrs = {"phenotype": "Gr\u00f6\u00dfe", "n": 3}
+    made = make(tmp_path / "made.zarr", attrs=attrs)
+    copied = make(tmp_path / "copied.zarr", attrs=attrs, variants=[], like=store)
+    files = [
+        {file.relative_to(each.path): file.read_bytes() for file in each.path.rglob("*")
+         if file.is_file()}
+        for each in (made, copied)
+    ]  # fmt: skip
+    assert files[0] == files[1]
+    assert len(files[0]) == 13
+
+
 @pytest.mark.parametrize(("n", "found"), [(N - 1, "22"), (N + 1, "more than 23")])
 def test_number_of_variants_must_fit(tmp_path, n, found):
     with pytest.raises(StoreError, match=f"hold {found} variants, expected 23"):

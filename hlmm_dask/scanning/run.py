@@ -304,11 +304,12 @@ def run_scans(
                      block_size=block_size, resume=resume)  # fmt: skip
         tell(observers, Planned(plan.block_size, plan.n_blocks, plan.needed_bytes,
                                 plan.resources.memory_limit))  # fmt: skip
-        scans = []
+        scans: list[PhenotypeScan] = []
         for (null, _), path in zip(traits, paths, strict=True):
             store = _open_store(
-                path, source, null, config, plan.block_size, resume=resume, overwrite=overwrite
-            )
+                path, source, null, config, plan.block_size, resume=resume, overwrite=overwrite,
+                others=[scan.store for scan in scans],
+            )  # fmt: skip
             stack.enter_context(store.lock(f"pid {os.getpid()} on {socket.gethostname()}"))
             scans.append(PhenotypeScan(null, store, _pending(store, observers)))
         stores = [scan.store for scan in scans]
@@ -437,6 +438,7 @@ def _open_store(
     *,
     resume: bool,
     overwrite: bool,
+    others: Sequence[ResultsStore],
 ) -> ResultsStore:
     fingerprint = run_fingerprint(source, null, config, block_size)
     attrs = {
@@ -453,14 +455,16 @@ def _open_store(
         store.check_fingerprint(fingerprint)
         store.mend(source.variants(), attrs, count_a2=config.count_a2)
         return store
+    columns = LMM_NAMES if isinstance(null, LMMNullModel) else config.columns
     return ResultsStore.create(
         path,
         n_variants=source.n_variants,
         block_size=block_size,
         variants=source.variants(),
         fingerprint=fingerprint,
-        columns=LMM_NAMES if isinstance(null, LMMNullModel) else config.columns,
+        columns=columns,
         attrs=attrs,
         count_a2=config.count_a2,
         overwrite=overwrite,
+        like=next((other for other in others if other.columns == columns), None),
     )
