@@ -69,10 +69,11 @@ def tasks(options: argparse.Namespace) -> Iterator[Task]:
             for maf in options.maf:
                 draw, total, effect = options.draw, options.variants, 0.0
                 if setting in ("mean-effect", "power"):
-                    draw, total = min(draw, 100), max(1, total // options.fewer)
-                elif setting != "alone":
+                    draw = min(draw, 100)
+                if setting not in ("alone", "power"):
                     total = max(1, total // (options.fewer // 10))
                 if setting == "power":
+                    total = max(1, total // options.fewer)
                     # Non-centrality of the classical test: n Var(g) β² / 2.
                     effect = (2.0 * options.noncentrality / (2 * maf * (1 - maf) * samples)) ** 0.5
                 for seed in range(-(-total // draw)):
@@ -111,8 +112,8 @@ def parser() -> argparse.ArgumentParser:
     add("--variants", type=int, default=1_000_000, help="for each size and frequency (1000000)")
     add("--draw", type=int, default=1_000, help="variants for one phenotype (1000)")
     add("--fewer", type=int, default=100, metavar="K",
-        help="settings in which each variant has its own phenotype take 1/K of the variants, "
-        "those with covariates and families 10/K (100)")  # fmt: skip
+        help="where each variant has its own phenotype ('power') take 1/K of the variants, with "
+        "covariates, families and effects on the mean 10/K (100)")  # fmt: skip
     add("--noncentrality", type=float, default=16.0, help="of the effects in 'power' (16)")
     add("--seed", type=int, default=1, help="of the first draw (1)")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (all cores)")

@@ -9,8 +9,9 @@ In the tails, Cornish and Fisher's normal deviate of x to the third order
         - κ5 (x⁴ - 6x² + 3)/120 + κ3 κ4 (11x⁴ - 42x² + 15)/144 - κ3³ (69x⁴ - 187x² + 52)/648
 
 where the last order hardly counts; elsewhere the tail is left to the saddlepoint. In the centre,
-where it is the sum of both tails that counts, Edgeworth's series; the few samples that make U far
-from normal are taken with each of their genotypes (Cornish & Fisher 1938; Hall 1992, chapter 2).
+where it is the sum of both tails that counts, Edgeworth's series (Cornish & Fisher 1938; Hall 1992,
+chapter 2). The few samples that make U far from normal are taken with each of their genotypes, in
+the centre and in the tails: with them U is a mixture, for which a saddlepoint does not serve.
 """
 
 import math
@@ -27,6 +28,10 @@ _THIRD, _THIRD_FAR = 0.02, 0.002
 _SKEW, _KURTOSIS = 0.6, 1.0
 # Edgeworth's terms are of use below these cumulants.
 _MOST_SKEW, _MOST_KURTOSIS = 0.8, 2.0
+# Share of a p-value that may be known by an upper bound alone; the least one that is told.
+_DOUBTFUL, _LEAST = 0.02, 1e-280
+# Above this score of the mean, the variance has a score without the variant's effect on it.
+OWN_EFFECT = 2.0
 # How near a variant's sums of squares must be to those of all samples, whose cumulants are used.
 _NEAR, _CALLED = 0.1, 0.9
 
@@ -84,22 +89,39 @@ def _share_sums(
 
 
 @compiled(error_model="numpy")
-def _centre(
-    x: Any, squares: Any, f: Any, n_kept: Any, share: Any, about: Any, q: Any, of_g: Any
-) -> Any:  # pragma: no cover - compiled
-    """P(|U| ≥ |x|), NaN where the series fails.
+def _furthest(x: Any, k3: Any, k4: Any, k5: Any) -> Any:  # pragma: no cover - compiled
+    """Give x, or the lower point up to which w serves."""
+    if abs(k3) > 0.0:
+        x = min(x, _SKEW / abs(k3))
+    if abs(k4) > 0.0:
+        x = min(x, math.sqrt(_KURTOSIS / abs(k4)))
+    # What is highest in x: the terms have roots.
+    third = abs(k5 / 120.0 - 11.0 * k3 * k4 / 144.0 + 69.0 * k3**3 / 648.0)
+    if third > 0.0:
+        x = min(x, max((_THIRD / third) ** 0.2, (_THIRD_FAR / third) ** (1.0 / 3.0)))
+    return x
 
-    ``squares`` is Σ f² of all samples. Shares f (n_kept,) of the kept samples and the sums (3,) of
+
+@compiled(error_model="numpy")
+def _both_tails(
+    x: Any, squares: Any, f: Any, n_kept: Any, share: Any, about: Any, q: Any, of_g: Any,
+    centre: Any,
+) -> Any:  # pragma: no cover - compiled  # fmt: skip
+    """P(|U| ≥ |x|) from each genotype of the kept samples, NaN where the expansion fails.
+
+    ``squares`` is Σ f² of all samples. Shares f (n_kept,) of the kept samples and the sums (4,) of
     powers of the other ones are about the mean of the latter: as Σ (k_i - k̄) = 0, U is the same.
+    ``centre`` tells whether the others have Edgeworth's series or w.
     """
     mean, variance = of_g[0], of_g[1]
     sd = math.sqrt(variance * share * about[0])
     u = abs(x) * math.sqrt(variance * squares)
     k3 = of_g[2] * share * about[1] / sd**3
     k4 = of_g[3] * share * about[2] / sd**4
-    if abs(k3) > _MOST_SKEW or abs(k4) > _MOST_KURTOSIS:
+    k5 = of_g[4] * share * about[3] / sd**5
+    if centre and (abs(k3) > _MOST_SKEW or abs(k4) > _MOST_KURTOSIS):
         k3 = k4 = 0.0
-    p = 0.0
+    p = doubtful = 0.0
     for choice in range(3**n_kept):
         chance, shift, digits = 1.0, 0.0, choice
         for k in range(n_kept):
@@ -107,11 +129,23 @@ def _centre(
             digits //= 3
             chance *= q[copies]
             shift += f[k] * (copies - mean)
-        if chance > 0.0:
-            upper = _upper((u - shift) / sd, k3, k4)
-            p += chance * (upper + _upper((u + shift) / sd, -k3, k4))
+        if chance == 0.0:
+            continue
+        for sign in (1.0, -1.0):
+            y = (u - sign * shift) / sd
+            if centre:
+                p += chance * _upper(y, sign * k3, k4)
+                continue
+            side = sign if y >= 0.0 else -sign
+            far = _furthest(abs(y), k3, k4, k5)
+            tail = 0.5 * math.erfc(_deviate(far, side * k3, k4, side * k5) * math.sqrt(0.5))
+            if far < abs(y):
+                # It falls half as fast from there as a normal one: an upper bound.
+                tail *= math.exp(-0.5 * far * (abs(y) - far))
+                doubtful += chance * tail
+            p += chance * (tail if y >= 0.0 else 1.0 - tail)
     # A series may fail, and then says nothing.
-    return min(p, 1.0) if p > 0.0 else np.nan
+    return min(p, 1.0) if p > _LEAST and doubtful <= _DOUBTFUL * p else np.nan
 
 
 @compiled(error_model="numpy")
@@ -136,8 +170,9 @@ def expand(
         Scores up to this are in the centre.
     wanted : (m, 5) bool
         Which tails, see `score_tails`; made false where they were found.
-    out : (m, 11) float64
-        Filled: r* as by `score_tails`; -log10 p of the mean and the variance in the centre.
+    out : (m, 12) float64
+        Filled: r* as by `score_tails`; -log10 p of mean, v0 and v in the centre. That of v, which
+        changes with the genotypes, is as if it were v0.
     """
     sums = np.empty(4)
     of_g = np.empty(5)
@@ -170,30 +205,30 @@ def expand(
                 a, b = at[j, 12], at[j, 10]
                 x = math.sqrt(max(at[j, 11] * at[j, 11] - at[j, 7] * at[j, 7], 0.0))
             x = abs(x)
-            centre = kind < 2 and x <= most
+            centre = x <= most and (kind < 2 or (kind == 2 and abs(at[j, 7]) > OWN_EFFECT))
             if not (centre or wanted[j, kind]):
                 continue
             _share_sums(rest, share, kept, called[j], a, b, sums)
-            if centre:
-                size = 0
+            own = at[j, 5] if kind == 2 else at[j, 6]
+            near = kind not in (0, 2) or abs(own / sums[0] - 1.0) < _NEAR
+            if centre or (near and kind < 3 and n_called and share > _CALLED):
+                of, size = min(kind, 1), 0
                 for k in range(kept.shape[1]):
                     if called[j, k]:
-                        f[size] = away[kind, k]
+                        f[size] = away[of, k]
                         size += 1
-                p = _centre(x, sums[0], f, size, share, about[kind], q[j], of_g)
+                p = _both_tails(x, sums[0], f, size, share, about[of], q[j], of_g, centre)
+                if not centre:
+                    wanted[j, kind] = not p > 0.0
                 out[j, 9 + kind] = -math.log10(p)
                 continue
-            own = at[j, 5] if kind == 2 else at[j, 6]
-            if kind in (0, 2) and not abs(own / sums[0] - 1.0) < _NEAR:
+            if not near:
                 continue
             sd = math.sqrt(variance * sums[0])
             k3 = of_g[2] * sums[1] / sd**3
             k4 = of_g[3] * sums[2] / sd**4
             k5 = of_g[4] * sums[3] / sd**5
-            # What is highest in x: the terms have roots.
-            third = x**4 * abs(k5 / 120.0 - 11.0 * k3 * k4 / 144.0 + 69.0 * k3**3 / 648.0)
-            near = share > _CALLED and x * abs(k3) < _SKEW and x * x * abs(k4) < _KURTOSIS
-            if near and third < max(_THIRD / x, _THIRD_FAR * x):
+            if share > _CALLED and x <= _furthest(x, k3, k4, k5):
                 # The joint score has one tail alone.
                 column = 2 * kind if kind < 4 else 7
                 out[j, column] = _deviate(x, k3, k4, k5)

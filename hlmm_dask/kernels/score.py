@@ -52,8 +52,6 @@ SPA_THRESHOLD = 2.0
 _LN10 = float(np.log(10.0))
 # Scores up to the first have no saddlepoint, scores above the second no series for the centre.
 _CENTRE = (0.05, 3.0)
-# Above this score of the mean, the variant's effect on it is taken off.
-_OWN_EFFECT = 2.0
 # -log10 of how much smaller the p-value of the mean must be than another for that not to count.
 _PLAIN_EFFECT = 1.0
 # With fewer samples all of them are summed.
@@ -134,7 +132,8 @@ def _of_squares(
 
 
 def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
-    """Columns of the results by name, from scores and what `tails_of` gives, (m, 11)."""
+    """Columns of the results by name, from scores and what `tails_of` gives, (m, 12)."""
+    from hlmm_dask.kernels.expansion_loops import OWN_EFFECT
 
     def mended(score: FloatArray, part: slice, centre: FloatArray | None = None) -> FloatArray:
         p = neg_log10_p_normal(score)
@@ -149,9 +148,9 @@ def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
     mean = mended(scores.mean, slice(0, 2), tails[:, 9])
     variance = mended(scores.null_variance, slice(2, 4), tails[:, 10])
     with np.errstate(invalid="ignore"):
-        own = np.flatnonzero(np.abs(scores.mean) > _OWN_EFFECT)
+        own = np.flatnonzero(np.abs(scores.mean) > OWN_EFFECT)
     without_mean = np.maximum(variance, mean - _PLAIN_EFFECT)
-    variance[own] = np.fmin(without_mean, mended(scores.variance, slice(4, 6)))[own]
+    variance[own] = np.fmin(without_mean, mended(scores.variance, slice(4, 6), tails[:, 11]))[own]
     joint = neg_log10_p_chi2_2df(scores.joint**2)
     rows = np.flatnonzero(~np.isnan(tails[:, 6]))
     if rows.size:
@@ -189,9 +188,9 @@ def expanded(
 
     Returns
     -------
-    tails : (m, 11) float64
+    tails : (m, 12) float64
         r* as `hlmm_dask.kernels.saddlepoint.score_tails` has them, NaN where not found; then
-        -log10 p of mean and variance (by v0) in the centre.
+        -log10 p of mean, v0 and v in the centre.
     wanted : (m, 5) bool
         Tails that were not found.
     """
@@ -199,7 +198,7 @@ def expanded(
     from hlmm_dask.kernels import expansion_loops
 
     wanted = _wanted_tails(scores, threshold)
-    tails = np.full((len(wanted), 11), np.nan)
+    tails = np.full((len(wanted), 12), np.nan)
     expansion_loops.expand(
         scores.at, scores.frequencies, moments.n, moments.rest, moments.kept, moments.about,
         moments.away, called, min(max(threshold, _CENTRE[0]), _CENTRE[1]), wanted, tails,
@@ -236,7 +235,7 @@ def tails_of(
 
     Returns
     -------
-    (m, 11) float64
+    (m, 12) float64
         See `expanded`.
     """
     from hlmm_dask.kernels import score_loops
@@ -268,11 +267,13 @@ def tails_of(
 
 def _wanted_tails(scores: Scores, threshold: float) -> NDArray[np.bool_]:
     """Which scores are above a threshold: mean, variance by v0 and v, joint, and z⊥; (m, 5)."""
+    from hlmm_dask.kernels.expansion_loops import OWN_EFFECT
+
     least = max(threshold, _CENTRE[0])
     least_joint = np.sqrt(2.0 * _LN10 * neg_log10_p_normal(least))
     with np.errstate(invalid="ignore"):
         joint = scores.joint > least_joint
-        own = np.abs(scores.mean) > _OWN_EFFECT
+        own = np.abs(scores.mean) > OWN_EFFECT
         return np.stack(
             [
                 np.abs(scores.mean) > least,

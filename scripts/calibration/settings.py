@@ -26,6 +26,8 @@ PValues = dict[str, FloatArray]
 _ALL = Filters(min_maf=0.0, max_missing=100.0)
 # Share of the phenotype's variance that a variant with an effect on the mean explains.
 MEAN_EFFECT = 0.01
+# Variants with such an effect on a phenotype.
+SHARING = 10
 # Standard deviation of one sex over that of the other.
 SEX_SD = 1.5
 SIBLINGS = 4
@@ -41,16 +43,18 @@ def alone(n: int, maf: float, m: int, seed: int) -> dict[str, PValues]:
 
 
 def mean_effect(n: int, maf: float, m: int, seed: int) -> dict[str, PValues]:
-    """Give each variant an effect on the mean of a phenotype of its own."""
+    """Give each variant an effect on the mean of a phenotype, together with a few others."""
     rng = np.random.default_rng((seed, n, int(maf * 1e6), 1))
     packed = packed_variants(maf, m, n, int(rng.integers(2**62)))
-    size = np.sqrt(MEAN_EFFECT / (1.0 - MEAN_EFFECT) / (2.0 * maf * (1.0 - maf)))
+    own = MEAN_EFFECT / (1.0 - SHARING * MEAN_EFFECT)
+    size = np.sqrt(own / (2.0 * maf * (1.0 - maf)))
     copies = decode(packed, n)
     parts: dict[str, list[PValues]] = {name: [] for name in DISTRIBUTIONS}
-    for row in range(m):
+    for row in range(0, m, SHARING):
+        effects = size * copies[row : row + SHARING].sum(axis=0)
         for name in DISTRIBUTIONS:
-            y = phenotype(name, n, rng) + size * copies[row]
-            parts[name].append(_fitted(y, packed[row : row + 1]))
+            y = phenotype(name, n, rng) + effects
+            parts[name].append(_fitted(y, packed[row : row + SHARING]))
     return {name: _joined(each) for name, each in parts.items()}
 
 
