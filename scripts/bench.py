@@ -29,6 +29,7 @@ from benchmarks.processes import (
 )
 from benchmarks.report import Options, Report
 from benchmarks.schedule import Rates, simulate
+from benchmarks.shares import profile
 from benchmarks.views import drawing, watching
 
 # Sizes by command; where a target is set, its sizes.
@@ -51,6 +52,10 @@ SIZES: dict[Callable[[Options, Report], None], dict[str, int]] = {
     memory: {"samples": 100_000, "variants": 100_000},
     watching: {"samples": 100_000, "variants": 100_000},
     drawing: {"variants": 10_000_000},
+    profile: {
+        "samples": 100_000, "variants": 100_000, "few_samples": 2_000, "few_variants": 12_226,
+        "random_variants": 2_000, "random": 500, "some": 2_000,
+    },
     plan: {"samples": 500_000, "variants": 10_000_000,
            "measure_samples": 100_000, "measure_variants": 500,
            "measure_rows": 200_000, "blocks": 2_000},
@@ -58,7 +63,13 @@ SIZES: dict[Callable[[Options, Report], None], dict[str, int]] = {
 COMMANDS = {"class-sums" if run is sums else run.__name__.replace("_", "-"): run for run in SIZES}
 # Sizes that ``all --scale`` leaves as they are, and the smallest of the others.
 _UNSCALED: dict[Any, set[str]] = {plan: {"samples", "variants"}, scheduling: {"samples"}}
-_SMALLEST = {"samples": 400, "random_samples": 400, "measure_samples": 400, "random": 10}
+_SMALLEST = {
+    "samples": 400,
+    "random_samples": 400,
+    "few_samples": 400,
+    "measure_samples": 400,
+    "random": 10,
+}
 _SMALLEST_OTHER = 32
 
 
@@ -131,7 +142,7 @@ def measure(name: str, options: Options) -> Report:
     """Run one command."""
     run = COMMANDS[name]
     if options.missing is None:
-        options.missing = 0.0 if run in (plink, memory, watching) else 0.01
+        options.missing = 0.0 if run in (plink, memory, watching, profile) else 0.01
     hidden = {"command", "work", "repeats", "warm_up"} | set(Rates.__dataclass_fields__)
     sizes = {k: v for k, v in vars(options).items() if k not in hidden and v is not None}
     report = Report(name, {k: str(v) if isinstance(v, Path) else v for k, v in sizes.items()})

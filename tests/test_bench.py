@@ -37,6 +37,10 @@ CLUSTER = {
     "drawing": ["--variants", "3000"],
     "watching": ["--samples", "203", "--variants", "40", "--workers", "1", "--times", "1"],
     "memory": ["--samples", "203", "--variants", "40", "--workers", "1", "--times", "1"],
+    "profile": [
+        "--samples", "203", "--variants", "40", "--few-samples", "203", "--few-variants", "40",
+        "--random-variants", "8", "--random", "5", "--some", "20",
+    ],
     "plan": [
         "--samples", "2000", "--variants", "10000", "--measure-samples", "203",
         "--measure-variants", "40", "--measure-rows", "500", "--blocks", "20",
