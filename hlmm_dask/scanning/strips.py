@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.packed import Packed
 
-# Few enough bytes for any worker, and enough variants that what a call costs is of no matter.
-_STRIP_BYTES = 64 * 2**20
+# Few enough bytes that their memory is kept (see `hlmm_dask.scanning.heap`), and enough variants
+# that what a call costs is of no matter.
+_STRIP_BYTES = 30 * 2**20
 _STRIP_VARIANTS = 4096
 
 

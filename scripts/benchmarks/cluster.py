@@ -25,6 +25,7 @@ from hlmm_dask.scanning.cluster import ClusterOptions, connect
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.dispatch import scan_model
 from hlmm_dask.scanning.events import BlockDone, Event, ScanFinished, ScanStarted
+from hlmm_dask.scanning.heap import keep_memory
 from hlmm_dask.scanning.null import NullModel, fit_null
 from hlmm_dask.scanning.plan import choose_block_size, footprint
 from hlmm_dask.scanning.run import run_scan
@@ -155,6 +156,7 @@ def alone(beds: list[Path], null: NullModel, processes: int) -> float:
 
 
 def _fit_share(beds: list[Path], null: NullModel, together: Any, first: int, step: int) -> None:
+    keep_memory()
     config = ScanConfig(min_maf=0.0, max_missing=100.0)
     source = open_source(beds, config)
     model = scan_model(null, config, source)
