@@ -475,6 +475,9 @@ def test_rates_without_an_effect(kind: str) -> None:
         p = 10.0 ** -np.median(np.concatenate(found[name]))
         inflation = stats.chi2.isf(p, 1) / stats.chi2.isf(0.5, 1)
         assert inflation == pytest.approx(1.0, abs=0.04)
+    # Of two degrees of freedom.
+    median = np.median(np.concatenate(found["av_score"]))
+    assert median / np.log10(2.0) == pytest.approx(1.0, abs=0.05)
     if kind != "normal":
         assert rates["var"] > 10.0
 

@@ -63,29 +63,31 @@ def _upper(x: Any, k3: Any, k4: Any) -> Any:  # pragma: no cover - compiled
 
 
 @compiled(error_model="numpy")
-def _share_sums(
-    rest: Any, share: Any, kept: Any, called: Any, a: Any, b: Any, out: Any
-) -> None:  # pragma: no cover - compiled
-    """Write Σ f² .. Σ f⁵ to out (4,), f = a u + b v.
-
-    ``share`` of the samples that are not kept have a call.
-    """
-    for order in range(2, 6):
+def _powers(rest: Any, a: Any, b: Any, out: Any) -> None:  # pragma: no cover - compiled
+    """Write Σ f .. Σ f⁵ of the samples that are not kept to out (5,), f = a u + b v."""
+    for order in range(1, 6):
         if b == 0.0:
-            total = a**order * rest[order, 0]
+            out[order - 1] = a**order * rest[order, 0]
         elif a == 0.0:
-            total = b**order * rest[0, order]
+            out[order - 1] = b**order * rest[0, order]
         else:
             # The binomial's terms, from a^order on.
             term, total = a**order, 0.0
             for i in range(order, -1, -1):
                 total += term * rest[i, order - i]
                 term *= b / a * i / (order - i + 1.0)
-        total *= share
-        for k in range(kept.shape[1]):
-            if called[k]:
-                total += (a * kept[0, k] + b * kept[1, k]) ** order
-        out[order - 2] = total
+            out[order - 1] = total
+
+
+@compiled(error_model="numpy")
+def _about_mean(raw: Any, n: Any, out: Any) -> None:  # pragma: no cover - compiled
+    """Write Σ (f - f̄)² .. Σ (f - f̄)⁵ of n samples to out (4,), from Σ f .. Σ f⁵."""
+    s1, s2, s3, s4, s5 = raw[0], raw[1], raw[2], raw[3], raw[4]
+    m = s1 / n
+    out[0] = s2 - m * s1
+    out[1] = s3 - m * (3.0 * s2 - 2.0 * m * s1)
+    out[2] = s4 - m * (4.0 * s3 - m * (6.0 * s2 - 3.0 * m * s1))
+    out[3] = s5 - m * (5.0 * s4 - m * (10.0 * s3 - m * (10.0 * s2 - 4.0 * m * s1)))
 
 
 @compiled(error_model="numpy")
@@ -150,8 +152,7 @@ def _both_tails(
 
 @compiled(error_model="numpy")
 def expand(
-    at: Any, q: Any, n: Any, rest: Any, kept: Any, about: Any, away: Any, called: Any, most: Any,
-    wanted: Any, out: Any,
+    at: Any, q: Any, n: Any, rest: Any, kept: Any, called: Any, most: Any, wanted: Any, out: Any,
 ) -> None:  # pragma: no cover - compiled  # fmt: skip
     """Expand the scores of variants.
 
@@ -162,7 +163,7 @@ def expand(
         (6); from the seventh on as for `hlmm_dask.kernels.saddlepoint.score_tails`.
     q : (m, 3) float64
         Frequencies of the genotypes, from the lowest that occurs.
-    n, rest, kept, about, away
+    n, rest, kept
         Of a `ScoreMoments`.
     called : (m, k) bool
         Whether the kept samples have a call.
@@ -170,13 +171,15 @@ def expand(
         Scores up to this are in the centre.
     wanted : (m, 5) bool
         Which tails, see `score_tails`; made false where they were found.
-    out : (m, 12) float64
-        Filled: r* as by `score_tails`; -log10 p of mean, v0 and v in the centre. That of v, which
-        changes with the genotypes, is as if it were v0.
+    out : (m, 13) float64
+        Filled: r* as by `score_tails`; -log10 p of mean, v0, v, and of the joint score's part that
+        the mean has none in, in the centre. That of v, which changes with the genotypes, is as if
+        it were v0.
     """
-    sums = np.empty(4)
-    of_g = np.empty(5)
-    f = np.empty(kept.shape[1])
+    n_kept = kept.shape[1]
+    raw, about, sums, of_g, f = np.empty(5), np.empty(4), np.empty(4), np.empty(5), np.empty(n_kept)
+    # Of two degrees of freedom what has the p-value of ``most``.
+    most_joint = math.sqrt(-2.0 * math.log(math.erfc(most * math.sqrt(0.5))))
     for j in range(at.shape[0]):
         q1, q2 = q[j, 1], q[j, 2]
         mean = q1 + 2.0 * q2
@@ -188,9 +191,9 @@ def expand(
         of_g[3] = p0 * d0 * d0 + p1 * d1 * d1 + p2 * d2 * d2 - 3.0 * variance * variance
         of_g[4] = p0 * d0**3 + p1 * d1**3 + p2 * d2**3 - 10.0 * third * variance
         n_called = 0
-        for k in range(kept.shape[1]):
+        for k in range(n_kept):
             n_called += called[j, k]
-        share = (at[j, 3] - n_called) / (n - kept.shape[1])
+        share = (at[j, 3] - n_called) / (n - n_kept)
         for kind in range(5):
             # Mean, v0, v, joint, and the part of it that the mean has none in.
             if kind == 0:
@@ -205,22 +208,31 @@ def expand(
                 a, b = at[j, 12], at[j, 10]
                 x = math.sqrt(max(at[j, 11] * at[j, 11] - at[j, 7] * at[j, 7], 0.0))
             x = abs(x)
-            centre = x <= most and (kind < 2 or (kind == 2 and abs(at[j, 7]) > OWN_EFFECT))
+            if kind == 4:
+                centre = at[j, 11] <= most_joint and b != 0.0
+            else:
+                centre = x <= most and (kind < 2 or (kind == 2 and abs(at[j, 7]) > OWN_EFFECT))
             if not (centre or wanted[j, kind]):
                 continue
-            _share_sums(rest, share, kept, called[j], a, b, sums)
+            _powers(rest, a, b, raw)
+            size = 0
+            for order in range(4):
+                sums[order] = share * raw[order + 1]
+            for k in range(n_kept):
+                if called[j, k]:
+                    own = a * kept[0, k] + b * kept[1, k]
+                    f[size] = own - raw[0] / (n - n_kept)
+                    size += 1
+                    for order in range(4):
+                        sums[order] += own ** (order + 2)
             own = at[j, 5] if kind == 2 else at[j, 6]
             near = kind not in (0, 2) or abs(own / sums[0] - 1.0) < _NEAR
             if centre or (near and kind < 3 and n_called and share > _CALLED):
-                of, size = min(kind, 1), 0
-                for k in range(kept.shape[1]):
-                    if called[j, k]:
-                        f[size] = away[of, k]
-                        size += 1
-                p = _both_tails(x, sums[0], f, size, share, about[of], q[j], of_g, centre)
+                _about_mean(raw, n - n_kept, about)
+                p = _both_tails(x, sums[0], f, size, share, about, q[j], of_g, centre)
                 if not centre:
                     wanted[j, kind] = not p > 0.0
-                out[j, 9 + kind] = -math.log10(p)
+                out[j, 9 + min(kind, 3)] = -math.log10(p)
                 continue
             if not near:
                 continue

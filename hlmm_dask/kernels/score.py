@@ -19,12 +19,13 @@ few samples that make a score far from normal are taken with each of their genot
 
 The joint test of no effect at all goes by e and v0. With ρ their correlation, z0 the score of v0,
 z⊥ = (z0 - ρ z_mean) / (1 - ρ²)^½ is not correlated with z_mean, and T² = z_mean² + z⊥² has two
-degrees of freedom. T is the score of f = (z_mean ẽ + z⊥ ṽ⊥)/T itself, ẽ and ṽ⊥ of unit variance:
-of all directions the one in which the variant lies farthest out. The p-value is the mean of two of
-a chi-square with two degrees of freedom, both of T² where scores are normal: of the squared normal
+degrees of freedom. In the centre p is by the sum of their squared normal quantiles, each by its own
+p-value. T is the score of f = (z_mean ẽ + z⊥ ṽ⊥)/T itself, ẽ and ṽ⊥ of unit variance: of all
+directions the one in which the variant lies farthest out. In the tail p is the mean of two of a
+chi-square with two degrees of freedom, both of T² where scores are normal: of the squared normal
 quantile of the upper tail of f, in simulations too large for rare variants and skewed residuals,
-and of the sum of the squared quantiles of z_mean and z⊥, too small there: the same few samples
-make both.
+and of the sum of the squared quantiles of z_mean and z⊥, too small there: the same few samples make
+both.
 """
 
 from collections.abc import Callable
@@ -132,7 +133,7 @@ def _of_squares(
 
 
 def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
-    """Columns of the results by name, from scores and what `tails_of` gives, (m, 12)."""
+    """Columns of the results by name, from scores and what `tails_of` gives, (m, 13)."""
     from hlmm_dask.kernels.expansion_loops import OWN_EFFECT
 
     def mended(score: FloatArray, part: slice, centre: FloatArray | None = None) -> FloatArray:
@@ -151,7 +152,9 @@ def score_columns(scores: Scores, tails: FloatArray) -> dict[str, FloatArray]:
         own = np.flatnonzero(np.abs(scores.mean) > OWN_EFFECT)
     without_mean = np.maximum(variance, mean - _PLAIN_EFFECT)
     variance[own] = np.fmin(without_mean, mended(scores.variance, slice(4, 6), tails[:, 11]))[own]
-    joint = neg_log10_p_chi2_2df(scores.joint**2)
+    # In the centre both parts by their own p-values: their sum of squares is as of normal ones.
+    of_parts = normal_quantile(mean) ** 2 + normal_quantile(tails[:, 12]) ** 2
+    joint = neg_log10_p_chi2_2df(np.where(np.isnan(of_parts), scores.joint**2, of_parts))
     rows = np.flatnonzero(~np.isnan(tails[:, 6]))
     if rows.size:
         apart = mended(scores.apart, slice(7, 9))[rows]
@@ -188,9 +191,9 @@ def expanded(
 
     Returns
     -------
-    tails : (m, 12) float64
+    tails : (m, 13) float64
         r* as `hlmm_dask.kernels.saddlepoint.score_tails` has them, NaN where not found; then
-        -log10 p of mean, v0 and v in the centre.
+        -log10 p of mean, v0, v and z⊥ in the centre.
     wanted : (m, 5) bool
         Tails that were not found.
     """
@@ -198,10 +201,10 @@ def expanded(
     from hlmm_dask.kernels import expansion_loops
 
     wanted = _wanted_tails(scores, threshold)
-    tails = np.full((len(wanted), 12), np.nan)
+    tails = np.full((len(wanted), 13), np.nan)
     expansion_loops.expand(
-        scores.at, scores.frequencies, moments.n, moments.rest, moments.kept, moments.about,
-        moments.away, called, min(max(threshold, _CENTRE[0]), _CENTRE[1]), wanted, tails,
+        scores.at, scores.frequencies, moments.n, moments.rest, moments.kept, called,
+        min(max(threshold, _CENTRE[0]), _CENTRE[1]), wanted, tails,
     )  # fmt: skip
     return tails, wanted
 
@@ -235,7 +238,7 @@ def tails_of(
 
     Returns
     -------
-    (m, 12) float64
+    (m, 13) float64
         See `expanded`.
     """
     from hlmm_dask.kernels import score_loops

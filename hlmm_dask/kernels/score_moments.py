@@ -29,19 +29,12 @@ class ScoreMoments:
         u and v of the samples without which the scores are far from normal, 3 at the most.
     kept_at : (k,) int64
         Which samples these are.
-    about : (2, 4) float64
-        Sums of the second to fifth powers of u and of v about their means over the samples that
-        are not kept.
-    away : (2, k) float64
-        u and v of the kept samples, less these means.
     """
 
     n: int
     rest: FloatArray
     kept: FloatArray
     kept_at: IntArray
-    about: FloatArray
-    away: FloatArray
 
     @classmethod
     def of(cls, u: FloatArray, v: FloatArray) -> "ScoreMoments":
@@ -49,20 +42,11 @@ class ScoreMoments:
         top = largest(v, min(_N_KEPT, len(v) // 4))
         top = np.ascontiguousarray(top[v[top] ** 2 > _LARGE * (v @ v)])
         kept, others = np.stack([u[top], v[top]]), np.stack([np.delete(u, top), np.delete(v, top)])
-        means = others.mean(axis=1, keepdims=True)
-        rest, about = np.zeros((_ORDER + 1, _ORDER + 1)), np.zeros((2, 4))
+        rest = np.zeros((_ORDER + 1, _ORDER + 1))
         for start in range(0, others.shape[1], _CHUNK):
-            part = others[:, start : start + _CHUNK]
-            powers_u, powers_v = (_powers(x) for x in part)
+            powers_u, powers_v = (_powers(x) for x in others[:, start : start + _CHUNK])
             rest += powers_u.T @ powers_v
-            away = part - means
-            squares = away * away
-            about[:, 0] += squares.sum(axis=1)
-            cubes = squares * away
-            about[:, 1] += cubes.sum(axis=1)
-            about[:, 2] += np.sum(squares * squares, axis=1)
-            about[:, 3] += np.sum(squares * cubes, axis=1)
-        return cls(len(u), rest, kept, top, about, kept - means)
+        return cls(len(u), rest, kept, top)
 
 
 def largest(values: FloatArray, n: int) -> IntArray:
