@@ -252,9 +252,12 @@ def spaced(places: Iterable[tuple[str, int]], *, n: int | None, window: int) -> 
     for i, (contig, position) in enumerate(places):
         here = taken.setdefault(contig, [])
         at = bisect(here, position)
-        if all(abs(position - other) > window for other in here[max(at - 1, 0) : at + 1]):
-            here.insert(at, position)
-            leads.append(i)
+        if at and position - here[at - 1] <= window:
+            continue
+        if at < len(here) and here[at] - position <= window:
+            continue
+        here.insert(at, position)
+        leads.append(i)
         if n is not None and len(leads) >= n:
             break
     return leads
