@@ -10,6 +10,7 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from hlmm_dask.scanning.source import Source
 
 MODEL_FILE = "null_model.pkl"
+
+# Phenotypes whose results of a block are on their way to the disk at a time.
+_WRITERS = 8
 
 _loaded: "dict[str, BlockModel | LMMBlockModel]" = {}
 _loading = threading.Lock()
@@ -229,7 +233,9 @@ def _fit_missing(
     block: "PackedBlock | NDArray[Any]", tasks: tuple[BlockTask, ...], index: int
 ) -> int:
     """Fit and write a block for the phenotypes that don't have it; count estimates of all."""
-    markers = {task: task.store.marker(index) for task in tasks}
+    markers: dict[BlockTask, dict[str, Any] | None] = {
+        task: task.store.marker(index) for task in tasks
+    }
     parts: dict[BlockTask, list[NDArray[np.float64]]] = {
         task: []
         for task, marker in markers.items()
@@ -247,11 +253,13 @@ def _fit_missing(
                 done.append(_fit(model, strip, task.store.block(index).start + n_read))
             seconds[task] += time.perf_counter() - began
         n_read += len(strip)
-    for task, done in parts.items():
-        results = np.concatenate(done)
-        done.clear()
+    worker = _worker_name()
+
+    def write(task: BlockTask) -> dict[str, Any]:
+        results = np.concatenate(parts[task])
+        parts[task].clear()
         status = results[:, task.store.columns.index("status")]
-        markers[task] = task.store.write_block(
+        return task.store.write_block(
             index,
             results,
             record={
@@ -259,9 +267,14 @@ def _fit_missing(
                 "null_model": task.model_digest,
                 "n_fitted": int(np.sum(status == Status.OK)),
                 "seconds": seconds[task],
-                "worker": _worker_name(),
+                "worker": worker,
             },
         )
+
+    if parts:
+        # Most of the time goes into waiting for the disk.
+        with ThreadPoolExecutor(min(len(parts), _WRITERS)) as pool:
+            markers |= zip(parts, pool.map(write, parts), strict=True)
     return sum(marker["n_fitted"] for marker in markers.values() if marker)
 
 
