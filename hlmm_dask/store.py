@@ -183,14 +183,18 @@ class ResultsStore:
         StoreError
             If a block is missing or damaged.
         """
-        pieces = [self._intact(index) for index in range(first, last)]
-        whole = [piece for piece in pieces if piece is not None]
-        if len(whole) < len(pieces):
-            bad = next(first + i for i, piece in enumerate(pieces) if piece is None)
-            raise StoreError(
-                f"{self.path}: block {bad} is missing or damaged; finish the run with --resume"
-            )
-        return np.concatenate(whole)
+        start = self.block(first).start
+        out = np.empty((self.block(last - 1).stop - start, len(self.columns)))
+        for index in range(first, last):
+            values = self._intact(index)
+            if values is None:
+                raise StoreError(
+                    f"{self.path}: block {index} is missing or damaged; "
+                    "finish the run with --resume"
+                )
+            begin = self.block(index).start - start
+            out[begin : begin + len(values)] = values
+        return out
 
     def read_variants(self, start: int, stop: int) -> pd.DataFrame:
         """Read the variants start..stop-1 as a table with the columns that `create` was given."""

@@ -9,9 +9,9 @@ import hashlib
 import pickle
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -271,10 +271,13 @@ def _fit_missing(
             },
         )
 
-    if parts:
-        # Most of the time goes into waiting for the disk.
-        with ThreadPoolExecutor(min(len(parts), _WRITERS)) as pool:
-            markers |= zip(parts, pool.map(write, parts), strict=True)
+    with ExitStack() as stack:
+        each: Callable[..., Iterator[dict[str, Any]]] = map
+        if len(parts) > 1:
+            # Most of the time goes into waiting for the disk.
+            pool = ThreadPoolExecutor(min(len(parts), _WRITERS))
+            each = stack.enter_context(pool).map
+        markers |= zip(parts, each(write, parts), strict=True)
     return sum(marker["n_fitted"] for marker in markers.values() if marker)
 
 
