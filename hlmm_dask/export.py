@@ -10,7 +10,9 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
@@ -117,34 +119,84 @@ def write_tsv(
     OSError
         If the disk is full or can't be written.
     """
-    target = Path(path)
-    headers = table_headers(store, extra)
-    old = target if append and target.exists() else None
-    if old is not None:
-        check_header(old, headers)
-    columns = extra or {}
-    ranges = _ranges(store, columns)
-    n_rows = 0
-    with replacing(target) as file:
-        if old is not None:
-            _copy_table(old, file)
-        else:
-            file.write(bgzf.compress(("\t".join(headers) + "\n").encode()))
+    table = TextTable(store, Path(path), extra or {}, append=append)
+    return next(write_tables([table], threads=threads))[1]
 
-        def pieces() -> Iterator[pa.Table]:
-            for rows in ranges:
-                table = _batch(store, headers, columns, *rows)
-                yield from (table.slice(i, _TEXT_ROWS) for i in range(0, len(table), _TEXT_ROWS))
 
-        def pack(piece: pa.Table) -> tuple[bytes, int]:
-            return bgzf.compress(_text(piece)), len(piece)
+@dataclass(frozen=True, eq=False)
+class TextTable:
+    """A table that is to be written; see :func:`write_tsv`.
 
-        for packed, n in _in_order(pack, pieces(), threads or _cores()):
-            file.write(packed)
-            n_rows += n
-        file.write(bgzf.END)
-        Path(f"{target}.tbi").unlink(missing_ok=True)
-    return n_rows
+    Attributes
+    ----------
+    store : ResultsStore
+        A store with every block.
+    path : Path
+        OUTPREFIX.models.gz.
+    extra : mapping of str to (n_variants,) float64
+        Further columns by name.
+    append : bool
+        Add the rows to an existing table.
+    """
+
+    store: ResultsStore
+    path: Path
+    extra: Mapping[str, Values]
+    append: bool = False
+
+    @property
+    def headers(self) -> list[str]:
+        """Names of its columns."""
+        return table_headers(self.store, self.extra)
+
+    @property
+    def old(self) -> Path | None:
+        """The table that it is added to, if any."""
+        return self.path if self.append and self.path.exists() else None
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Read it, a few rows at a time."""
+        headers = self.headers
+        if self.old is not None:
+            check_header(self.old, headers)
+        for rows in _ranges(self.store, self.extra):
+            batch = _batch(self.store, headers, self.extra, *rows)
+            yield from (batch.slice(i, _TEXT_ROWS) for i in range(0, len(batch), _TEXT_ROWS))
+
+
+def write_tables(
+    tables: Iterable[TextTable], *, threads: int | None = None
+) -> Iterator[tuple[TextTable, int]]:
+    """Write tables in order; while one is written, the next is read and becomes text.
+
+    Parameters and errors as :func:`write_tsv`. A table after one with an error is not written,
+    and perhaps that before it neither.
+
+    Yields
+    ------
+    TextTable, int
+        What is written by then, and its number of rows.
+    """
+    items = ((table, piece) for table in tables for piece in table.pieces())
+
+    def pack(item: tuple[TextTable, pa.Table]) -> tuple[TextTable, bytes, int]:
+        table, piece = item
+        return table, bgzf.compress(_text(piece)), len(piece)
+
+    done = _in_order(pack, items, threads or _cores())
+    for table, parts in groupby(done, key=itemgetter(0)):
+        n_rows = 0
+        with replacing(table.path) as file:
+            if table.old is not None:
+                _copy_table(table.old, file)
+            else:
+                file.write(bgzf.compress(("\t".join(table.headers) + "\n").encode()))
+            for _, packed, n in parts:
+                file.write(packed)
+                n_rows += n
+            file.write(bgzf.END)
+            Path(f"{table.path}.tbi").unlink(missing_ok=True)
+        yield table, n_rows
 
 
 def write_parquet(

@@ -20,7 +20,7 @@ import zarr
 
 from hlmm_dask.durable import as_json, read_record, sweep, sync, write_record
 from hlmm_dask.errors import StoreError
-from hlmm_dask.layout import METADATA, Block, Layout, array_of, write_chunk
+from hlmm_dask.layout import METADATA, Block, Layout, read_chunk, read_names, write_chunk
 from hlmm_dask.lock import Lock, hold_lock
 from hlmm_dask.placement import (
     LOCK_FILE,
@@ -183,34 +183,27 @@ class ResultsStore:
         StoreError
             If a block is missing or damaged.
         """
-        blocks = [self.block(index) for index in range(first, last)]
-        results = self._results()
-        try:
-            values = self.read(blocks[0].start, blocks[-1].stop)
-        except (RuntimeError, ValueError, TypeError):  # the codec's complaints about damage
-            bad = [block.index for block in blocks if not self.verify(block.index)] or [first]
-        else:
-            pieces = np.split(values, [block.stop - blocks[0].start for block in blocks[:-1]])
-            bad = [
-                block.index
-                for block, piece in zip(blocks, pieces, strict=True)
-                if not self._agrees(block.index, results, piece)
-            ]
-        if bad:
-            raise StoreError(
-                f"{self.path}: block {bad[0]} is missing or damaged; finish the run with --resume"
-            )
-        return values
+        start = self.block(first).start
+        out = np.empty((self.block(last - 1).stop - start, len(self.columns)))
+        for index in range(first, last):
+            values = self._intact(index)
+            if values is None:
+                raise StoreError(
+                    f"{self.path}: block {index} is missing or damaged; "
+                    "finish the run with --resume"
+                )
+            begin = self.block(index).start - start
+            out[begin : begin + len(values)] = values
+        return out
 
     def read_variants(self, start: int, stop: int) -> pd.DataFrame:
         """Read the variants start..stop-1 as a table with the columns that `create` was given."""
-        group = zarr.open_group(self.path, mode="r")
-        names = {name: np.asarray(array_of(group, name)[start:stop]) for name in METADATA}
-        other, effect = names["variant_allele"].astype(object).T
+        names = {name: read_names(self.path, name, start, stop) for name in METADATA}
+        other, effect = names["variant_allele"].T
         a1, a2 = (other, effect) if self.effect_allele_is_a2 else (effect, other)
         parts = {
-            "contig": names["variant_contig"].astype(object),
-            "variant_id": names["variant_id"].astype(object),
+            "contig": names["variant_contig"],
+            "variant_id": names["variant_id"],
             "position": names["variant_position"],
             "allele1": a1,
             "allele2": a2,
@@ -291,13 +284,7 @@ class ResultsStore:
 
     def verify(self, index: int) -> bool:
         """Read a block again and compare it with the digest in its marker."""
-        block = self.block(index)
-        results = self._results()
-        try:
-            values = np.asarray(results[block.start : block.stop], dtype=np.float64)
-        except (RuntimeError, ValueError, TypeError):  # the codec's complaints about damage
-            return False
-        return self._agrees(index, results, values)
+        return self._intact(index) is not None
 
     def pending(self, *, verify: bool = True) -> list[Block]:
         """Return the blocks to compute: marker missing or damaged, or (verify) chunk damaged."""
@@ -416,17 +403,18 @@ class ResultsStore:
     def _results(self) -> zarr.Array[Any]:
         return zarr.open_array(self.path / "results", mode="r")
 
-    def _agrees(
-        self, index: int, results: "zarr.Array[Any]", values: npt.NDArray[np.float64]
-    ) -> bool:
-        # A missing chunk reads as NaN: that must not pass for results that are all NaN.
+    def _intact(self, index: int) -> npt.NDArray[np.float64] | None:
+        """Read the results of a block, None where they are missing or not those of its marker."""
+        block = self.block(index)
         marker = self.marker(index)
-        if marker is None or not self._chunk(results, index).is_file():
-            return False
-        return bool(_digest(values) == marker["digest"])
-
-    def _chunk(self, results: zarr.Array[Any], index: int) -> Path:
-        return self.path / "results" / results.metadata.encode_chunk_key((index, 0))
+        try:
+            values = read_chunk(self.path, index, len(self.columns))
+        except (RuntimeError, ValueError):  # the codec's complaints about damage
+            return None
+        if marker is None or values is None:
+            return None
+        values = values[: block.stop - block.start]
+        return values if _digest(values) == marker["digest"] else None
 
     def _marker(self, index: int) -> Path:
         return self.run_dir / "blocks" / f"{index:07d}.json"

@@ -10,7 +10,13 @@ import pytest
 
 from hlmm_dask import bgzf, export
 from hlmm_dask.errors import InputError, StoreError
-from hlmm_dask.export import read_models_table, write_parquet, write_tsv
+from hlmm_dask.export import (
+    TextTable,
+    read_models_table,
+    write_parquet,
+    write_tables,
+    write_tsv,
+)
 from hlmm_dask.schema import CLASS_DOC, INDEX, N_COLUMNS, RESULT_COLUMNS, TSV_HEADERS, Status
 from hlmm_dask.store import ResultsStore
 
@@ -217,6 +223,20 @@ def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path, store):
     tables = [(tmp_path / f"{threads}.gz").read_bytes() for threads in (1, 2, 5)]
     assert tables[0] == tables[1] == tables[2]
     assert len(read_models_table(tmp_path / "1.gz")) == N
+
+
+def test_several_tables_are_as_if_written_one_by_one(tmp_path, store):
+    other = make(tmp_path / "other.zarr", values=results()[::-1], count_a2=True)
+    extra = {"dispersion": np.arange(N) / 3}
+    tables = [
+        TextTable(store, tmp_path / "1.gz", {}),
+        TextTable(other, tmp_path / "2.gz", extra),
+        TextTable(store, tmp_path / "3.gz", extra),
+    ]
+    assert list(write_tables(tables)) == [(table, N) for table in tables]
+    for table in tables:
+        write_tsv(table.store, tmp_path / "alone.gz", extra=table.extra)
+        assert table.path.read_bytes() == (tmp_path / "alone.gz").read_bytes()
 
 
 def test_append_to_another_table_is_refused(tmp_path, store):

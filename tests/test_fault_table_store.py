@@ -33,7 +33,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,7 +47,7 @@ from studies import Study, make_study, write_values
 import hlmm_dask
 from hlmm_dask import InputError, ScanError, StoreError, fit_null, open_bed
 from hlmm_dask.durable import aside
-from hlmm_dask.export import write_tsv
+from hlmm_dask.export import TextTable, write_tsv
 from hlmm_dask.genotypes import dataset as dataset_module
 from hlmm_dask.genotypes import plink as plink_module
 from hlmm_dask.genotypes.plink import open_plink, write_plink
@@ -655,13 +655,13 @@ def test_disk_full_when_the_table_is_written(
 ) -> None:
     """All blocks are finished by then, and the resumed run fits none again."""
     folder = disk("4m")
-    write = job_module.write_tsv
+    write = job_module.write_tables
 
-    def fill_and_write(*arguments: object, **options: object) -> None:
+    def fill_and_write(tables: Iterable[TextTable]) -> Iterator[tuple[TextTable, int]]:
         fill(folder)
-        write(*arguments, **options)
+        return write(tables)
 
-    monkeypatch.setattr(job_module, "write_tsv", fill_and_write)
+    monkeypatch.setattr(job_module, "write_tables", fill_and_write)
     options = [study.bed, study.pheno, folder / "out", "--block-size", 20]
     assert run_script("scan", *options) == 75
     err = capsys.readouterr().err
@@ -671,7 +671,7 @@ def test_disk_full_when_the_table_is_written(
     before = markers(folder / "out.zarr")
     assert len(before) == 3
     (folder / "another's").unlink()
-    monkeypatch.setattr(job_module, "write_tsv", write)
+    monkeypatch.setattr(job_module, "write_tables", write)
     assert run_script("scan", *options, "--resume") == 0
     assert markers(folder / "out.zarr") == before
     assert len(pd.read_csv(folder / "out.models.gz", sep="\t")) == 60

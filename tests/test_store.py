@@ -283,6 +283,15 @@ def test_variants_come_back_whatever_their_pieces(tmp_path, monkeypatch, cuts, c
     assert effect.tolist() == table["allele2" if count_a2 else "allele1"].tolist()
 
 
+def test_variants_of_which_nothing_is_known_come_back(tmp_path):
+    """Zarr leaves out a chunk in which only fill values stand."""
+    given = variants().assign(position=0, allele1="", allele2="")
+    store = make(tmp_path / "out.zarr", variants=[given])
+    assert not (store.path / "variant_position" / "c.0").exists()
+    found = store.read_variants(2, 7)
+    pd.testing.assert_frame_equal(found, given[2:7].reset_index(drop=True))
+
+
 def test_fingerprint_names_every_difference(tmp_path):
     kept = {"min_maf": 0.05, "samples": "ab12", "h2": None, "a2": True, "gone": 1}
     store = make(tmp_path / "out.zarr", fingerprint=kept)

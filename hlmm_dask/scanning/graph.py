@@ -9,8 +9,9 @@ import hashlib
 import pickle
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from hlmm_dask.scanning.source import Source
 
 MODEL_FILE = "null_model.pkl"
+
+# Phenotypes whose results of a block are on their way to the disk at a time.
+_WRITERS = 8
 
 _loaded: "dict[str, BlockModel | LMMBlockModel]" = {}
 _loading = threading.Lock()
@@ -229,7 +233,9 @@ def _fit_missing(
     block: "PackedBlock | NDArray[Any]", tasks: tuple[BlockTask, ...], index: int
 ) -> int:
     """Fit and write a block for the phenotypes that don't have it; count estimates of all."""
-    markers = {task: task.store.marker(index) for task in tasks}
+    markers: dict[BlockTask, dict[str, Any] | None] = {
+        task: task.store.marker(index) for task in tasks
+    }
     parts: dict[BlockTask, list[NDArray[np.float64]]] = {
         task: []
         for task, marker in markers.items()
@@ -247,11 +253,13 @@ def _fit_missing(
                 done.append(_fit(model, strip, task.store.block(index).start + n_read))
             seconds[task] += time.perf_counter() - began
         n_read += len(strip)
-    for task, done in parts.items():
-        results = np.concatenate(done)
-        done.clear()
+    worker = _worker_name()
+
+    def write(task: BlockTask) -> dict[str, Any]:
+        results = np.concatenate(parts[task])
+        parts[task].clear()
         status = results[:, task.store.columns.index("status")]
-        markers[task] = task.store.write_block(
+        return task.store.write_block(
             index,
             results,
             record={
@@ -259,9 +267,17 @@ def _fit_missing(
                 "null_model": task.model_digest,
                 "n_fitted": int(np.sum(status == Status.OK)),
                 "seconds": seconds[task],
-                "worker": _worker_name(),
+                "worker": worker,
             },
         )
+
+    with ExitStack() as stack:
+        each: Callable[..., Iterator[dict[str, Any]]] = map
+        if len(parts) > 1:
+            # Most of the time goes into waiting for the disk.
+            pool = ThreadPoolExecutor(min(len(parts), _WRITERS))
+            each = stack.enter_context(pool).map
+        markers |= zip(parts, each(write, parts), strict=True)
     return sum(marker["n_fitted"] for marker in markers.values() if marker)
 
 

@@ -1,6 +1,7 @@
 """A whole job: from files to the finished table and the null model's files."""
 
 import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlmm_dask.durable import aside
-from hlmm_dask.export import write_parquet, write_tsv
+from hlmm_dask.export import TextTable, write_parquet, write_tables
 from hlmm_dask.formats.effects import effects_in
 from hlmm_dask.formats.munge import write_formats
 from hlmm_dask.kernels.block import Method
@@ -199,10 +200,7 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
         for one in jobs:
             if one.overwrite:
                 remove_old(one)
-        summaries = {
-            str(one.output(".models.gz")): _write_tables(one, store, observers)
-            for one, store in zip(jobs, stores, strict=True)
-        }
+        summaries = _write_tables(jobs, stores, observers)
     for one, null in zip(jobs, nulls, strict=True):
         write_null(one, null)
     for path, summary in summaries.items():
@@ -211,20 +209,40 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
 
 
 def _write_tables(
+    jobs: Sequence[ScanJob], stores: Sequence[ResultsStore], observers: tuple[Observer, ...]
+) -> dict[str, dict[str, Any]]:
+    """Write each phenotype's table and what is beside it; return what its summary says."""
+    by_path = {one.output(".models.gz"): one for one in jobs}
+    summaries: dict[str, dict[str, Any]] = {}
+
+    def tables() -> Iterator[TextTable]:
+        for (path, one), store in zip(by_path.items(), stores, strict=True):
+            summaries[str(path)], extra = _with_dispersion(one, store, observers)
+            yield TextTable(store, path, extra, append=one.append)
+
+    for table, _ in write_tables(tables()):
+        _write_beside(by_path[table.path], table, observers)
+    return summaries
+
+
+def _with_dispersion(
     job: ScanJob, store: ResultsStore, observers: tuple[Observer, ...]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
+    """Return the summary and the columns of dispersion effects."""
     summary = store.summary() or {}
-    extra: dict[str, NDArray[np.float64]] = {}
-    if job.dispersion:
-        result = estimate_dispersion(store, job.dispersion_options)
-        if isinstance(result, NotEstimable):
-            tell(observers, Note(f"no dispersion effects: {result.reason}"))
-        else:
-            extra = dispersion_columns(result)
-            summary |= slope_summary(result)
-            for line in result.cautions:
-                tell(observers, Note(line))
-    write_tsv(store, job.output(".models.gz"), extra=extra, append=job.append)
+    if not job.dispersion:
+        return summary, {}
+    result = estimate_dispersion(store, job.dispersion_options)
+    if isinstance(result, NotEstimable):
+        tell(observers, Note(f"no dispersion effects: {result.reason}"))
+        return summary, {}
+    for line in result.cautions:
+        tell(observers, Note(line))
+    return summary | slope_summary(result), dispersion_columns(result)
+
+
+def _write_beside(job: ScanJob, table: TextTable, observers: tuple[Observer, ...]) -> None:
+    store, extra = table.store, table.extra
     if job.tabix:
         obstacle = write_index(store, job.output(".models.gz"))
         if obstacle is not None:
@@ -241,4 +259,3 @@ def _write_tables(
         write_text(job.output(".null_lmm.tsv"), variance_table(store))
     elif job.loco and not job.no_h2_estimate:
         write_text(job.output(".null_h2_loco.tsv"), set_null_table(read_set_nulls(store)))
-    return summary

@@ -16,6 +16,7 @@ from hlmm_dask.view.thinning import DISPERSION, tests_of
 # Variants of a test kept for their p-value. The best of each piece of the file is kept besides:
 # where one locus has all the others, more loci are found nevertheless.
 _KEPT = 5000
+_NAMES = ("variant_id", "variant_contig", "variant_position")
 _CARRIED = ("minor_allele_frequency", "add", "add_se", "var", "var_se")
 
 
@@ -144,27 +145,27 @@ class _Names:
     def __init__(self, store: ResultsStore, candidates: Sequence[Values]) -> None:
         self._reader = BlockReader(store)
         self._wanted = np.unique(np.concatenate([each["index"] for each in candidates]))
-        self._known: dict[int, tuple[str, str, int]] = {}
+        self._places: dict[int, tuple[str, int]] = {}
+        self._ids: dict[int, str] = {}
 
     def loci(self, candidates: Values, n: int, window: int) -> dict[str, npt.NDArray[Any]]:
         """Return those of the candidates, best first, that no better one is near."""
         index = candidates["index"].tolist()
-        rows = spaced((self._of(i)[1:] for i in index), n=n, window=window)
-        places = [self._of(index[row]) for row in rows]
+        rows = spaced(map(self._place, index), n=n, window=window)
+        found = [(self._ids[index[row]], *self._places[index[row]]) for row in rows]
         return {name: column[rows] for name, column in candidates.items()} | {
-            name: np.array([place[k] for place in places], dtype=object)
+            name: np.array([each[k] for each in found], dtype=object)
             for k, name in enumerate(("id", "contig", "position"))
         }
 
-    def _of(self, index: int) -> tuple[str, str, int]:
-        if index not in self._known:
+    def _place(self, index: int) -> tuple[str, int]:
+        if index not in self._places:
             start, names = self._reader.chunk_of(index)
             stop = start + len(names["variant_position"])
             low, high = np.searchsorted(self._wanted, (start, stop))
-            for i in self._wanted[low:high].tolist():
-                self._known[i] = (
-                    str(names["variant_id"][i - start]),
-                    str(names["variant_contig"][i - start]),
-                    int(names["variant_position"][i - start]),
-                )
-        return self._known[index]
+            here = self._wanted[low:high]
+            ids, contigs, positions = (names[name][here - start].tolist() for name in _NAMES)
+            self._ids.update(zip(here.tolist(), ids, strict=True))
+            places = zip(contigs, positions, strict=True)
+            self._places.update(zip(here.tolist(), places, strict=True))
+        return self._places[index]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import zarr
 
 from hlmm_dask.genotypes.contigs import contig_codes
-from hlmm_dask.layout import METADATA, array_of, read_chunk
+from hlmm_dask.layout import METADATA, array_of, read_chunk, read_names
 from hlmm_dask.models.dispersion import (
     DispersionOptions,
     DispersionResult,
@@ -43,8 +43,7 @@ class BlockReader:
     def __init__(self, store: ResultsStore) -> None:
         self._store = store
         group = zarr.open_group(store.path, mode="r")
-        self._names = {name: array_of(group, name) for name in _NAMES}
-        self._rows = self._names["variant_id"].chunks[0]
+        self._rows = array_of(group, "variant_id").chunks[0]
         self._held: dict[int, dict[str, npt.NDArray[Any]]] = {}
 
     def variants(self, start: int, stop: int) -> dict[str, npt.NDArray[Any]]:
@@ -65,8 +64,10 @@ class BlockReader:
         if chunk not in self._held:
             if len(self._held) >= 4:
                 self._held.pop(next(iter(self._held)))
-            rows = slice(begin, begin + self._rows)
-            self._held[chunk] = {n: np.asarray(a[rows]) for n, a in self._names.items()}
+            stop = min(begin + self._rows, self._store.n_variants)
+            self._held[chunk] = {
+                name: read_names(self._store.path, name, begin, stop) for name in _NAMES
+            }
         return begin, self._held[chunk]
 
     def values(self, start: int, stop: int) -> Values:

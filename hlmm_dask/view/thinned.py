@@ -1,6 +1,7 @@
 """A thinned scan: points to draw, quantiles, λ_GC, the axis of the genome, independent loci."""
 
 import itertools
+from bisect import bisect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -250,9 +251,13 @@ def spaced(places: Iterable[tuple[str, int]], *, n: int | None, window: int) -> 
     taken: dict[str, list[int]] = {}
     for i, (contig, position) in enumerate(places):
         here = taken.setdefault(contig, [])
-        if all(abs(position - other) > window for other in here):
-            here.append(position)
-            leads.append(i)
+        at = bisect(here, position)
+        if at and position - here[at - 1] <= window:
+            continue
+        if at < len(here) and here[at] - position <= window:
+            continue
+        here.insert(at, position)
+        leads.append(i)
         if n is not None and len(leads) >= n:
             break
     return leads
