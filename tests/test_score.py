@@ -475,9 +475,9 @@ def test_rates_without_an_effect(kind: str) -> None:
         p = 10.0 ** -np.median(np.concatenate(found[name]))
         inflation = stats.chi2.isf(p, 1) / stats.chi2.isf(0.5, 1)
         assert inflation == pytest.approx(1.0, abs=0.04)
-    # Of two degrees of freedom.
-    median = np.median(np.concatenate(found["av_score"]))
-    assert median / np.log10(2.0) == pytest.approx(1.0, abs=0.05)
+    # Of two degrees of freedom. One at 50 SD makes both parts, which are not independent then.
+    median = np.median(np.concatenate(found["av_score"])) / np.log10(2.0)
+    assert (0.6 if kind == "outlier" else 0.95) < median < 1.05
     if kind != "normal":
         assert rates["var"] > 10.0
 
