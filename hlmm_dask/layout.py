@@ -72,7 +72,7 @@ def build(
 def _lay_out(path: Path, layout: Layout, *, attrs: Mapping[str, Any], count_a2: bool) -> None:
     """Make the group and its empty arrays."""
     # Whole blocks, so that a Dataset can give all variables the chunks of the results.
-    rows = -(-_METADATA_ROWS // layout.block_size) * layout.block_size
+    rows = -(-min(_METADATA_ROWS, layout.n_variants) // layout.block_size) * layout.block_size
     codecs = [ZstdCodec(level=1, checksum=True)]
     about = {
         "coordinates": " ".join(METADATA),
