@@ -218,7 +218,7 @@ def count_codes(packed: Packed, layout: PackedLayout) -> FloatArray:
     keep = layout.keep()
     whole = layout.n_bytes // 8 * 8
     out = np.zeros((3, len(packed)))
-    for rows in _slices(len(packed), layout.n_bytes):
+    for rows in _slices(len(packed), _ROWS_GENOTYPES // layout.n_bytes):
         # 32 genotypes at a time.
         for part, kept in (
             (packed[rows, :whole].view(np.uint64), keep[:whole].view(np.uint64)),
@@ -232,22 +232,26 @@ def count_codes(packed: Packed, layout: PackedLayout) -> FloatArray:
 
 
 def look_up(packed: Packed, samples: IntArray, table: NDArray[_Floating]) -> NDArray[_Floating]:
-    """Replace the codes of some samples (n,) by what a table (m, 4) has for them, (m, n)."""
+    """Replace the codes of some samples (n,) by what a table (4,) or (m, 4) has for them, (m, n)."""
     n_bytes = packed.shape[1]
     used, at = np.unique(samples >> 2, return_inverse=True)
     places = 4 * at + (samples & 3)
     out = np.empty((len(packed), len(samples)), table.dtype)
-    for rows in _slices(len(packed), n_bytes):
+    for_all = table.take(_CODES) if table.ndim == 1 else None
+    for rows in _slices(len(packed), _ROWS_GENOTYPES // (4 * n_bytes)):
         part: Packed = packed[rows] if len(used) == n_bytes else packed[rows][:, used]
-        by_byte = table[rows].take(_CODES, axis=1).reshape(-1, 4)
-        index = part + 256 * np.arange(len(part))[:, None]
-        values = by_byte.take(index, axis=0).reshape(len(part), -1)
+        if for_all is not None:
+            values = for_all.take(part, axis=0)
+        else:
+            by_byte = table[rows].take(_CODES, axis=1).reshape(-1, 4)
+            values = by_byte.take(part + 256 * np.arange(len(part))[:, None], axis=0)
+        values = values.reshape(len(part), -1)
         values.take(places, axis=1, out=out[rows], mode="clip")
     return out
 
 
-def _slices(m: int, n_bytes: int) -> Iterator[slice]:
-    size = max(1, _ROWS_GENOTYPES // (4 * n_bytes))
+def _slices(m: int, size: int) -> Iterator[slice]:
+    size = max(1, size)
     return (slice(i, min(i + size, m)) for i in range(0, m, size))
 
 

@@ -123,7 +123,7 @@ def _of_counts(packed: Packed, mean: FloatArray, left: IntArray, right: IntArray
     """Products of counts less their means (m,), summed over variants without missing calls."""
     # Σ xx' is a whole number up to 4 m, exact in single precision, which takes half the time.
     assert 4 * len(packed) <= 2**24
-    table = np.tile(_COPIES.astype(np.float32), (len(packed), 1))
+    table = _COPIES.astype(np.float32)
     x = look_up(packed, left, table)
     other = x if right is left else look_up(packed, right, table)
     # Half of Σ μ² on each side, so that the matrix is symmetric to the last bit.
@@ -138,8 +138,8 @@ def _absent(packed: Packed, left: IntArray, right: IntArray) -> NDArray[np.float
     some = packed[np.any(low & ~high, axis=1)]
     if not len(some):
         return None
-    table = np.zeros((len(some), 4), dtype=np.float32)
-    table[:, _MISSING_CODE] = 1.0
+    table = np.zeros(4, dtype=np.float32)
+    table[_MISSING_CODE] = 1.0
     of_left, of_right = look_up(some, left, table), look_up(some, right, table)
     # Whole numbers, exact in single precision.
     either = of_left.sum(axis=0)[:, None] + of_right.sum(axis=0) - of_left.T @ of_right
