@@ -75,7 +75,8 @@ class LMMBlockModel:
             mean = (copies[rows] / n_called[rows])[:, None]
             if not missing[rows].any():
                 counts = look_up(packed[rows], self.layout.sample_index, _COPIES)
-                return np.subtract(counts, mean, out=counts)
+                counts -= mean
+                return counts
             table = _COPIES - mean
             table[:, _MISSING_CODE] = 0.0
             return look_up(packed[rows], self.layout.sample_index, table)

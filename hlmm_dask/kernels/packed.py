@@ -232,7 +232,10 @@ def count_codes(packed: Packed, layout: PackedLayout) -> FloatArray:
 
 
 def look_up(packed: Packed, samples: IntArray, table: NDArray[_Floating]) -> NDArray[_Floating]:
-    """Replace the codes of some samples (n,) by what a table (4,) or (m, 4) has for them, (m, n)."""
+    """Replace the codes of some samples (n,) by what a table has for them, (m, n).
+
+    The table is one for each variant, (m, 4), or one for all, (4,).
+    """
     n_bytes = packed.shape[1]
     used, at = np.unique(samples >> 2, return_inverse=True)
     places = 4 * at + (samples & 3)

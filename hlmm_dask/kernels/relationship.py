@@ -129,8 +129,9 @@ def _of_counts(packed: Packed, mean: FloatArray, left: IntArray, right: IntArray
     # Half of Σ μ² on each side, so that the matrix is symmetric to the last bit.
     half = 0.5 * (mean @ mean)
     of_left, of_right = (np.einsum("ij,i->j", each, mean) - half for each in (x, other))
-    less = of_left[:, None] + of_right
-    return np.subtract(x.T @ other, less, out=less)
+    sums: FloatArray = of_left[:, None] + of_right
+    np.subtract(x.T @ other, sums, out=sums)
+    return sums
 
 
 def _absent(packed: Packed, left: IntArray, right: IntArray) -> NDArray[np.float32] | None:
