@@ -20,9 +20,12 @@ from hlmm_dask.kernels.lmm import (
     squares,
     tested,
 )
+from hlmm_dask.kernels.packed import slices
 from hlmm_dask.models.lmm_spectral import lambda_path
 
 FloatArray = NDArray[np.float64]
+# Genotypes that stay in the cache while several products are made of them.
+_STRIP_GENOTYPES = 2**17
 
 
 @dataclass(frozen=True)
@@ -107,20 +110,31 @@ def fit_fixed(plan: FixedPlan, genotypes: FloatArray) -> LMMVariants:
 
 
 def _fixed(plan: FixedPlan, genotypes: FloatArray) -> LMMVariants:
-    n = plan.null.data.n_samples
-    dependent = np.zeros(len(genotypes), np.bool_)
-    if plan.factor.dtype == np.float32:
-        # What covariates explain of a genotype would cost digits of the rest.
-        genotypes, _, dependent = less_covariates(genotypes, plan.Q)
-        columns = genotypes.T.astype(np.float32)
-        single = linalg.blas.strmm(1.0, plan.factor, columns, lower=1, overwrite_b=1)
-        square = squares(single.T.astype(np.float64))
+    m, n = genotypes.shape
+    dependent = np.zeros(m, np.bool_)
+    products = np.empty((len(plan.projections), m))
+    square = np.empty(m)
+    parts = list(slices(m, _STRIP_GENOTYPES // n))
+    in_single = plan.factor.dtype == np.float32
+    single = np.empty((m if in_single else 0, n), np.float32)
+    for rows in parts:
+        part = genotypes[rows]
+        if in_single:
+            # What covariates explain of a genotype would cost digits of the rest.
+            part, _, dependent[rows] = less_covariates(part, plan.Q)
+            single[rows] = part
+        # One by one: a product with a narrow matrix takes twice as long.
+        for k, each in enumerate(plan.projections):
+            products[k, rows] = part @ each
+    if in_single:
+        rotated = linalg.blas.strmm(1.0, plan.factor, single.T, lower=1, overwrite_b=1).T
+        for rows in parts:
+            square[rows] = squares(rotated[rows].astype(np.float64))
     elif plan.factor.shape[1] == n:
         square = squares(linalg.blas.dtrmm(1.0, plan.factor, genotypes.T, lower=1).T)
     else:
         square = squares(genotypes) - squares(genotypes @ plan.factor)
-    # One by one: a product with a narrow matrix takes twice as long.
-    *explained, product = (genotypes @ each for each in plan.projections)
+    *explained, product = products
     unexplained = square - sum(each * each for each in explained)
     unexplained[dependent | (unexplained <= DEPENDENT * square)] = np.nan
     same = np.where(np.isnan(unexplained), np.nan, plan.null.lambda_reml)
