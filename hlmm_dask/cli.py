@@ -528,6 +528,7 @@ def _chr(options: argparse.Namespace) -> None:
 def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.dispersion import SLOPE, SLOPE_SE
     from hlmm_dask.scanning.events import Event, Observer, Planned
+    from hlmm_dask.scanning.heap import keep_memory
     from hlmm_dask.scanning.job import run_job
     from hlmm_dask.scanning.log import RunLog
     from hlmm_dask.scanning.logs import off_terminal
@@ -538,6 +539,8 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
     imports_done()
     if options.is_process and job.cluster.is_local:
         start_fork_server(compiled=job.model == "hlmm")
+    if options.is_process:
+        keep_memory()
 
     def begin(event: Event) -> None:
         options.begun = options.begun or isinstance(event, Planned)

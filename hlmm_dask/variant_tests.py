@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.packed import encode
-from hlmm_dask.kernels.block import Method, block_model, fit_packed
+from hlmm_dask.kernels.block import fit_packed
+from hlmm_dask.kernels.block_model import Method, block_model
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.kernels.table import Filters

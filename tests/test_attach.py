@@ -224,6 +224,7 @@ def test_pages_of_dask_are_there_when_asked_for() -> None:
             fetch(client, "nothing")
         assert pages
         assert later not in pages
+        assert fetch(client, "metrics")
         for path in ("status", "hlmm", ""):
             assert '<a href="workers">' in fetch(client, path)
             assert '<a href="hlmm">' in fetch(client, path)

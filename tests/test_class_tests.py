@@ -12,7 +12,8 @@ import hlmm_dask
 from hlmm_dask.errors import InputError
 from hlmm_dask.export import read_models_table
 from hlmm_dask.genotypes.packed import encode
-from hlmm_dask.kernels.block import block_model, fit_dosage, fit_packed
+from hlmm_dask.kernels.block import fit_dosage, fit_packed
+from hlmm_dask.kernels.block_model import block_model
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.table import Filters

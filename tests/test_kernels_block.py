@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from hlmm_dask.genotypes.packed import encode
-from hlmm_dask.kernels.block import BlockModel, block_model, fit_dosage, fit_packed
+from hlmm_dask.kernels.block import fit_dosage, fit_packed
+from hlmm_dask.kernels.block_model import BlockModel, block_model
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.packed import PackedLayout, unpack
 from hlmm_dask.kernels.table import Filters, convergence_status

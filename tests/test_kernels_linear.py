@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hlmm_dask.kernels.block import block_model, fit_packed
+from hlmm_dask.kernels.block import fit_packed
+from hlmm_dask.kernels.block_model import block_model
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.hlmm import RandomEffectModel, fit_random_effects
 from hlmm_dask.kernels.hlmm_choice import linear_is_good, needs_exact

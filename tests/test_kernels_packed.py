@@ -164,3 +164,4 @@ def test_codes_are_counted_and_looked_up(m: int, n: int, share: float) -> None:
     place = np.array([1, 3, 2, 0])[chosen + 1]  # by -1, 0, 1, 2
     found = look_up(packed, index, table)
     np.testing.assert_array_equal(found, np.take_along_axis(table, place, axis=1))
+    np.testing.assert_array_equal(look_up(packed, index, table[0]), table[0][place])

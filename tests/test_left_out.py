@@ -17,7 +17,8 @@ from hlmm_dask.genotypes.contigs import plain_contig
 from hlmm_dask.genotypes.packed import encode
 from hlmm_dask.genotypes.plink import write_plink
 from hlmm_dask.kernels import left_out as kernel
-from hlmm_dask.kernels.block import BlockModel, block_model, fit_dosage, fit_packed
+from hlmm_dask.kernels.block import fit_dosage, fit_packed
+from hlmm_dask.kernels.block_model import BlockModel, block_model
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.hlmm import RandomEffectModel
 from hlmm_dask.kernels.hlmm_linear import fit_linear

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.packed import HEADER
 from hlmm_dask.genotypes.plink import open_plink
-from hlmm_dask.kernels.block import block_model, choose_kernel, unpacked_variants
+from hlmm_dask.kernels.block import unpacked_variants
+from hlmm_dask.kernels.block_model import block_model, choose_kernel
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.table import Filters

@@ -59,6 +59,17 @@ def test_definitions(kind: Any, data: Study) -> None:
     assert found.ids == list(zip(data.samples["fid"], data.samples["iid"], strict=True))
 
 
+def test_counts_without_missing_calls_are_summed_exactly(data: Study, tmp_path: Path) -> None:
+    counts = data.counts[(data.counts >= 0).all(axis=1)]
+    whole = write_plink(tmp_path / "whole.bed", counts, data.samples, data.variants[: len(counts)])
+    K = relationship_matrix(whole, kind="centred", min_maf=0.0).matrix
+    np.testing.assert_array_equal(K, K.T)
+    varies = counts[np.ptp(counts, axis=1) > 0]
+    # As fractions of n²: whole numbers.
+    z = 90 * varies.astype(np.int64) - varies.sum(axis=1, dtype=np.int64)[:, None]
+    np.testing.assert_allclose(K, (z.T @ z) / 90**2 / len(varies), rtol=0, atol=1e-14)
+
+
 def test_counts_of_pairs(data: Study) -> None:
     found = relationship_matrix(data.bed, max_missing=100.0, min_maf=0.0)
     varies = [np.ptp(row[row >= 0]) > 0 if (row >= 0).any() else False for row in data.counts]

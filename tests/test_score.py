@@ -10,7 +10,8 @@ from scipy import optimize, special, stats
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.packed import encode
 from hlmm_dask.kernels import score
-from hlmm_dask.kernels.block import BlockModel, block_model, fit_dosage, fit_packed
+from hlmm_dask.kernels.block import fit_dosage, fit_packed
+from hlmm_dask.kernels.block_model import BlockModel, block_model
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.residual_nodes import gauss_nodes

@@ -15,7 +15,7 @@ from hlmm_dask.followup.chosen import choose, results_of
 from hlmm_dask.followup.finished import FinishedScan, open_finished
 from hlmm_dask.followup.inputs import Files
 from hlmm_dask.followup.output import as_text, heading, labels, require_free
-from hlmm_dask.kernels.block import block_model
+from hlmm_dask.kernels.block_model import block_model
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.resample import NullResiduals, Resampled, bootstrap, permute

@@ -100,14 +100,19 @@ def less_covariates(
 ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """Return the residuals (m, n) on Q, their squares' sums, and which are but rounding errors."""
     inside = genotypes @ Q
-    whole = np.einsum("ij,ij->i", genotypes, genotypes)
-    explained = np.einsum("ij,ij->i", inside, inside)
+    whole = squares(genotypes)
+    explained = squares(inside)
     if np.all(explained <= NOTHING * whole):
         # Centred genotypes, and an intercept alone.
         return genotypes, whole, whole <= 0.0
     residual = genotypes - inside @ Q.T
-    length = np.einsum("ij,ij->i", residual, residual)
+    length = squares(residual)
     return residual, length, length <= DEPENDENT * whole
+
+
+def squares(rows: FloatArray) -> FloatArray:
+    """Sum the squares of each row."""
+    return np.asarray(np.vecdot(rows, rows))
 
 
 def tested(

@@ -70,12 +70,16 @@ class LMMBlockModel:
         n_called = self.layout.n_samples - missing
         copies = 2.0 * two + one
         results = self._classified(n_called, copies, one == n_called)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            table = _COPIES - (copies / n_called)[:, None]
-        table[:, _MISSING_CODE] = 0.0
 
         def centred(rows: IntArray) -> FloatArray:
-            return look_up(packed[rows], self.layout.sample_index, table[rows])
+            mean = (copies[rows] / n_called[rows])[:, None]
+            if not missing[rows].any():
+                counts = look_up(packed[rows], self.layout.sample_index, _COPIES)
+                counts -= mean
+                return counts
+            table = _COPIES - mean
+            table[:, _MISSING_CODE] = 0.0
+            return look_up(packed[rows], self.layout.sample_index, table)
 
         return self._fitted(results, centred, first)
 

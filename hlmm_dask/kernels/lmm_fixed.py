@@ -17,11 +17,15 @@ from hlmm_dask.kernels.lmm import (
     chunks,
     joined,
     less_covariates,
+    squares,
     tested,
 )
+from hlmm_dask.kernels.packed import slices
 from hlmm_dask.models.lmm_spectral import lambda_path
 
 FloatArray = NDArray[np.float64]
+# Genotypes that stay in the cache while several products are made of them.
+_STRIP_GENOTYPES = 2**17
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ class FixedPlan:
         L⁻¹ of V = λK + I = LLᵀ, Fortran order; for K of low rank F with V⁻¹ = I - FFᵀ.
     Q : (n, c) float64
         Orthonormal basis of the covariates, in samples.
-    projections : (n, c + 1) float64
-        V⁻¹ Q C⁻ᵀ with QᵀV⁻¹Q = CCᵀ, and last V⁻¹e with the residual e.
+    projections : (c + 1, n) float64
+        C⁻¹ QᵀV⁻¹ with QᵀV⁻¹Q = CCᵀ, and last V⁻¹e with the residual e.
     rss : float
         eᵀV⁻¹e.
     loglik : float
@@ -74,9 +78,7 @@ def plan_fixed(null: LMMNull, *, single: bool = False) -> FixedPlan:
     gram = whole.T @ solved
     lower = linalg.cholesky(gram[:c, :c], lower=True)
     e = solved[:, c] - solved[:, :c] @ linalg.cho_solve((lower, True), gram[:c, c])
-    projections = np.column_stack(
-        [linalg.solve_triangular(lower, solved[:, :c].T, lower=True).T, e]
-    )
+    projections = np.vstack([linalg.solve_triangular(lower, solved[:, :c].T, lower=True), e])
     if 2 * r < n:
         factor = rotation.vectors * np.sqrt(shrunk)
     else:
@@ -108,25 +110,33 @@ def fit_fixed(plan: FixedPlan, genotypes: FloatArray) -> LMMVariants:
 
 
 def _fixed(plan: FixedPlan, genotypes: FloatArray) -> LMMVariants:
-    n, c = plan.null.data.n_samples, plan.null.data.n_covariates
-    dependent = np.zeros(len(genotypes), np.bool_)
-    if plan.factor.dtype == np.float32:
-        # What covariates explain of a genotype would cost digits of the rest.
-        genotypes, _, dependent = less_covariates(genotypes, plan.Q)
-        columns = genotypes.T.astype(np.float32)
-        single = linalg.blas.strmm(1.0, plan.factor, columns, lower=1, overwrite_b=1)
-        square = np.einsum("ij,ij->j", single, single, dtype=np.float64)
+    m, n = genotypes.shape
+    dependent = np.zeros(m, np.bool_)
+    products = np.empty((len(plan.projections), m))
+    square = np.empty(m)
+    parts = list(slices(m, _STRIP_GENOTYPES // n))
+    in_single = plan.factor.dtype == np.float32
+    single = np.empty((m if in_single else 0, n), np.float32)
+    for rows in parts:
+        part = genotypes[rows]
+        if in_single:
+            # What covariates explain of a genotype would cost digits of the rest.
+            part, _, dependent[rows] = less_covariates(part, plan.Q)
+            single[rows] = part
+        # One by one: a product with a narrow matrix takes twice as long.
+        for k, each in enumerate(plan.projections):
+            products[k, rows] = part @ each
+    if in_single:
+        rotated = linalg.blas.strmm(1.0, plan.factor, single.T, lower=1, overwrite_b=1).T
+        for rows in parts:
+            square[rows] = squares(rotated[rows].astype(np.float64))
     elif plan.factor.shape[1] == n:
-        rotated = linalg.blas.dtrmm(1.0, plan.factor, genotypes.T, lower=1)
-        square = np.einsum("ij,ij->j", rotated, rotated)
+        square = squares(linalg.blas.dtrmm(1.0, plan.factor, genotypes.T, lower=1).T)
     else:
-        rotated = genotypes @ plan.factor
-        square = np.einsum("ij,ij->i", genotypes, genotypes)
-        square -= np.einsum("ij,ij->i", rotated, rotated)
-    products = genotypes @ plan.projections
-    unexplained = square - np.einsum("ij,ij->i", products[:, :c], products[:, :c])
+        square = squares(genotypes) - squares(genotypes @ plan.factor)
+    *explained, product = products
+    unexplained = square - sum(each * each for each in explained)
     unexplained[dependent | (unexplained <= DEPENDENT * square)] = np.nan
-    product = products[:, c]
     same = np.where(np.isnan(unexplained), np.nan, plan.null.lambda_reml)
     gain = -0.5 * n * np.log1p(-(product**2) / (unexplained * plan.rss))
     return tested(

@@ -238,7 +238,7 @@ def _highest(loglik: FloatArray) -> tuple[FloatArray, FloatArray]:
         rise = _value(slope, x)
         low, high = np.where(rise > 0, x, low), np.where(rise > 0, high, x)
         step = x - rise / _value(curvature, x)
-        following = np.where((step > low) & (step < high), step, 0.5 * (low + high))
+        following = np.where((step >= low) & (step <= high), step, 0.5 * (low + high))
         moved = np.max(np.abs(following - x), initial=0.0)
         x = following
         if moved < 1e-10:

@@ -217,37 +217,45 @@ def count_codes(packed: Packed, layout: PackedLayout) -> FloatArray:
     """Count two copies, missing calls and one copy among the analysed samples, (3, m)."""
     keep = layout.keep()
     whole = layout.n_bytes // 8 * 8
-    out = np.zeros((3, len(packed)))
-    for rows in _slices(len(packed), layout.n_bytes):
+    low, high, both = np.zeros((3, len(packed)))
+    for rows in slices(len(packed), _ROWS_GENOTYPES // layout.n_bytes):
         # 32 genotypes at a time.
         for part, kept in (
             (packed[rows, :whole].view(np.uint64), keep[:whole].view(np.uint64)),
             (packed[rows, whole:], keep[whole:]),
         ):
-            high = part >> 1
             # The mask has low bits only: what a shift brings into a pair's high bit is cleared.
-            for k, code in enumerate((~(part | high), part & ~high, high & ~part)):
-                out[k, rows] += np.bitwise_count(code & kept).sum(axis=1, dtype=np.int64)
-    return out
+            bits = part & kept, (part >> 1) & kept
+            for total, which in ((low, bits[0]), (high, bits[1]), (both, bits[0] & bits[1])):
+                total[rows] += np.bitwise_count(which).sum(axis=1, dtype=np.int64)
+    return np.stack([layout.n_samples - low - high + both, low - both, high - both])
 
 
 def look_up(packed: Packed, samples: IntArray, table: NDArray[_Floating]) -> NDArray[_Floating]:
-    """Replace the codes of some samples (n,) by what a table (m, 4) has for them, (m, n)."""
+    """Replace the codes of some samples (n,) by what a table has for them, (m, n).
+
+    The table is one for each variant, (m, 4), or one for all, (4,).
+    """
     n_bytes = packed.shape[1]
     used, at = np.unique(samples >> 2, return_inverse=True)
     places = 4 * at + (samples & 3)
     out = np.empty((len(packed), len(samples)), table.dtype)
-    for rows in _slices(len(packed), n_bytes):
+    for_all = table.take(_CODES) if table.ndim == 1 else None
+    for rows in slices(len(packed), _ROWS_GENOTYPES // (4 * n_bytes)):
         part: Packed = packed[rows] if len(used) == n_bytes else packed[rows][:, used]
-        by_byte = table[rows].take(_CODES, axis=1).reshape(-1, 4)
-        index = part + 256 * np.arange(len(part))[:, None]
-        values = by_byte.take(index, axis=0).reshape(len(part), -1)
+        if for_all is not None:
+            values = for_all.take(part, axis=0)
+        else:
+            by_byte = table[rows].take(_CODES, axis=1).reshape(-1, 4)
+            values = by_byte.take(part + 256 * np.arange(len(part))[:, None], axis=0)
+        values = values.reshape(len(part), -1)
         values.take(places, axis=1, out=out[rows], mode="clip")
     return out
 
 
-def _slices(m: int, n_bytes: int) -> Iterator[slice]:
-    size = max(1, _ROWS_GENOTYPES // (4 * n_bytes))
+def slices(m: int, size: int) -> Iterator[slice]:
+    """Cut m rows into parts of a size, at least 1."""
+    size = max(1, size)
     return (slice(i, min(i + size, m)) for i in range(0, m, size))
 
 

@@ -32,6 +32,12 @@ _HERE = {
     "distributed.admin.system-monitor.interval": "2s",
     "distributed.admin.system-monitor.disk": False,
 }
+# Measurements for Prometheus are imported by each process, if its library is installed. Those of
+# the scheduler come with its pages.
+_PROMETHEUS = {
+    "distributed.scheduler.http.routes": "distributed.http.scheduler.prometheus",
+    "distributed.worker.http.routes": "distributed.http.worker.prometheus",
+}
 # Seconds to wait for workers. A job may stand in its queue for a day.
 _CONNECT, _NO_WORKERS, _QUEUE = 60.0, 300.0, 86400.0
 
@@ -217,8 +223,12 @@ def _no_worker(options: ClusterOptions) -> str:
 
 @contextmanager
 def _started_here(options: ClusterOptions) -> Iterator[Client]:
+    routes = {
+        key: [name for name in dask.config.get(key) if name != unwanted]
+        for key, unwanted in _PROMETHEUS.items()
+    }
     with (
-        dask.config.set(_HERE),
+        dask.config.set(_HERE | routes),
         LocalCluster(
             n_workers=options.workers or len(os.sched_getaffinity(0)),
             threads_per_worker=options.threads_per_worker,

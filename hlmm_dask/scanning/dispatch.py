@@ -11,7 +11,7 @@ import numpy as np
 from distributed import Client, Future, KilledWorker, as_completed
 
 from hlmm_dask.errors import ChangedInputError, ClusterLostError, InputError, ScanError, StoreError
-from hlmm_dask.kernels.block import BlockModel, block_model
+from hlmm_dask.kernels.block_model import BlockModel, block_model
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.layout import Block
 from hlmm_dask.scanning.config import ScanConfig

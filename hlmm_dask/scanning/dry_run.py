@@ -11,7 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hlmm_dask.genotypes.plink import PlinkGenotypes
-from hlmm_dask.kernels.block import BlockModel
+from hlmm_dask.kernels.block_model import BlockModel
 from hlmm_dask.kernels.lmm_block import LMMBlockModel
 from hlmm_dask.scanning.checks import CheckedJob, check_job
 from hlmm_dask.scanning.connection import Connection

@@ -26,7 +26,8 @@ from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.genotypes.packed import MISSING, encode
 from hlmm_dask.genotypes.plink import PlinkGenotypes
-from hlmm_dask.kernels.block import BlockModel, fit_dosage, fit_packed
+from hlmm_dask.kernels.block import fit_dosage, fit_packed
+from hlmm_dask.kernels.block_model import BlockModel
 from hlmm_dask.kernels.packed import Packed
 from hlmm_dask.scanning.strips import PackedBlock, strips
 from hlmm_dask.scanning.warned import counted_warnings

@@ -14,7 +14,7 @@ from hlmm_dask.durable import aside
 from hlmm_dask.export import TextTable, write_parquet, write_tables
 from hlmm_dask.formats.effects import effects_in
 from hlmm_dask.formats.munge import write_formats
-from hlmm_dask.kernels.block import Method
+from hlmm_dask.kernels.block_model import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.kernels.relationship import Kind
 from hlmm_dask.kernels.score import SPA_THRESHOLD

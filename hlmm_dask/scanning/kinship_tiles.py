@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # Samples on a tile's side: what a task returns is at most 128 MiB.
 _TILE = 4096
-_BLOCK_BYTES = 64 * 2**20
+# A block of variants: larger ones are no faster, and new pages of memory take time.
+_BLOCK_BYTES = 32 * 2**20
 # Pairs times variants of one task, some seconds of one core, where tiles alone are too few.
 _TASK = 1e10
 _MOST_TASKS = 64

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hlmm_dask.durable import read_record, write_record
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.genotypes.contigs import plain_contig
-from hlmm_dask.kernels.block import BlockModel
+from hlmm_dask.kernels.block_model import BlockModel
 from hlmm_dask.kernels.left_out import LeftOut, SetNull, fit_without
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.null import NullModel

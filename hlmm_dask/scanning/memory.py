@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from hlmm_dask.kernels.block import Kernel, unpacked_variants
+from hlmm_dask.kernels.block import unpacked_variants
+from hlmm_dask.kernels.block_model import Kernel
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.scanning.lmm_memory import lmm_block_bytes, lmm_model_bytes
 from hlmm_dask.scanning.strips import strip_variants

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
-from hlmm_dask.kernels.block import Kernel, choose_kernel
+from hlmm_dask.kernels.block_model import Kernel, choose_kernel
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
 from hlmm_dask.scanning.lmm_memory import lmm_seconds
@@ -60,7 +60,7 @@ def choose_block_size(
     n_covariates : int
         Covariates that stay in every model.
     kernel : str
-        How random effects are fitted, see :func:`hlmm_dask.kernels.block.choose_kernel`.
+        How random effects are fitted, see :func:`hlmm_dask.kernels.block_model.choose_kernel`.
     n_phenotypes : int
         Phenotypes for which a block is fitted.
 

@@ -15,7 +15,7 @@ from distributed import Client
 
 from hlmm_dask.errors import InputError, ScanError, StoreError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
-from hlmm_dask.kernels.block import BlockModel, Method
+from hlmm_dask.kernels.block_model import BlockModel, Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.placement import clean_up, place_of

@@ -12,9 +12,6 @@ from hlmm_dask.store import ResultsStore
 from hlmm_dask.transforms import TRANSFORMS
 from hlmm_dask.view.best import best_loci, loci_of
 from hlmm_dask.view.loci import print_loci
-from hlmm_dask.view.pictures import require_matplotlib, write_pictures
-from hlmm_dask.view.report import read_report, write_report
-from hlmm_dask.view.scales import compare, scale_lines, scales_section
 
 
 def show_loci(outprefix: str, *, slope: float | str | None, slope_se: float | None = None) -> None:
@@ -72,6 +69,11 @@ def make_reports(
     InputError, StoreError
         If there is no scan, matplotlib is missing, or scans can't be compared.
     """
+    # Imported late: most scans show their best loci alone.
+    from hlmm_dask.view.pictures import require_matplotlib, write_pictures
+    from hlmm_dask.view.report import read_report, write_report
+    from hlmm_dask.view.scales import compare, scale_lines, scales_section
+
     if not 0.0 <= kilobases < float("inf"):
         raise InputError(f"--window {kilobases:g}: expected kilobases, 0 or more")
     if plots:

@@ -12,6 +12,8 @@ from tornado.web import Application
 
 from hlmm_dask.view import dask_page
 
+_MEASUREMENTS = ["distributed.http.scheduler.prometheus"]
+
 
 class LaterPages(Application):
     """Stands for the pages until it has to give one."""
@@ -25,6 +27,7 @@ class LaterPages(Application):
         pages = self._scheduler.http_application
         if self in pages.applications:
             pages.applications.remove(self)
+            pages.add_handlers(r".*", get_handlers(self._scheduler, _MEASUREMENTS))
             dask_page.navigation(self._scheduler)
             try:
                 from distributed.dashboard.scheduler import connect

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.report import Options
 from hlmm_dask.genotypes.packed import HEADER, decode, encode, packed_width
 from hlmm_dask.genotypes.plink import open_plink
-from hlmm_dask.kernels.block import BlockModel, block_model
+from hlmm_dask.kernels.block_model import BlockModel, block_model
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.table import Filters
 from hlmm_dask.scanning.null import NullModel

@@ -13,7 +13,8 @@ from threadpoolctl import threadpool_limits
 from benchmarks.inputs import model_of, random_bed, simulated_bed, simulated_table
 from benchmarks.report import Options, Report, alternate
 from hlmm_dask.genotypes.plink import open_plink
-from hlmm_dask.kernels.block import BlockModel, block_model, fit_packed
+from hlmm_dask.kernels.block import fit_packed
+from hlmm_dask.kernels.block_model import BlockModel, block_model
 from hlmm_dask.kernels.class_moments import ClassMoments
 from hlmm_dask.kernels.hlm import fit_class_sums
 from hlmm_dask.kernels.packed import class_sums, unpack

@@ -11,7 +11,8 @@ from benchmarks.inputs import model_of, random_bed, simulated_bed, simulated_tab
 from benchmarks.processes import in_folder, scan_command
 from benchmarks.report import Options, Report, alternate
 from hlmm_dask.genotypes.plink import open_plink
-from hlmm_dask.kernels.block import BlockModel, fit_packed
+from hlmm_dask.kernels.block import fit_packed
+from hlmm_dask.kernels.block_model import BlockModel
 from hlmm_dask.kernels.class_moments import ClassMoments
 from hlmm_dask.kernels.hlm import fit_class_sums
 from hlmm_dask.kernels.packed import Packed, class_sums, unpack

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from calibration.count import p_values
 from calibration.simulate import DISTRIBUTIONS, family_genotypes, packed_variants, phenotype
 from hlmm_dask.genotypes.packed import decode, encode
-from hlmm_dask.kernels.block import BlockModel, block_model, fit_packed
+from hlmm_dask.kernels.block import fit_packed
+from hlmm_dask.kernels.block_model import BlockModel, block_model
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.table import Filters
