@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from hlmm_dask.scanning.background import Run
     from hlmm_dask.scanning.kinship import relationship_matrix
     from hlmm_dask.scanning.lmm import LMMNullModel, fit_lmm_null
-    from hlmm_dask.scanning.null import NullModel, fit_null
+    from hlmm_dask.scanning.null import NullModel
+    from hlmm_dask.scanning.null_input import fit_null
     from hlmm_dask.scanning.run import scan
     from hlmm_dask.variant_tests import variant_tests
     from hlmm_dask.view.widget import dashboard as dashboard  # neither: it needs anywidget
@@ -65,7 +66,7 @@ _HOME = {
     "StoreError": "errors",
     "dashboard": "view.widget",
     "fit_lmm_null": "scanning.lmm",
-    "fit_null": "scanning.null",
+    "fit_null": "scanning.null_input",
     "loci": "followup.loci",
     "open_bed": "genotypes.dataset",
     "open_results": "results",

@@ -34,7 +34,7 @@ def refused(
 
     def run(*options: str, out: str = "out") -> str:
         monkeypatch.chdir(study.folder)
-        monkeypatch.setattr("hlmm_dask.scanning.null.fit_null_arrays", no_work)
+        monkeypatch.setattr("hlmm_dask.scanning.null_input.fit_null_arrays", no_work)
         before = listing(study.folder)
         try:
             code = scan_main([str(study.bed), str(study.pheno), out, *options])

@@ -563,7 +563,7 @@ def test_no_room_is_found_before_the_null_fit(
     def too_late(*_: object, **__: object) -> None:
         pytest.fail("the null model was fitted")
 
-    monkeypatch.setattr("hlmm_dask.scanning.null.fit_null_arrays", too_late)
+    monkeypatch.setattr("hlmm_dask.scanning.null_input.fit_null_arrays", too_late)
     assert run_script("scan", study.bed, study.pheno, folder / "out") == 2
     message = one_line(capsys)
     assert f"{folder}: the output needs about 1.0 MB, 0.6 MB are free" in message

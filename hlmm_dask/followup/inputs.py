@@ -12,7 +12,8 @@ from hlmm_dask.followup.refit import Design, independent
 from hlmm_dask.genotypes.packed import to_dosage
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.samples import AlignedSamples, align
-from hlmm_dask.scanning.null import NullInput, NullModel, read_null_input
+from hlmm_dask.scanning.null import NullModel
+from hlmm_dask.scanning.null_input import NullInput, read_null_input
 from hlmm_dask.tables import Table, read_table
 from hlmm_dask.transforms import transformed
 from hlmm_dask.view.facts import Facts

@@ -18,7 +18,7 @@ from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.events import Event, Observer, ScanFinished, ScanStarted
 from hlmm_dask.scanning.lmm import AnyNull
-from hlmm_dask.scanning.null import Genotypes
+from hlmm_dask.scanning.null_input import Genotypes
 from hlmm_dask.scanning.run import run_scans
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from hlmm_dask.scanning.lmm_job import (
     check_model_options,
     open_kinship,
 )
-from hlmm_dask.scanning.null import NullInput, check_h2_init, read_null_inputs
+from hlmm_dask.scanning.null_input import NullInput, check_h2_init, read_null_inputs
 from hlmm_dask.scanning.outputs import check_output, needed_bytes, require_space
 from hlmm_dask.scanning.plan import Plan, expected_footprint, plan_blocks
 from hlmm_dask.scanning.relationships import Relationships

@@ -11,13 +11,8 @@ from hlmm_dask.models.hlm import HLM, HLMFit
 from hlmm_dask.models.hlmm import HLMM, HLMMFit
 from hlmm_dask.random_effects import random_effects
 from hlmm_dask.samples import align
-from hlmm_dask.scanning.null import (
-    check_h2_init,
-    converged,
-    effects_per_unit,
-    refused,
-    table_notes,
-)
+from hlmm_dask.scanning.null import converged, effects_per_unit, refused
+from hlmm_dask.scanning.null_input import check_h2_init, table_notes
 from hlmm_dask.scanning.outputs import check_outprefix, write_effects, write_estimate
 from hlmm_dask.tables import read_table
 

@@ -16,16 +16,13 @@ from hlmm_dask.models.lmm_spectral import lambda_path
 from hlmm_dask.relationship.files import read_kinship
 from hlmm_dask.relationship.kinship import Id, Kinship
 from hlmm_dask.scanning.kinship import RelationshipParts
-from hlmm_dask.scanning.null import (
-    Effects,
+from hlmm_dask.scanning.null import Effects, NullModel, effects_per_unit, refused
+from hlmm_dask.scanning.null_input import (
     Genotypes,
     NullInput,
-    NullModel,
     TableSource,
-    effects_per_unit,
     genotyped_samples,
     read_null_input,
-    refused,
 )
 from hlmm_dask.scanning.relationships import Relationships, Rotated
 from hlmm_dask.transforms import title_of

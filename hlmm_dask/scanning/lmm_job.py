@@ -21,7 +21,7 @@ from hlmm_dask.relationship.files import read_kinship
 from hlmm_dask.relationship.kinship import Id, Kinship
 from hlmm_dask.scanning.kinship import RelationshipParts, relationship_matrix, relationship_parts
 from hlmm_dask.scanning.lmm import ids_of
-from hlmm_dask.scanning.null import NullInput
+from hlmm_dask.scanning.null_input import NullInput
 from hlmm_dask.scanning.relationships import DECOMPOSITION_MATRICES, Relationships, identity_of
 
 if TYPE_CHECKING:

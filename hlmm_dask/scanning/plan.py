@@ -16,7 +16,7 @@ from hlmm_dask.scanning.memory import (
     usable_bytes,
     worker_bytes,
 )
-from hlmm_dask.scanning.null import NullInput
+from hlmm_dask.scanning.null_input import NullInput
 from hlmm_dask.scanning.resources import Resources
 
 # Variants a block at the most; a block is one task, one chunk and one marker.

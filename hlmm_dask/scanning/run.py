@@ -34,7 +34,8 @@ from hlmm_dask.scanning.left_out import (
 )
 from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
 from hlmm_dask.scanning.lmm_model import check_lmm_config, lmm_fingerprint, remove_arrays
-from hlmm_dask.scanning.null import Genotypes, NullModel
+from hlmm_dask.scanning.null import NullModel
+from hlmm_dask.scanning.null_input import Genotypes
 from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
 from hlmm_dask.scanning.probe import probe_workers
 from hlmm_dask.scanning.resources import resources_of

@@ -11,7 +11,7 @@ import pandas as pd
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.scanning.config import ScanConfig
-from hlmm_dask.scanning.null import (
+from hlmm_dask.scanning.null_input import (
     Genotypes,
     genotyped_samples,
     is_dataset,

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.packed import to_dosage
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
-from hlmm_dask.scanning.null import NullModel, fit_null
+from hlmm_dask.scanning.null import NullModel
+from hlmm_dask.scanning.null_input import fit_null
 from hlmm_dask.tables import Table, read_table
 from hlmm_dask.view.facts import Facts
 from hlmm_dask.view.spread import phenotype_scale

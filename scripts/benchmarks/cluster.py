@@ -26,7 +26,8 @@ from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.dispatch import scan_model
 from hlmm_dask.scanning.events import BlockDone, Event, ScanFinished, ScanStarted
 from hlmm_dask.scanning.heap import keep_memory
-from hlmm_dask.scanning.null import NullModel, fit_null
+from hlmm_dask.scanning.null import NullModel
+from hlmm_dask.scanning.null_input import fit_null
 from hlmm_dask.scanning.plan import choose_block_size, footprint
 from hlmm_dask.scanning.run import run_scan
 from hlmm_dask.scanning.source import open_source

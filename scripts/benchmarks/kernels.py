@@ -20,7 +20,8 @@ from hlmm_dask.kernels.hlm import fit_class_sums
 from hlmm_dask.kernels.packed import class_sums, unpack
 from hlmm_dask.kernels.score import Scores, score_columns, tails_of
 from hlmm_dask.kernels.table import empty_results, fill_estimates
-from hlmm_dask.scanning.null import NullModel, fit_null
+from hlmm_dask.scanning.null import NullModel
+from hlmm_dask.scanning.null_input import fit_null
 from hlmm_dask.scanning.plan import choose_block_size
 from hlmm_dask.scanning.strips import PackedBlock
 from hlmm_dask.schema import INDEX, Status

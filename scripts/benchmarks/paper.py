@@ -22,7 +22,7 @@ from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.kernels.block import fit_packed
 from hlmm_dask.kernels.packed import class_sums
 from hlmm_dask.scanning.cluster import ClusterOptions, connect
-from hlmm_dask.scanning.null import fit_null
+from hlmm_dask.scanning.null_input import fit_null
 from hlmm_dask.scanning.plan import choose_block_size
 from hlmm_dask.schema import CLASS_DOC, INDEX, N_COLUMNS, Status
 from hlmm_dask.store import ResultsStore

@@ -17,7 +17,7 @@ from benchmarks.inputs import block_starts, copies, model_of, simulated_bed, sim
 from benchmarks.report import Options, Report, alternate
 from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.kernels.block import fit_packed
-from hlmm_dask.scanning.null import fit_null
+from hlmm_dask.scanning.null_input import fit_null
 from hlmm_dask.store import ResultsStore
 
 

@@ -18,7 +18,7 @@ from hlmm_dask.kernels.hlm import fit_class_sums
 from hlmm_dask.kernels.packed import Packed, class_sums, unpack
 from hlmm_dask.kernels.score import Scores, score_columns, tails_of
 from hlmm_dask.kernels.score_null import general_columns
-from hlmm_dask.scanning.null import fit_null
+from hlmm_dask.scanning.null_input import fit_null
 from hlmm_dask.scanning.plan import choose_block_size
 from hlmm_dask.scanning.strips import PackedBlock
 

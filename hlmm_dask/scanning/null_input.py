@@ -1,0 +1,290 @@
+"""What the null model is fitted to: samples matched, phenotypes and covariates read."""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import TYPE_CHECKING, TypeAlias
+
+import pandas as pd
+
+from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.paths import Paths
+from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.models.random_design import RandomDesign
+from hlmm_dask.random_effects import random_effects
+from hlmm_dask.samples import AlignedSamples, People
+from hlmm_dask.tables import Table, read_table
+from hlmm_dask.transforms import check_transform, transformed
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from typing_extensions import TypeIs
+
+from hlmm_dask.scanning.null import H2_INIT, NullModel, fit_null_arrays
+
+TableSource = str | PathLike[str] | Table
+Genotypes: TypeAlias = "Paths | PlinkGenotypes | xr.Dataset"
+
+
+def fit_null(
+    genotypes: Genotypes,
+    phenotype: TableSource,
+    *,
+    phenotype_column: str | int = 1,
+    mean_covariates: TableSource | None = None,
+    variance_covariates: TableSource | None = None,
+    random_genotypes: Paths | PlinkGenotypes | None = None,
+    random_table: TableSource | None = None,
+    fit_covariates: bool = False,
+    h2_init: float = H2_INIT,
+    missing: Sequence[str] = ("NA",),
+    transform: str = "none",
+) -> NullModel:
+    """Match samples, fit the null model, and adjust the phenotype.
+
+    Steps: samples with phenotype, covariates and genotypes; the transform; HLM with the
+    covariates; unless ``fit_covariates``, y becomes (y - Xα̂)/exp(½Vβ̂); with random effects,
+    h2 of what is then left, by HLMM.
+
+    Parameters
+    ----------
+    genotypes : path, paths, PlinkGenotypes or Dataset
+        What will be scanned; only its samples are read.
+    phenotype : path or Table
+        FID, IID, values.
+    phenotype_column : str or int
+        Name or 1-based number of the phenotype's column.
+    mean_covariates, variance_covariates : path or Table, optional
+        FID, IID, covariates of the mean and of the log variance.
+    random_genotypes : path, paths or PlinkGenotypes, optional
+        Variants with random effects.
+    random_table : path or Table, optional
+        FID, IID, columns with random effects, instead of genotypes.
+    fit_covariates : bool
+        Keep the covariates in every variant's model instead of projecting them out.
+    h2_init : float
+        Start of h2, as a share of the phenotype's variance.
+    missing : sequence of str
+        What stands for a missing value in the tables.
+    transform : {"none", "log", "rint"}
+        Of the analysed samples' phenotype as it is: natural logarithm, or normal scores of ranks.
+
+    Returns
+    -------
+    NullModel
+
+    Raises
+    ------
+    InputError
+        If input can't be used, or the null model does not converge.
+    """
+    return read_null_input(
+        genotypes, phenotype, phenotype_column=phenotype_column,
+        mean_covariates=mean_covariates, variance_covariates=variance_covariates,
+        random_genotypes=random_genotypes, random_table=random_table,
+        fit_covariates=fit_covariates, h2_init=h2_init, missing=missing, transform=transform,
+    ).fit()  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NullInput:
+    """What a null model is fitted to: all of it read and checked but the columns of G.
+
+    Attributes
+    ----------
+    aligned : AlignedSamples
+        The analysed samples with their values.
+    random : PlinkGenotypes, Table or None
+        Where the random effects' columns come from.
+    fit_covariates : bool
+        Whether the covariates stay in every model.
+    h2_init : float
+        Start of h2, as a share of the phenotype's variance.
+    n_file_samples, file_samples_sha256, notes, transform
+        As in ``NullModel``.
+    """
+
+    aligned: AlignedSamples
+    random: PlinkGenotypes | Table | None
+    fit_covariates: bool
+    h2_init: float
+    n_file_samples: int
+    file_samples_sha256: str
+    notes: tuple[str, ...]
+    transform: str = "none"
+
+    @property
+    def n_columns(self) -> int:
+        """Columns in the file of the random effects; those that are constant will be left out."""
+        if self.random is None:
+            return 0
+        return len(self.random.names) if isinstance(self.random, Table) else self.random.n_variants
+
+    def fit(self) -> NullModel:
+        """Read the random effects and fit; see :func:`fit_null`."""
+        notes, design, contig, position = self.notes, None, None, None
+        if self.random is not None:
+            columns = random_effects(self.aligned.ids, self.random)
+            design = RandomDesign(columns.raw, columns.centre, columns.scale)
+            contig, position = columns.contig, columns.position
+            notes = (*notes, *columns.notes)
+        fitted = fit_null_arrays(
+            self.aligned, design, fit_covariates=self.fit_covariates, h2_init=self.h2_init
+        )
+        return replace(
+            fitted,
+            n_file_samples=self.n_file_samples,
+            notes=notes,
+            file_samples_sha256=self.file_samples_sha256,
+            random_contig=contig,
+            random_position=position,
+            transform=self.transform,
+        )
+
+
+def read_null_input(
+    genotypes: Genotypes,
+    phenotype: TableSource,
+    *,
+    phenotype_column: str | int = 1,
+    mean_covariates: TableSource | None = None,
+    variance_covariates: TableSource | None = None,
+    random_genotypes: Paths | PlinkGenotypes | None = None,
+    random_table: TableSource | None = None,
+    fit_covariates: bool = False,
+    h2_init: float = H2_INIT,
+    missing: Sequence[str] = ("NA",),
+    transform: str = "none",
+) -> NullInput:
+    """Read and match what the null model is fitted to; arguments as in :func:`fit_null`.
+
+    Raises
+    ------
+    InputError
+        If input can't be used.
+    """
+    return read_null_inputs(
+        genotypes, phenotype, [(phenotype_column, transform)],
+        mean_covariates=mean_covariates, variance_covariates=variance_covariates,
+        random_genotypes=random_genotypes, random_table=random_table,
+        fit_covariates=fit_covariates, h2_init=h2_init, missing=missing,
+    )[0]  # fmt: skip
+
+
+def read_null_inputs(
+    genotypes: Genotypes,
+    phenotype: TableSource,
+    chosen: Sequence[tuple[str | int, str]],
+    *,
+    mean_covariates: TableSource | None = None,
+    variance_covariates: TableSource | None = None,
+    random_genotypes: Paths | PlinkGenotypes | None = None,
+    random_table: TableSource | None = None,
+    fit_covariates: bool = False,
+    h2_init: float = H2_INIT,
+    missing: Sequence[str] = ("NA",),
+) -> list[NullInput]:
+    """As :func:`read_null_input` for several phenotypes, each a column and a transform of it."""
+    samples, source = genotyped_samples(genotypes)
+    check_h2_init(h2_init)
+    for _, transform in chosen:
+        check_transform(transform)
+    if random_genotypes is not None and random_table is not None:
+        raise InputError("random effects are given as genotypes and as a table; give one of them")
+    tables = [_table(phenotype, missing)] + [
+        None if given is None else _table(given, missing)
+        for given in (mean_covariates, variance_covariates)
+    ]
+    traits, mean, variance = tables
+    assert traits is not None
+    people = People.match(
+        samples,
+        traits,
+        mean_covariates=mean,
+        variance_covariates=variance,
+        genotypes_name=source,
+    )
+    columns = {column: people.align(column) for column in dict.fromkeys(c for c, _ in chosen)}
+    random: PlinkGenotypes | Table | None = None
+    if random_table is not None:
+        random = _table(random_table, missing)
+    elif random_genotypes is not None:
+        random = _plink(random_genotypes)
+    digest = samples_digest(samples)
+    return [
+        NullInput(
+            aligned=transformed(columns[column], transform, traits.path),
+            random=random,
+            fit_covariates=fit_covariates,
+            h2_init=h2_init,
+            n_file_samples=len(samples),
+            file_samples_sha256=digest,
+            notes=(
+                *table_notes(tables),
+                *columns[column].notes,
+                *(() if random is None else random.notes),
+            ),
+            transform=transform,
+        )
+        for column, transform in chosen
+    ]
+
+
+def check_h2_init(h2_init: float) -> None:
+    """Raise an `InputError` unless h2 can start there."""
+    if not 0.0 < h2_init < 1.0:
+        raise InputError(f"h2_init {h2_init:g}: expected a share of the variance, 0 < h2_init < 1")
+
+
+def table_notes(tables: Sequence[Table | None]) -> tuple[str, ...]:
+    """Give what was noted while the tables were read, each note once."""
+    notes = [note for table in tables if table is not None for note in table.notes]
+    return tuple(dict.fromkeys(notes))
+
+
+def genotyped_samples(genotypes: Genotypes) -> tuple[pd.DataFrame, str]:
+    """Give the samples, ``fid`` and ``iid``, and the name of where they stand."""
+    if is_dataset(genotypes):
+        require_variables(genotypes, ("sample_id",))
+        ids = genotypes["sample_id"].to_numpy().astype(str).astype(object)
+        families = ids
+        if "sample_family_id" in genotypes:
+            families = genotypes["sample_family_id"].to_numpy().astype(str).astype(object)
+        return pd.DataFrame({"fid": families, "iid": ids}), "the Dataset"
+    plink = _plink(genotypes)
+    return plink.samples, str(plink.files[0].fam)
+
+
+def is_dataset(genotypes: Genotypes) -> "TypeIs[xr.Dataset]":
+    """Whether genotypes are a Dataset; does not import xarray, which none has made then."""
+    xarray = sys.modules.get("xarray")
+    return xarray is not None and isinstance(genotypes, xarray.Dataset)
+
+
+def require_variables(dataset: "xr.Dataset", names: Sequence[str]) -> None:
+    """Raise an `InputError` that names the variables which a Dataset of genotypes lacks."""
+    lacking = [name for name in names if name not in dataset.variables]
+    if lacking:
+        raise InputError(
+            f"the Dataset has no {', '.join(lacking)}; expected the variables of open_bed: "
+            "dimensions variants and samples, names as in VCF Zarr"
+        )
+
+
+def samples_digest(samples: pd.DataFrame) -> str:
+    """SHA-256 of the (FID, IID) of all samples in their order."""
+    # As lists: items of a Series come one by one, and slowly.
+    pairs = zip(samples["fid"].tolist(), samples["iid"].tolist(), strict=True)
+    text = "\n".join(map("\t".join, pairs))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plink(source: Paths | PlinkGenotypes | None) -> PlinkGenotypes:
+    assert source is not None
+    return source if isinstance(source, PlinkGenotypes) else open_plink(source)
+
+
+def _table(source: TableSource, missing: Sequence[str]) -> Table:
+    return source if isinstance(source, Table) else read_table(source, missing=missing)
