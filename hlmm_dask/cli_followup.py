@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from hlmm_dask.cli import _Parser, _parser, _run
+from hlmm_dask.cli import run
+from hlmm_dask.cli_options import Parser, new_parser
 from hlmm_dask.scanning.prestart import choose_blas_kernels
 
 
@@ -14,17 +15,17 @@ def check_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-check``: permutation and bootstrap of chosen variants. Returns the exit code."""
     if argv is None:
         choose_blas_kernels()
-    return _run(_check_parser(), argv, _check)
+    return run(_check_parser(), argv, _check)
 
 
 def interact_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-interact``: interaction of variants with a covariate. Returns the exit code."""
     if argv is None:
         choose_blas_kernels()
-    return _run(_interact_parser(), argv, _interact)
+    return run(_interact_parser(), argv, _interact)
 
 
-def _add_chosen(parser: _Parser, *, everything: bool) -> None:
+def _add_chosen(parser: Parser, *, everything: bool) -> None:
     """Add the finished scan, which of its variants, and where its files are now."""
     parser.add_argument("outprefix", help="OUTPREFIX of a finished scan")
     chosen = parser.add_mutually_exclusive_group(required=True)
@@ -44,8 +45,8 @@ def _add_chosen(parser: _Parser, *, everything: bool) -> None:
     parser.option("overwrite", action="store_true", help="replace an existing table")
 
 
-def _check_parser() -> _Parser:
-    parser = _parser(
+def _check_parser() -> Parser:
+    parser = new_parser(
         "hlmm-check",
         "Test effects on the variance by permutation and bootstrap: OUTPREFIX.check.tsv.",
     )
@@ -57,8 +58,8 @@ def _check_parser() -> _Parser:
     return parser
 
 
-def _interact_parser() -> _Parser:
-    parser = _parser(
+def _interact_parser() -> Parser:
+    parser = new_parser(
         "hlmm-interact", "Fit interactions with a covariate: OUTPREFIX.interaction.tsv."
     )
     _add_chosen(parser, everything=True)
