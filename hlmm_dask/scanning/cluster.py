@@ -32,17 +32,14 @@ _HERE = {
     "distributed.admin.system-monitor.interval": "2s",
     "distributed.admin.system-monitor.disk": False,
 }
-# Measurements for Prometheus are imported by each process, if its library is installed. Those of
-# the scheduler come with its pages.
-_PROMETHEUS = {
-    "distributed.scheduler.http.routes": "distributed.http.scheduler.prometheus",
-    "distributed.worker.http.routes": "distributed.http.worker.prometheus",
-}
 # Seconds to wait for workers. A job may stand in its queue for a day.
 _CONNECT, _NO_WORKERS, _QUEUE = 60.0, 300.0, 86400.0
 
 # Named, not imported: what watches stands above what computes.
 _PAGE = "hlmm_dask.view.preload"
+# What the processes of a cluster serve: besides Dask's, our page. Measurements for Prometheus they
+# would import, if its library is installed; those of the scheduler come with Dask's pages.
+_SERVED = {"scheduler": ("hlmm_dask.view.dask_page",), "worker": ()}
 _PRELOAD = "distributed.scheduler.preload"
 # Dask's own pages are imported when someone asks for one.
 _LATER_PAGES = "hlmm_dask.view.later_pages"
@@ -223,10 +220,11 @@ def _no_worker(options: ClusterOptions) -> str:
 
 @contextmanager
 def _started_here(options: ClusterOptions) -> Iterator[Client]:
-    routes = {
-        key: [name for name in dask.config.get(key) if name != unwanted]
-        for key, unwanted in _PROMETHEUS.items()
-    }
+    routes = {}
+    for process, more in _SERVED.items():
+        key = f"distributed.{process}.http.routes"
+        served = [x for x in dask.config.get(key) if x != f"distributed.http.{process}.prometheus"]
+        routes[key] = list(dict.fromkeys([*served, *more]))
     with (
         dask.config.set(_HERE | routes),
         LocalCluster(
