@@ -38,21 +38,6 @@ def test_signals_of_batch_systems_end_as_ctrl_c_does(
     assert not [path for path in study.folder.iterdir() if path.name.startswith(".")]
 
 
-def test_what_imports_go_without_can_be_imported_afterwards(tmp_path: Path) -> None:
-    code = (
-        "import sys\n"
-        "from hlmm_dask.scanning.prestart import before_imports, imports_done\n"
-        "before_imports()\n"
-        "import hlmm_dask.scanning.job\n"
-        "assert 'numpy.f2py.crackfortran' not in sys.modules\n"
-        "assert not any(name.startswith('scipy.sparse.') for name in sys.modules)\n"
-        "imports_done()\n"
-        "import numpy, scipy.fftpack, scipy.sparse\n"
-        "assert callable(numpy.f2py.main)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], env=environment(), check=True, cwd=tmp_path)
-
-
 def test_ctrl_c_while_workers_import(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, time\n"

@@ -259,6 +259,21 @@ def test_tails_with_an_outlier_are_those_of_permuted_genotypes() -> None:
     assert compared > 15
 
 
+@pytest.mark.parametrize("n", [50, 200, 2000])
+@pytest.mark.parametrize("size", [20.0, 50.0, 1000.0])
+def test_an_outlier_with_missing_calls_makes_nothing_of_nothing(n: int, size: float) -> None:
+    """Also where its own call is missing, with and without classes."""
+    rng = np.random.default_rng(18)
+    y = np.append(rng.standard_normal(n - 1), size)
+    codes = drawn(rng, 300, n, 0.3, 0.02)
+    codes[:20, -1] = -1
+    for results in (fit_packed(plain_model(y), encode(codes)), fit_dosage(
+        plain_model(y), np.where(codes < 0, np.nan, codes.astype(float))
+    )):  # fmt: skip
+        for name in ("add", "var", "av"):
+            assert column(results, f"{name}_score_neg_log10_p").max() < 4.0
+
+
 def test_normal_tail_below_the_threshold() -> None:
     rng = np.random.default_rng(3)
     y = rng.gamma(2.0, size=400)

@@ -30,6 +30,8 @@ _SKEW, _KURTOSIS = 0.6, 1.0
 _MOST_SKEW, _MOST_KURTOSIS = 0.8, 2.0
 # Share of a p-value that may be known by an upper bound alone; the least one that is told.
 _DOUBTFUL, _LEAST = 0.02, 1e-280
+# A p-value of the centre that is so much smaller than the normal one is not believed.
+_TOO_SMALL = 0.01
 # Above this score of the mean, the variance has a score without the variant's effect on it.
 OWN_EFFECT = 2.0
 # How near a variant's sums of squares must be to those of all samples, whose cumulants are used.
@@ -111,8 +113,9 @@ def _both_tails(
 ) -> Any:  # pragma: no cover - compiled  # fmt: skip
     """P(|U| ≥ |x|) from each genotype of the kept samples, NaN where the expansion fails.
 
-    ``squares`` is Σ f² of all samples. Shares f (n_kept,) of the kept samples and the sums (4,) of
-    powers of the other ones are about the mean of the latter: as Σ (k_i - k̄) = 0, U is the same.
+    ``squares`` is Σ (f - f̄)² of all samples. Shares f (n_kept,) of the kept samples and the sums
+    (4,) of powers of the other ones are about the mean of the latter: as Σ (k_i - k̄) = 0, U is the
+    same.
     ``centre`` tells whether the others have Edgeworth's series or w.
     """
     mean, variance = of_g[0], of_g[1]
@@ -215,13 +218,14 @@ def expand(
             if not (centre or wanted[j, kind]):
                 continue
             _powers(rest, a, b, raw)
-            size = 0
+            size, total = 0, share * raw[0]
             for order in range(4):
                 sums[order] = share * raw[order + 1]
             for k in range(n_kept):
                 if called[j, k]:
                     own = a * kept[0, k] + b * kept[1, k]
                     f[size] = own - raw[0] / (n - n_kept)
+                    total += own
                     size += 1
                     for order in range(4):
                         sums[order] += own ** (order + 2)
@@ -229,9 +233,13 @@ def expand(
             near = kind not in (0, 2) or abs(own / sums[0] - 1.0) < _NEAR
             if centre or (near and kind < 3 and n_called and share > _CALLED):
                 _about_mean(raw, n - n_kept, about)
-                p = _both_tails(x, sums[0], f, size, share, about, q[j], of_g, centre)
+                # Scores are in standard deviations about the mean of the samples with a call.
+                squares = sums[0] - total * total / at[j, 3]
+                p = _both_tails(x, squares, f, size, share, about, q[j], of_g, centre)
                 if not centre:
                     wanted[j, kind] = not p > 0.0
+                elif p < _TOO_SMALL * math.erfc(x * math.sqrt(0.5)):
+                    p = np.nan
                 out[j, 9 + min(kind, 3)] = -math.log10(p)
                 continue
             if not near:

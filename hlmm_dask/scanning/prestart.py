@@ -11,22 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing import forkserver, get_context, resource_tracker, util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 # What a worker needs before its first task, and where it fits with compiled loops.
 _NEEDED, _COMPILED = "hlmm_dask.scanning.graph", "hlmm_dask.scanning.warm"
-# What Dask imports where it is there, and a command has no use for, or not yet.
-_NOT_NEEDED = ("xarray", "scipy.fftpack", "scipy.sparse")
-# What scipy imports when it takes all that numpy has.
-_FORTRAN = ("numpy.f2py", "numpy.f2py.f2py2e")
-
-
-class _Empty(ModuleType):
-    """Stands for a module: whatever is taken from it is None."""
-
-    def __getattr__(self, name: str) -> None:
-        return None
+# What Dask imports where it is there, and a command has no use for.
+_NOT_NEEDED = "xarray"
 
 
 def before_imports() -> None:
@@ -36,23 +26,14 @@ def before_imports() -> None:
     gc.disable()
     # Read by Dask when it is imported.
     os.environ.setdefault("DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD", "forkserver")
-    for name in _NOT_NEEDED:
-        # For the moment as if it weren't installed.
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # so import takes it
-    if _FORTRAN[0] not in sys.modules:
-        sys.modules[_FORTRAN[1]] = _Empty(_FORTRAN[1])
+    # For the moment as if it weren't installed.
+    sys.modules.setdefault(_NOT_NEEDED, None)  # type: ignore[arg-type]  # so import takes it
 
 
 def imports_done() -> None:
     """Collect garbage again, but not among what the imports have left: it stays to the end."""
-    for name in _NOT_NEEDED:
-        if sys.modules.get(name, sys) is None:
-            del sys.modules[name]
-    if isinstance(sys.modules.get(_FORTRAN[1]), _Empty):
-        for name in _FORTRAN:
-            sys.modules.pop(name, None)
-        # Who wants it now imports it.
-        vars(sys.modules["numpy"]).pop("f2py", None)
+    if sys.modules.get(_NOT_NEEDED, sys) is None:
+        del sys.modules[_NOT_NEEDED]
     gc.freeze()
     gc.enable()
 

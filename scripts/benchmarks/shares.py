@@ -55,7 +55,9 @@ def _profile(
     whole.prepare = run.prepare  # type: ignore[attr-defined]
     report.seconds |= alternate({label: whole}, options.repeats, warm_up=options.warm_up)
     total = report.median(label)
-    phases = {name: float(np.median([x[name] for x in runs])) for name in runs[-1]}
+    phases = {
+        name: float(np.median([x[name] for x in runs[-options.repeats :]])) for name in runs[-1]
+    }
     blocks = phases.pop("blocks")
     inner = _inner(options, bed, phenotype, random)
     # What is known of a block by itself; the rest of the time in which blocks ran is Dask's.
