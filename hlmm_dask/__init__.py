@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hlmm_dask.genotypes.dataset import open_bed
     from hlmm_dask.models.hlm import HLM
     from hlmm_dask.models.hlmm import HLMM, simulate
+    from hlmm_dask.models.lmm import LinearMixedModel
     from hlmm_dask.models.variance_components import VarianceComponents
     from hlmm_dask.models.vc_effects import RandomEffect
     from hlmm_dask.relationship.files import read_kinship
@@ -30,6 +31,7 @@ __all__ = [
     "HLMM",
     "InputError",
     "LMMNullModel",
+    "LinearMixedModel",
     "NullModel",
     "RandomEffect",
     "Run",
@@ -57,6 +59,7 @@ _HOME = {
     "HLMM": "models.hlmm",
     "InputError": "errors",
     "LMMNullModel": "scanning.lmm",
+    "LinearMixedModel": "models.lmm",
     "NullModel": "scanning.null",
     "RandomEffect": "models.vc_effects",
     "VarianceComponents": "models.variance_components",
