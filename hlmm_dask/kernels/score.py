@@ -13,9 +13,9 @@ the mean p_v holds; where there is none p_v0 does, and 10 p_mean is below a leve
 cases that the level allows.
 
 A large score has the saddlepoint approximation of both tails added up (`saddlepoint`), or its
-expansion where the score is near enough to normal; others have Edgeworth's series, in which the
-few samples that make a score far from normal are taken with each of their genotypes
-(`expansion_loops`): the median of the p-values is off without.
+expansion where the score is near enough to normal; others have Edgeworth's series. The few samples
+that make a score far from normal are taken with each of their genotypes (`expansion_loops`), large
+score or not: without, it is a mixture, and medians and tails of the p-values are off.
 
 The joint test of no effect at all goes by e and v0. With ρ their correlation, z0 the score of v0,
 z⊥ = (z0 - ρ z_mean) / (1 - ρ²)^½ is not correlated with z_mean, and T² = z_mean² + z⊥² has two

@@ -46,18 +46,14 @@ def _profile(
     command = scan_command([bed], phenotype, "--workers", "1", "--min_maf", "0", *more)
     run = in_folder(options.work, command)
     runs: list[dict[str, float]] = []
-
-    def whole() -> None:
-        run()
-        log = json.loads((run.folder / "out.run.json").read_text())
-        runs.append(log["runs"][-1]["seconds"])
-
-    whole.prepare = run.prepare  # type: ignore[attr-defined]
-    report.seconds |= alternate({label: whole}, options.repeats, warm_up=options.warm_up)
+    for i in range(-1 if options.warm_up else 0, options.repeats):
+        seconds = alternate({label: run}, 1, warm_up=False)[label]
+        if i >= 0:
+            report.seconds.setdefault(label, []).extend(seconds)
+            log = json.loads((run.folder / "out.run.json").read_text())
+            runs.append(log["runs"][-1]["seconds"])
     total = report.median(label)
-    phases = {
-        name: float(np.median([x[name] for x in runs[-options.repeats :]])) for name in runs[-1]
-    }
+    phases = {name: float(np.median([x[name] for x in runs])) for name in runs[-1]}
     blocks = phases.pop("blocks")
     inner = _inner(options, bed, phenotype, random)
     # What is known of a block by itself; the rest of the time in which blocks ran is Dask's.
