@@ -15,6 +15,7 @@ import psutil
 import pytest
 from clusters import ROOT, Process, Processes, address_in, environment, processes, wait_until
 from distributed import Client
+from distributed.comm import CommClosedError
 from studies import Study, make_study, write_values
 from test_resume import markers
 
@@ -49,6 +50,23 @@ def arguments(study: Study, out: str) -> list[object]:
 
 
 # What is refused
+
+
+def test_a_scheduler_that_dies_while_workers_are_waited_for(
+    started: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, file = started.scheduler()
+
+    def dies(client: Client, n_workers: int, timeout: float) -> None:
+        # Dask's word for it; a scheduler that is killed here may be looked for a minute long.
+        raise CommClosedError("ConnectionResetError: [Errno 104] Connection reset by peer")
+
+    monkeypatch.setattr(Client, "wait_for_workers", dies)
+    with (
+        pytest.raises(InputError, match=r"the scheduler went away .* start it again"),
+        connect(ClusterOptions(scheduler_file=str(file))),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,11 @@ def connect(options: ClusterOptions) -> Iterator[Client]:
             client.wait_for_workers(1, timeout=options.connect_timeout)
         except TimeoutError as error:
             raise InputError(_no_worker(options)) from error
+        except OSError as error:
+            place = options.address or "the cluster of this scan"
+            raise InputError(
+                f"{place}: the scheduler went away before the scan began; start it again"
+            ) from error
         if options.address is None:
             client.register_plugin(_KeepMemory())
         yield client
