@@ -31,8 +31,8 @@ from hlmm_dask.ending import end_as_interrupted, keep_ending, lasting
 from hlmm_dask.errors import ClusterLostError, InputError, ScanError, StoreError
 from hlmm_dask.scanning.prestart import (
     before_imports,
-    choose_blas_kernels,
     imports_done,
+    prepare_blas,
     start_fork_server,
 )
 
@@ -68,14 +68,14 @@ def dispersion_main(argv: Sequence[str] | None = None) -> int:
 def loci_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-loci``: refit the lead variants of a finished scan. Returns the exit code."""
     if argv is None:
-        choose_blas_kernels()
+        prepare_blas()
     return run(loci_parser(), argv, _loci)
 
 
 def kinship_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-kinship``: the relationship matrix of genotypes. Returns the exit code."""
     if argv is None:
-        choose_blas_kernels()
+        prepare_blas()
     return run(kinship_parser(), argv, _kinship)
 
 

@@ -1,21 +1,17 @@
 """Blocks that fail on some workers, or on all: tried elsewhere, then listed."""
 
 import json
-from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from clusters import Processes, address_in, end, processes, wait_until
 from distributed import Client
 from studies import Study
 
-from hlmm_dask.layout import Block
-from hlmm_dask.scanning.dispatch import _outcome
-from hlmm_dask.scanning.events import BlockDone
 from hlmm_dask.scanning.failures import read_failures
+from hlmm_dask.scanning.records import Records
 
 Run = Callable[..., int]
 
@@ -72,12 +68,8 @@ def test_another_worker_takes_what_one_can_not_do(
     assert not list(study.out("out.zarr").rglob("*.partial"))
 
 
-@pytest.mark.parametrize("status", ["finished", "pending", "lost"])
-def test_a_result_that_has_come_counts_when_its_worker_has_died_since(status: str) -> None:
-    future = SimpleNamespace(status=status)
-    result = np.empty((1, 1), dtype=object)
-    result[0, 0] = {"n_variants": 3, "n_fitted": 2, "seconds": 0.1, "worker": "w"}
-    block = Block(0, 0, 3)
-    assert _outcome(block, future, result, None) == BlockDone(0, 3, 2, 0.1, "w")
-    with pytest.raises(CancelledError):
-        _outcome(block, future, CancelledError(), None)
+def test_a_record_that_has_come_counts_when_its_worker_has_died_since() -> None:
+    records = Records()
+    records._take((0.0, (3, {"n_variants": 3})))
+    # Of a future whose result is lost nothing else can be asked.
+    assert records.pop(3, SimpleNamespace(status="lost")) == {"n_variants": 3}

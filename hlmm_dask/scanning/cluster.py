@@ -26,9 +26,10 @@ from hlmm_dask.scanning.security import (
 # default each process looks at itself 50 to 100 times a second, and at the disks twice.
 _HERE = {
     "distributed.worker.daemon": True,
-    "distributed.worker.profile.interval": "100ms",
-    "distributed.worker.memory.monitor-interval": "250ms",
-    "distributed.admin.tick.interval": "500ms",
+    "distributed.worker.profile.interval": "1s",
+    "distributed.worker.profile.cycle": "10s",
+    "distributed.worker.memory.monitor-interval": "500ms",
+    "distributed.admin.tick.interval": "2s",
     "distributed.admin.system-monitor.interval": "2s",
     "distributed.admin.system-monitor.disk": False,
 }

@@ -1,13 +1,13 @@
 """The blocks of a scan on a cluster: models published, tasks sent, records collected."""
 
+import asyncio
+import concurrent.futures
 import time
-from asyncio import CancelledError
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeAlias
 
-import numpy as np
 from distributed import Client, Future, KilledWorker, as_completed
 
 from hlmm_dask.errors import ChangedInputError, ClusterLostError, InputError, ScanError, StoreError
@@ -39,10 +39,14 @@ from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
 from hlmm_dask.scanning.lmm_model import publish_lmm
 from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.scanning.probe import Needs, gate
+from hlmm_dask.scanning.records import Record, Records
 from hlmm_dask.scanning.source import Source
 from hlmm_dask.scanning.tries import Tries
 from hlmm_dask.scanning.watch import WorkerWatch
 from hlmm_dask.store import ResultsStore
+
+# A future's, and that of calls to a client that is closed meanwhile.
+_CANCELLED = (concurrent.futures.CancelledError, asyncio.CancelledError)
 
 _Outcome: TypeAlias = BlockDone | BlockFailed | BlockRetried
 
@@ -94,36 +98,36 @@ def run_blocks(
         model=scans[0].null.name,
     )
     tell(observers, started)
-    delayed = dict(delayed_records(lazy_records(blocks, tasks), pending))
+    records = Records()
+    delayed = dict(delayed_records(lazy_records(blocks, tasks, records.topic), pending))
     needs = Needs(source.files, tuple(str(scan.store.run_dir) for scan in scans))
     lost = f"the scheduler {client.scheduler_info(n_workers=0)['address']} is gone"
     outcomes: list[_Outcome] = []
-    with gate(client, needs, passed, observers) as report:
+    with gate(client, needs, passed, observers) as report, records.heard(client):
         tries = Tries(client, delayed)
         try:
             with WorkerWatch(client, tries, no_workers_timeout) as watch:
-                completed = as_completed(
-                    tries.futures, loop=client.loop, with_results=True, raise_errors=False
-                )
-                for future, result in chain.from_iterable(completed.batches()):
+                completed = as_completed(tries.futures, loop=client.loop)
+                for future in chain.from_iterable(completed.batches()):
                     report()
                     block = store.block(tries.take(future))
                     if tries.is_stranded(future) and not watch.gave_up:
                         completed.add(tries.again(future))
                         continue
-                    outcome: _Outcome = _outcome(block, future, result, store)
+                    record = records.pop(block.index, future)
+                    outcome: _Outcome = _outcome(block, record, store)
                     if isinstance(outcome, BlockFailed):
                         outcome, following = _another_try(outcome, future, tries)
                         if following is not None:
                             completed.add(following)
                     outcomes.append(outcome)
                     tell(observers, outcome)
-                    if isinstance(outcome, BlockDone):
-                        for text, count in result[0, 0]["warnings"].items():
+                    if isinstance(record, dict):
+                        for text, count in record["warnings"].items():
                             tell(observers, Warned(text, count))
                     # What is released is not computed again when its worker dies.
                     future.release()
-        except CancelledError:
+        except _CANCELLED:
             gone = f"no worker for {no_workers_timeout:g} s" if watch.gave_up else lost
             raise ClusterLostError(
                 f"{store.path}: {gone}; finished blocks are kept, run again with --resume"
@@ -146,18 +150,13 @@ def run_blocks(
 
 
 def _outcome(
-    block: Block, future: "Future[Any]", result: Any, store: ResultsStore
+    block: Block, record: Record | BaseException, store: ResultsStore
 ) -> BlockDone | BlockFailed:
     """Say what became of a block; raise what would become of every other too."""
-    # Not by the status alone: a worker may die after its result has come.
-    if not isinstance(result, np.ndarray):
-        if future.status != "error":
-            raise CancelledError
-        error = future.exception()
-        if isinstance(error, InputError | StoreError):
-            raise _stopped(error, block, store)
-        return BlockFailed(block.index, _reason(error), block.stop - block.start)
-    record = result[0, 0]
+    if isinstance(record, BaseException):
+        if isinstance(record, InputError | StoreError):
+            raise _stopped(record, block, store)
+        return BlockFailed(block.index, _reason(record), block.stop - block.start)
     if "error" in record:
         raise _stopped(record["error"], block, store)
     return BlockDone(

@@ -29,6 +29,7 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import fit_dosage, fit_packed
 from hlmm_dask.kernels.block_model import BlockModel
 from hlmm_dask.kernels.packed import Packed
+from hlmm_dask.scanning.records import announced, boxed
 from hlmm_dask.scanning.strips import PackedBlock, strips
 from hlmm_dask.scanning.warned import counted_warnings
 from hlmm_dask.schema import Status
@@ -152,10 +153,11 @@ def lazy_dosage(dataset: "xr.Dataset", start: int, stop: int, block_size: int) -
     return chunked
 
 
-def lazy_records(blocks: da.Array, tasks: tuple[BlockTask, ...]) -> da.Array:
+def lazy_records(blocks: da.Array, tasks: tuple[BlockTask, ...], topic: str) -> da.Array:
     """Map each block of genotypes to the record of its results, which are in the stores by then.
 
-    Each task is one phenotype; the block is read once for all.
+    Each task is one phenotype; the block is read once for all. Records are sent under the topic,
+    see `hlmm_dask.scanning.records`.
 
     Returns
     -------
@@ -169,6 +171,7 @@ def lazy_records(blocks: da.Array, tasks: tuple[BlockTask, ...]) -> da.Array:
         _fit_and_store,
         blocks,
         tasks,
+        topic,
         chunks=((1,) * n_blocks, (1,)),
         dtype=object,
         meta=np.empty((0, 0), dtype=object),
@@ -201,7 +204,11 @@ def _packed_block(
 
 
 def _fit_and_store(
-    block: "PackedBlock | NDArray[Any]", tasks: tuple[BlockTask, ...], *, block_id: tuple[int, ...]
+    block: "PackedBlock | NDArray[Any]",
+    tasks: tuple[BlockTask, ...],
+    topic: str,
+    *,
+    block_id: tuple[int, ...],
 ) -> NDArray[np.object_]:
     began = time.perf_counter()
     with counted_warnings() as warned:
@@ -220,14 +227,7 @@ def _fit_and_store(
         "worker": _worker_name(),
         "warnings": dict(warned),
     }
-    return boxed(record)
-
-
-def boxed(value: object) -> NDArray[np.object_]:
-    """Put a task's result in an array; an error in there isn't tried again, nor logged."""
-    box = np.empty((1, 1), dtype=object)
-    box[0, 0] = value
-    return box
+    return announced(topic, block_id[0], record)
 
 
 def _fit_missing(

@@ -21,7 +21,7 @@ _NOT_NEEDED = "xarray"
 
 def before_imports() -> None:
     """Choose what must be chosen before numpy and Dask are imported, and import faster."""
-    choose_blas_kernels()
+    prepare_blas()
     # Imports make many objects that stay: looking for garbage among them is a fifth of the time.
     gc.disable()
     # Read by Dask when it is imported.
@@ -116,12 +116,14 @@ def _ignored(number: signal.Signals) -> Iterator[None]:
         signal.signal(number, before)
 
 
-def choose_blas_kernels(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
-    """Let OpenBLAS use AVX-512 on AMD processors that have it, before numpy is imported.
+def prepare_blas(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
+    """Set OpenBLAS up, before numpy is imported.
 
-    OpenBLAS takes those that it doesn't know yet for older ones; its AVX-512 kernels are
-    twice as fast there.
+    Its threads wait for more work with a core kept busy, 2^28 cycles by default: time that others
+    of this machine's processes need. And it takes AMD processors that it doesn't know yet for older
+    ones; its AVX-512 kernels are twice as fast there.
     """
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
     try:
         text = cpuinfo.read_text()
     except OSError:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hlmm_dask.errors import ChangedInputError, ClusterLostError, InputError, ScanError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
-from hlmm_dask.scanning.graph import boxed, delayed_records, genotypes_checksum, lazy_genotypes
+from hlmm_dask.scanning.graph import delayed_records, genotypes_checksum, lazy_genotypes
+from hlmm_dask.scanning.records import boxed
 from hlmm_dask.scanning.source import Source
 from hlmm_dask.scanning.strips import PackedBlock
 from hlmm_dask.scanning.tries import Tries

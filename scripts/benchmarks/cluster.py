@@ -29,6 +29,7 @@ from hlmm_dask.scanning.heap import keep_memory
 from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.scanning.null_input import fit_null
 from hlmm_dask.scanning.plan import choose_block_size, footprint
+from hlmm_dask.scanning.records import announced
 from hlmm_dask.scanning.run import run_scan
 from hlmm_dask.scanning.source import open_source
 from hlmm_dask.scanning.strips import PackedBlock
@@ -176,23 +177,22 @@ def _fit_share(beds: list[Path], null: NullModel, together: Any, first: int, ste
         together.wait()
 
 
-def no_work(block: Packed, *, block_id: tuple[int, ...]) -> NDArray[np.object_]:
+def no_work(block: Packed, topic: str, *, block_id: tuple[int, ...]) -> NDArray[np.object_]:
     """Give the record of a block without doing anything to it."""
-    out = np.empty((1, 1), dtype=object)
-    out[0, 0] = {
+    record = {
         "n_variants": len(block),
         "n_fitted": 0,
         "seconds": 0.0,
         "worker": "",
         "warnings": {},
     }
-    return out
+    return announced(topic, block_id[0], record)
 
 
-def empty_records(blocks: da.Array, task: Any) -> da.Array:
+def empty_records(blocks: da.Array, tasks: Any, topic: str) -> da.Array:
     """Stand in for ``scan.graph.lazy_records``: the same graph with an empty kernel."""
     records: da.Array = da.map_blocks(
-        no_work, blocks, chunks=((1,) * blocks.numblocks[0], (1,)), dtype=object,
+        no_work, blocks, topic, chunks=((1,) * blocks.numblocks[0], (1,)), dtype=object,
         meta=np.empty((0, 0), dtype=object),
     )  # fmt: skip
     return records

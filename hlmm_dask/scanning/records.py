@@ -1,0 +1,77 @@
+"""Records of finished blocks, which reach the client together with the news that they are finished.
+
+Dask keeps a result on its worker until it is asked for: three processes then exchange as many
+messages again as for all else of a block.
+"""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeAlias
+
+import numpy as np
+from distributed import Client, Future, get_worker
+from numpy.typing import NDArray
+
+Record: TypeAlias = dict[str, Any]
+
+
+def boxed(record: Record) -> NDArray[np.object_]:
+    """Put a task's record in an array; an error in there isn't tried again, nor logged."""
+    box = np.empty((1, 1), dtype=object)
+    box[0, 0] = record
+    return box
+
+
+def announced(topic: str, block: int, record: Record) -> NDArray[np.object_]:
+    """Send a record ahead of the task's result, and return it as that too."""
+    with suppress(ValueError):  # no worker
+        get_worker().log_event(topic, [block, record])
+    return boxed(record)
+
+
+class Records:
+    """Records as they come in.
+
+    Attributes
+    ----------
+    topic : str
+        Under which workers send them.
+    """
+
+    def __init__(self) -> None:
+        self.topic = f"hlmm-dask-records-{uuid.uuid4().hex}"
+        self._found: dict[int, Record] = {}
+
+    @contextmanager
+    def heard(self, client: Client) -> Iterator[None]:
+        """Listen to a cluster's workers."""
+        client.subscribe_topic(self.topic, self._take)
+        try:
+            yield
+        finally:
+            # Without a scheduler there is nothing to take back.
+            with suppress(OSError, TimeoutError, ValueError, RuntimeError):
+                if client.status == "running":
+                    client.unsubscribe_topic(self.topic)
+
+    def pop(self, block: int, future: "Future[Any]") -> Record | BaseException:
+        """Return the record of a block whose future is done, or its error.
+
+        Raises
+        ------
+        CancelledError
+            If the future was cancelled, or the scheduler is gone.
+        """
+        if (found := self._found.pop(block, None)) is not None:
+            return found
+        # A record with an error is not sent. Others come before the news that their task has ended.
+        if future.status == "error":
+            error: BaseException = future.exception()
+            return error
+        record: Record = future.result()[0, 0]
+        return record
+
+    def _take(self, event: tuple[float, tuple[int, Record]]) -> None:
+        block, record = event[1]
+        self._found[block] = record

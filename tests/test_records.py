@@ -1,0 +1,67 @@
+"""Records of blocks: sent ahead of the result, and asked for where they were not."""
+
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from distributed import Client, Future, as_completed
+
+from hlmm_dask.scanning.records import Record, Records, announced, boxed
+
+N = 20
+
+
+def record(block: int) -> Record:
+    return {"n_variants": block, "warnings": {"a text": block}}
+
+
+def ended(future: "Future[Any]") -> "Future[Any]":
+    return next(as_completed([future], loop=future.client.loop))
+
+
+@pytest.fixture
+def records(client: Client) -> Iterator[Records]:
+    found = Records()
+    with found.heard(client):
+        yield found
+
+
+def test_records_are_there_when_their_tasks_have_ended(client: Client, records: Records) -> None:
+    def task(block: int, topic: str) -> object:
+        return announced(topic, block, {"n_variants": block, "warnings": {"a text": block}})
+
+    futures = {client.submit(task, i, records.topic): i for i in range(N)}
+    with patch.object(client, "_gather", side_effect=AssertionError("results are asked for")):
+        for future in as_completed(futures, loop=client.loop):
+            assert records.pop(futures[future], future) == record(futures[future])
+
+
+def test_what_was_not_sent_is_asked_for(client: Client, records: Records) -> None:
+    error = client.submit(lambda: boxed({"error": OSError(28, "No space left on device")}))
+    found = records.pop(0, ended(error))
+    assert isinstance(found, dict)
+    assert found["error"].errno == 28
+
+    def fails() -> None:
+        raise ValueError("reason")
+
+    failed = client.submit(fails)
+    assert isinstance(records.pop(0, ended(failed)), ValueError)
+    # Those of other runs are not taken for it.
+    other = client.submit(lambda: announced("another topic", 3, {"n_variants": 7}))
+    assert records.pop(3, ended(other)) == {"n_variants": 7}
+
+
+def test_cancelled_without_a_record(client: Client, records: Records) -> None:
+    import time
+
+    future = client.submit(time.sleep, 0.2)
+    client.cancel([future])
+    with pytest.raises(CancelledError):
+        records.pop(0, future)
+
+
+def test_result_outside_of_a_worker() -> None:
+    assert announced("topic", 1, record(1))[0, 0] == record(1)
