@@ -213,7 +213,7 @@ def free_port() -> int:
 
 
 # Program, its application, path of its page; samples, variants, random effects.
-LAB = ("jupyterlab", "LabApp", "lab/tree", (3_000, 4_400, 80))
+LAB = ("jupyterlab", "LabApp", "lab/tree", (3_000, 4_400, 176))
 NOTEBOOK = ("notebook", "JupyterNotebookApp", "notebooks", (400, 440, 20))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.kernels.covariate_loops import Engine, weigh, weigh_dosages
+from hlmm_dask.kernels.covariate_loops import Engine, multiply_scores, weigh, weigh_dosages
 from hlmm_dask.kernels.covariate_null import CovariateModel
 
 FloatArray = NDArray[np.float64]
@@ -39,8 +39,8 @@ class ChordFit:
     ----------
     converged : (b,) bool
         Where not, the other attributes are meaningless.
-    add, var : (b,) float64
-        Effects on mean and log variance.
+    theta : (b, c + v + 2) float64
+        (α, β, α_g, β_g), α less the null's.
     value : (b,) float64
         -2ℓ without n log 2π.
     information : (b, c+1, c+1) float64
@@ -50,8 +50,7 @@ class ChordFit:
     """
 
     converged: NDArray[np.bool_]
-    add: FloatArray
-    var: FloatArray
+    theta: FloatArray
     value: FloatArray
     information: FloatArray
     n_evaluations: IntArray
@@ -197,35 +196,17 @@ class ChordBatch:
         information = np.full((b, c + 1, c + 1), np.nan)
         if converged.any():
             information[converged] = self.information(theta[converged], rows[converged])
-        return ChordFit(converged, theta[:, -2], theta[:, -1], value, information, n_evaluations)
+        return ChordFit(converged, theta, value, information, n_evaluations)
 
     def evaluate(self, theta: FloatArray, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         """-2ℓ (k,) and its gradient (k, p) in (α, β, α_g, β_g), α less the null's."""
         model, c, v, k = self.model, self.c, self.v, len(rows)
-        alpha, beta = -theta[:, :c], -theta[:, c : c + v]
-        alpha_g, beta_g = theta[:, -2].copy(), theta[:, -1].copy()
-        both = np.concatenate([beta, alpha]) if model.same_design else None
+        beta = -theta[:, c : c + v]
+        beta_g = theta[:, -1]
         sums_x, sums_v, sums = np.zeros((k, c)), np.zeros((k, v)), np.zeros((k, 3))
-        for part, stacked in self._chunks(k):
+        for part, stacked in self._weighed(theta, rows, sums):
             X, V = model.X[part], model.V[part]
-            if both is not None:
-                np.matmul(both, X.T, out=stacked)
-            else:
-                np.matmul(beta, V.T, out=stacked[:k])
-                np.matmul(alpha, X.T, out=stacked[k:])
-            weigh(
-                stacked,
-                self.g,
-                self.mask,
-                rows,
-                part.start,
-                model.residual[part],
-                alpha_g,
-                beta_g,
-                sums,
-                engine=self.engine,
-            )
-            if both is not None:
+            if model.same_design:
                 products = stacked @ X
                 sums_x += products[:k]
                 sums_v += products[k:]
@@ -240,6 +221,67 @@ class ChordBatch:
         gradient[:, -1] = sum_g - sums[:, 2]
         value = sums[:, 0] + beta_g * sum_g - (beta * sum_v).sum(axis=1)
         return value, gradient
+
+    def _weighed(
+        self, theta: FloatArray, rows: IntArray, sums: FloatArray
+    ) -> Iterator[tuple[slice, FloatArray]]:
+        """Each chunk's samples, and w r and w r² (2k, s); sums as ``weigh`` adds them."""
+        model, c, v, k = self.model, self.c, self.v, len(rows)
+        alpha, beta = -theta[:, :c], -theta[:, c : c + v]
+        alpha_g, beta_g = theta[:, -2].copy(), theta[:, -1].copy()
+        both = np.concatenate([beta, alpha]) if model.same_design else None
+        for part, stacked in self._chunks(k):
+            if both is not None:
+                np.matmul(both, model.X[part].T, out=stacked)
+            else:
+                np.matmul(beta, model.V[part].T, out=stacked[:k])
+                np.matmul(alpha, model.X[part].T, out=stacked[k:])
+            weigh(
+                stacked,
+                self.g,
+                self.mask,
+                rows,
+                part.start,
+                model.residual[part],
+                alpha_g,
+                beta_g,
+                sums,
+                engine=self.engine,
+            )
+            yield part, stacked
+
+    def score_products(
+        self, theta: FloatArray, rows: IntArray, mean: FloatArray, spread: FloatArray
+    ) -> FloatArray:
+        """Sum squares and products of two combinations of the samples' scores.
+
+        Parameters
+        ----------
+        theta : (k, c + v + 2) float64
+            (α, β, α_g, β_g), α less the null's.
+        rows : (k,) int64
+            The variants.
+        mean, spread : (k, c + 1), (k, v + 1) float64
+            a and b; the last element of each belongs to the variant.
+
+        Returns
+        -------
+        (k, 3) float64
+            Σ s², Σ t², Σ s t with s = w r (X, g) a and t = (w r² - 1) (V, g) b.
+        """
+        model, k = self.model, len(rows)
+        out, unused = np.zeros((k, 3)), np.empty((k, 3))
+        ends = np.stack([mean[:, -1], spread[:, -1]], axis=1)
+        memory = np.empty(2 * k * _CHUNK_SAMPLES)
+        for part, stacked in self._weighed(theta, rows, unused):
+            directions = _room(memory, part)
+            np.matmul(mean[:, :-1], model.X[part].T, out=directions[:k])
+            np.matmul(spread[:, :-1], model.V[part].T, out=directions[k:])
+            multiply_scores(
+                stacked, directions, self.g, self.mask, rows, part.start, ends, out,
+                engine=self.engine,
+            )  # fmt: skip
+        return out
 
     def information(self, theta: FloatArray, rows: IntArray) -> FloatArray:
         """XᵀD⁻¹X with the variant as the last column, (k, c+1, c+1)."""

@@ -126,3 +126,40 @@ def weigh_dosages(
             lower[t] = wg
             total += wg * dosage[t]
         sums[i] += total
+
+
+@compiled(fastmath=_FAST, error_model="numpy")
+def multiply_scores(
+    stacked: FloatArray,
+    directions: FloatArray,
+    g: FloatArray,
+    mask: BoolArray,
+    masked: bool,
+    rows: IntArray,
+    start: int,
+    ends: FloatArray,
+    sums: FloatArray,
+) -> None:
+    """Do what ``covariate_loops.multiply_scores`` says; ``mask`` is read where ``masked``."""
+    k, s = len(rows), stacked.shape[1]
+    excess = np.empty(s)
+    for i in range(k):
+        dosage, wr, z = g[rows[i], start : start + s], stacked[i], stacked[k + i]
+        if masked:
+            called = mask[rows[i], start : start + s]
+            for t in range(s):
+                excess[t] = z[t] - called[t]
+        else:
+            for t in range(s):
+                excess[t] = z[t] - 1.0
+        a, b = ends[i, 0], ends[i, 1]
+        mean_mean, spread_spread, mean_spread = 0.0, 0.0, 0.0
+        for t in range(s):
+            mean = wr[t] * (directions[i, t] + a * dosage[t])
+            spread = excess[t] * (directions[k + i, t] + b * dosage[t])
+            mean_mean += mean * mean
+            spread_spread += spread * spread
+            mean_spread += mean * spread
+        sums[i, 0] += mean_mean
+        sums[i, 1] += spread_spread
+        sums[i, 2] += mean_spread

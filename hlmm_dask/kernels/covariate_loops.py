@@ -115,5 +115,41 @@ def weigh_dosages(
     sums += (lower * g).sum(axis=1)
 
 
+def multiply_scores(
+    stacked: FloatArray,
+    directions: FloatArray,
+    g: FloatArray,
+    mask: BoolArray | None,
+    rows: IntArray,
+    start: int,
+    ends: FloatArray,
+    sums: FloatArray,
+    *,
+    engine: Engine,
+) -> None:
+    """Add squares and products of two linear combinations of each sample's scores.
+
+    ``stacked`` (2k, s) is that of :func:`weigh`: w r and w r². With ``directions`` (2k, s) Xa and
+    Vb, and ``ends`` (k, 2) what belongs to g in a and b, these are w r (Xa + g a_g) and
+    (w r² - 1)(Vb + g b_g); to ``sums`` (k, 3) Σ of the square of the first, of the second, and of
+    their product are added. The others are as for :func:`weigh`; ``directions`` is overwritten.
+    """
+    if engine == "numba":
+        from hlmm_dask.kernels.covariate_compiled import multiply_scores as compiled
+
+        compiled(stacked, directions, g, _or_empty(mask), mask is not None, rows, start, ends, sums)
+        return
+    k, s = len(rows), stacked.shape[1]
+    mean, spread = directions[:k], directions[k:]
+    g = g[rows, start : start + s]
+    mean += ends[:, :1] * g
+    mean *= stacked[:k]
+    spread += ends[:, 1:] * g
+    spread *= stacked[k:] - (1.0 if mask is None else mask[rows, start : start + s])
+    sums[:, 0] += (mean * mean).sum(axis=1)
+    sums[:, 1] += (spread * spread).sum(axis=1)
+    sums[:, 2] += (mean * spread).sum(axis=1)
+
+
 def _or_empty(mask: BoolArray | None) -> BoolArray:
     return np.empty((0, 0), dtype=np.bool_) if mask is None else mask

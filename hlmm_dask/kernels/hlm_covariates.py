@@ -120,8 +120,8 @@ def fit_with_covariates(
     Returns
     -------
     VariantFit
-        Standard errors from (XᵀD⁻¹X)⁻¹ and 2(VᵀV)⁻¹; ``COLLINEAR`` where the variant is a
-        linear combination of the covariates.
+        Standard errors from (XᵀD⁻¹X)⁻¹ and 2(VᵀV)⁻¹, and robust ones; ``COLLINEAR`` where the
+        variant is a linear combination of the covariates.
     """
     m = len(dosage)
     size = max(1, min(_BATCH_VARIANTS, _BATCH_DOUBLES // dosage.shape[1]))
@@ -129,7 +129,17 @@ def fit_with_covariates(
     parts = [_fit_batch(model, part, tolerance, engine) for part in np.array_split(dosage, n_parts)]
     joined = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("add", "add_se", "var", "var_se", "loglik", "status")
+        for name in (
+            "add",
+            "add_se",
+            "var",
+            "var_se",
+            "loglik",
+            "status",
+            "add_robust_se",
+            "var_robust_se",
+            "add_var_cov",
+        )
     }
     return VariantFit(**joined)
 
@@ -142,24 +152,44 @@ def _fit_batch(
     collinear = (_residual_share(chord.gram_x) < _COLLINEAR) | (
         _residual_share(chord.gram_v) < _COLLINEAR
     )
-    b = len(g)
-    add, var, add_se, value = (np.full(b, np.nan) for _ in range(4))
+    b, c = len(g), chord.c
+    theta, value = np.full((b, c + chord.v + 2), np.nan), np.full(b, np.nan)
+    information = np.full((b, c + 1, c + 1), np.nan)
     status = np.full(b, int(Status.COLLINEAR), dtype=np.int64)
+    se = np.full((5, b), np.nan)
     rows = np.flatnonzero(~collinear)
     if rows.size:
         fast = chord.fit(rows, tolerance=tolerance)
-        add[rows], var[rows], value[rows] = fast.add, fast.var, fast.value
-        add_se[rows] = _last_standard_error(fast.information)
+        theta[rows], value[rows], information[rows] = fast.theta, fast.value, fast.information
         status[rows] = int(Status.OK)
         left = rows[~fast.converged]
         if left.size:
-            add[left], var[left], add_se[left], value[left], status[left] = _fit_exactly(
+            theta[left], value[left], information[left], status[left] = _fit_exactly(
                 model, g[left], None if mask is None else mask[left], tolerance
             )
-    var_se = np.sqrt(2.0) * _last_standard_error(chord.gram_v)
-    var_se[collinear] = np.nan
+        se[:, rows] = _standard_errors(chord, theta[rows], rows, information[rows])
     loglik = -0.5 * (value + n_called * LOG_2PI)
-    return VariantFit(add, add_se, var, var_se, loglik, status)
+    add_se, var_se, *robust = se
+    return VariantFit(theta[:, -2], add_se, theta[:, -1], var_se, loglik, status, None, *robust)
+
+
+def _standard_errors(
+    chord: ChordBatch, theta: FloatArray, rows: NDArray[np.int64], information: FloatArray
+) -> FloatArray:
+    """Classical errors of α_g and β_g, then robust ones and their covariance, (5, k).
+
+    The robust covariance is A⁻¹ M A⁻¹, M = Σ s_i s_iᵀ and A the expected information, XᵀD⁻¹X and
+    ½VᵀV, as of the classical errors. That of class sums takes the observed one, which would be
+    quadratic in the number of covariates for every sample; the two are the same in
+    expectation where mean and variance are what the model says, whatever the distribution.
+    """
+    with np.errstate(all="ignore"):
+        mean, spread = _last_column(information), _last_column(chord.gram_v[rows])
+        squares = chord.score_products(theta, rows, mean, spread)
+        return np.vstack(
+            [np.sqrt(mean[:, -1]), np.sqrt(2.0 * spread[:, -1]), np.sqrt(squares[:, :2]).T,
+             squares[:, 2]]
+        )  # fmt: skip
 
 
 def _centred(dosage: FloatArray) -> tuple[FloatArray, BoolArray | None, FloatArray]:
@@ -187,8 +217,8 @@ def _centred(dosage: FloatArray) -> tuple[FloatArray, BoolArray | None, FloatArr
 
 def _fit_exactly(
     model: CovariateModel, g: FloatArray, mask: BoolArray | None, tolerance: float
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
-    """Newton's method from the null: add, var, add_se, -2ℓ less its constant, status; all (b,)."""
+) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
+    """Newton's method from the null: (α, β, α_g, β_g), -2ℓ less its constant, XᵀD⁻¹X, status."""
     batch = _Batch(model, g, mask)
     c = batch.c
     start = np.zeros((len(g), c + batch.v + 2))
@@ -200,17 +230,18 @@ def _fit_exactly(
         first_length=lambda step, index: longest_length(step[:, -1] * span[index]),
         tolerance=tolerance,
     )
-    add, var = result.x[:, c], result.x[:, -1]
-    add_se = _last_standard_error(0.5 * result.hessian[:, : c + 1, : c + 1])
-    return add, var, add_se, result.value, convergence_status(result.convergence, var, span)
+    theta = np.hstack([result.x[:, :c], result.x[:, c + 1 : -1], result.x[:, [c, -1]]])
+    status = convergence_status(result.convergence, theta[:, -1], span)
+    return theta, result.value, 0.5 * result.hessian[:, : c + 1, : c + 1], status
 
 
-def _last_standard_error(information: FloatArray) -> FloatArray:
-    """Square root of the last diagonal element of each inverse, (b,)."""
+def _last_column(information: FloatArray) -> FloatArray:
+    """Last column of the inverse of each matrix (b, p, p), NaN without a variance: (b, p)."""
     unit = np.zeros(information.shape[:2])
     unit[:, -1] = 1.0
     solution, definite = solve_positive_definite(information, unit)
-    return np.sqrt(np.where(definite & (solution[:, -1] > 0.0), solution[:, -1], np.nan))
+    solution[~(definite & (solution[:, -1] > 0.0))] = np.nan
+    return solution
 
 
 def _residual_share(gram: FloatArray) -> FloatArray:
@@ -219,7 +250,7 @@ def _residual_share(gram: FloatArray) -> FloatArray:
     Zero, too, where the others depend on each other.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = 1.0 / (_last_standard_error(gram) ** 2 * gram[:, -1, -1])
+        share = 1.0 / (_last_column(gram)[:, -1] * gram[:, -1, -1])
     return np.nan_to_num(share, posinf=0.0)
 
 
