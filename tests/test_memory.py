@@ -56,7 +56,7 @@ for folder, digest in json.loads(sys.argv[1]):
     found.append(memory("VmRSS"))
     block = PackedBlock(genotypes, 0, genotypes.n_variants)
     store = ResultsStore.open(f"{folder}/out.zarr")
-    _fit_and_store(block, (BlockTask(store, digest),), block_id=(0,))
+    _fit_and_store(block, (BlockTask(store, digest),), "topic", block_id=(0,))
 print(json.dumps([found[-1], memory("VmHWM")]))
 """
 

@@ -73,7 +73,7 @@ def test_results_in_strips_are_those_of_the_whole(
             fingerprint={},
         )  # fmt: skip
         block = PackedBlock(genotypes, 0, 60)
-        _fit_and_store(block, (publish_model(store, model),), block_id=(0,))
+        _fit_and_store(block, (publish_model(store, model),), "topic", block_id=(0,))
         values.append(store.read(0, 60))
         markers.append(store.marker(0))
     assert np.isfinite(values[0]).any()
