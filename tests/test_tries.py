@@ -1,6 +1,7 @@
 """Blocks that fail on some workers, or on all: tried elsewhere, then listed."""
 
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,6 +71,6 @@ def test_another_worker_takes_what_one_can_not_do(
 
 def test_a_record_that_has_come_counts_when_its_worker_has_died_since() -> None:
     records = Records()
-    records._take((0.0, (3, {"n_variants": 3})))
+    records._take((0.0, (3, pickle.dumps({"n_variants": 3}))))
     # Of a future whose result is lost nothing else can be asked.
     assert records.pop(3, SimpleNamespace(status="lost")) == {"n_variants": 3}

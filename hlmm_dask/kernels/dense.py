@@ -53,7 +53,7 @@ def fit_dense(model: DenseModel, dosage: FloatArray) -> VariantFit:
     """Fit every variant of ``dosage`` (m, n), copies of allele 1, NaN where missing."""
     m = len(dosage)
     G = None if model.design is None else model.design.matrix()
-    estimates = np.full((m, 9), np.nan)
+    estimates = np.full((m, 6), np.nan)
     status = np.zeros(m, dtype=np.int64)
     for j, g in enumerate(dosage):
         called = ~np.isnan(g)
@@ -69,12 +69,11 @@ def fit_dense(model: DenseModel, dosage: FloatArray) -> VariantFit:
         h2 = fit.h2 if isinstance(fit, HLMMFit) else np.nan
         estimates[j] = (
             fit.alpha[-1], fit.alpha_se[-1], fit.beta[-1], fit.beta_se[-1], fit.loglik, h2,
-            *_robust(fit, model.y[called], X, V),
         )  # fmt: skip
         status[j] = convergence_status(
             np.array([fit.convergence]), fit.beta[-1:], np.array([np.ptp(x)])
         )[0]
-    add, add_se, var, var_se, loglik, h2s, *robust = estimates.T
+    add, add_se, var, var_se, loglik, h2s = estimates.T
     return VariantFit(
         add=add,
         add_se=add_se,
@@ -83,24 +82,7 @@ def fit_dense(model: DenseModel, dosage: FloatArray) -> VariantFit:
         loglik=loglik,
         status=status,
         h2=None if model.design is None else h2s,
-        **dict(zip(("add_robust_se", "var_robust_se", "add_var_cov"), robust, strict=True)),
     )
-
-
-def _robust(
-    fit: HLMFit | HLMMFit, y: FloatArray, X: FloatArray, V: FloatArray
-) -> tuple[float, float, float]:
-    """Sandwich standard errors of the last columns' effects, and their covariance.
-
-    A⁻¹ M A⁻¹ with M = Σ s_i s_iᵀ and A the expected information; none with random effects, whose
-    samples have no scores of their own.
-    """
-    if isinstance(fit, HLMMFit):
-        return np.nan, np.nan, np.nan
-    r, w = y - X @ fit.alpha, np.exp(-(V @ fit.beta))
-    mean = w * r * (X @ fit.alpha_cov[:, -1])
-    spread = (w * r * r - 1.0) * (V @ fit.beta_cov[:, -1]) / 2.0
-    return float(np.sqrt(mean @ mean)), float(np.sqrt(spread @ spread)), float(mean @ spread)
 
 
 def _fit_one(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hlmm_dask.kernels.class_moments import ClassMoments
 from hlmm_dask.kernels.packed import ClassSums
+from hlmm_dask.kernels.sandwich import sandwich
 from hlmm_dask.kernels.table import UNBOUNDED_SPAN, VariantFit, convergence_status
 from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
@@ -111,41 +112,19 @@ def fit_class_sums(
 def _robust(at: _Profile, moments: ClassMoments) -> dict[str, FloatArray]:
     """Sandwich standard errors and covariance of α1 and β1 at the maximum, (m,) each.
 
-    The covariance is H⁻¹ M H⁻¹, H the observed information of (α0, α1, β0, β1) and
-    M = Σ s_i s_iᵀ; with z = (1, x), r = y - μ and w = e^-η a sample's score is
-
-        s = (w r z, ½ (w r² - 1) z).
-
-    Let h = x - Σ n_k w_k x_k / Σ n_k w_k. At the maximum Σ w r z = 0 and Σ (w r² - 1) z = 0,
-    so all of H that couples α with β is c = Σ w r x², β0 is by itself, and with
-
-        a = Σ n_k w_k h_k²,   b = ½ Σ w r² x²,   d = a b - c²
-
-    the rows of H⁻¹ s for α1 and β1 are
-
-        (b w r h - ½ c (w r² - 1) x) / d     and     (½ a (w r² - 1) x - c w r h) / d.
-
-    The sum of their squares over the samples of a class needs Σ r .. Σ r⁴ only, which follow
-    from the moments about the class mean and its distance to μ.
+    The sums over the samples of a class need Σ r .. Σ r⁴ only, which follow from the moments about
+    the class mean and its distance to μ.
     """
     w, x, n_k = at.weight, moments.x, moments.counts
     r1, r2, r3, r4 = moments.powers(at.away)
     wn, wr1, wr2 = w * n_k, w * r1, w * r2
     h = x - (wn * x).sum(axis=0) / wn.sum(axis=0)
     square = x * x
-    a = (wn * h * h).sum(axis=0)
-    b = 0.5 * (wr2 * square).sum(axis=0)
-    c = (wr1 * square).sum(axis=0)
-    d = a * b - c * c
-    # Outer products of the two scores, w r h and ½ (w r² - 1) x.
-    mean = (w * wr2 * h * h).sum(axis=0)
-    both = 0.5 * ((w * w * r3 - wr1) * h * x).sum(axis=0)
-    spread = 0.25 * ((w * w * r4 - 2.0 * wr2 + n_k) * square).sum(axis=0)
-    add = b * b * mean - 2.0 * b * c * both + c * c * spread
-    var = c * c * mean - 2.0 * a * c * both + a * a * spread
-    cov = (a * b + c * c) * both - b * c * mean - a * c * spread
-    return {
-        "add_robust_se": np.sqrt(np.maximum(add, 0.0)) / d,
-        "var_robust_se": np.sqrt(np.maximum(var, 0.0)) / d,
-        "add_var_cov": cov / (d * d),
-    }
+    return sandwich(
+        a=(wn * h * h).sum(axis=0),
+        b=0.5 * (wr2 * square).sum(axis=0),
+        c=(wr1 * square).sum(axis=0),
+        mean=(w * wr2 * h * h).sum(axis=0),
+        both=0.5 * ((w * w * r3 - wr1) * h * x).sum(axis=0),
+        spread=0.25 * ((w * w * r4 - 2.0 * wr2 + n_k) * square).sum(axis=0),
+    )

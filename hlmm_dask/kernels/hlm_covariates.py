@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hlmm_dask.kernels.covariate_chord import ChordBatch
 from hlmm_dask.kernels.covariate_loops import Engine
 from hlmm_dask.kernels.covariate_null import CovariateModel
+from hlmm_dask.kernels.sandwich import sandwich
 from hlmm_dask.kernels.table import VariantFit, convergence_status
 from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
@@ -167,7 +168,8 @@ def _fit_batch(
             theta[left], value[left], information[left], status[left] = _fit_exactly(
                 model, g[left], None if mask is None else mask[left], tolerance
             )
-        se[:, rows] = _standard_errors(chord, theta[rows], rows, information[rows])
+        with np.errstate(all="ignore"):
+            se[:, rows] = _standard_errors(chord, theta[rows], rows, information[rows])
     loglik = -0.5 * (value + n_called * LOG_2PI)
     add_se, var_se, *robust = se
     return VariantFit(theta[:, -2], add_se, theta[:, -1], var_se, loglik, status, None, *robust)
@@ -178,18 +180,30 @@ def _standard_errors(
 ) -> FloatArray:
     """Classical errors of α_g and β_g, then robust ones and their covariance, (5, k).
 
-    The robust covariance is A⁻¹ M A⁻¹, M = Σ s_i s_iᵀ and A the expected information, XᵀD⁻¹X and
-    ½VᵀV, as of the classical errors. That of class sums takes the observed one, which would be
+    With covariates the robust covariance is A⁻¹ M A⁻¹, M = Σ s_i s_iᵀ and A the expected
+    information, XᵀD⁻¹X and ½VᵀV, as of the classical errors. The observed one would be
     quadratic in the number of covariates for every sample; the two are the same in
     expectation where mean and variance are what the model says, whatever the distribution.
+    Without covariates it is the observed one, as from class sums.
     """
-    with np.errstate(all="ignore"):
-        mean, spread = _last_column(information), _last_column(chord.gram_v[rows])
-        squares = chord.score_products(theta, rows, mean, spread)
-        return np.vstack(
-            [np.sqrt(mean[:, -1]), np.sqrt(2.0 * spread[:, -1]), np.sqrt(squares[:, :2]).T,
-             squares[:, 2]]
-        )  # fmt: skip
+    mean, spread = _last_column(information), _last_column(chord.gram_v[rows])
+    # Of s = A⁻¹ w r x and t = (VᵀV)⁻¹ (w r² - 1) v, the variant's rows.
+    squares = chord.score_products(theta, rows, mean, spread).T
+    classical = np.sqrt([mean[:, -1], 2.0 * spread[:, -1]])
+    if chord.c > 1 or chord.v > 1:
+        return np.vstack([classical, np.sqrt(squares[:2]), squares[2:]])
+    batch = _Batch(chord.model, chord.g, chord.mask)
+    _, _, hessian = batch.evaluate(theta[:, [0, 2, 1, 3]], rows)
+    a, half = 1.0 / mean[:, -1], 0.5 / spread[:, -1]
+    robust = sandwich(
+        a=a,
+        b=0.5 * hessian[:, 3, 3],
+        c=0.5 * hessian[:, 3, 1],
+        mean=squares[0] * a * a,
+        both=squares[2] * a * half,
+        spread=squares[1] * half * half,
+    )
+    return np.vstack([classical, *robust.values()])
 
 
 def _centred(dosage: FloatArray) -> tuple[FloatArray, BoolArray | None, FloatArray]:

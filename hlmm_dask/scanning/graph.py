@@ -29,7 +29,7 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import fit_dosage, fit_packed
 from hlmm_dask.kernels.block_model import BlockModel
 from hlmm_dask.kernels.packed import Packed
-from hlmm_dask.scanning.records import announced, boxed
+from hlmm_dask.scanning.records import announced
 from hlmm_dask.scanning.strips import PackedBlock, strips
 from hlmm_dask.scanning.warned import counted_warnings
 from hlmm_dask.schema import Status
@@ -215,10 +215,10 @@ def _fit_and_store(
         try:
             n_fitted = _fit_missing(block, tasks, block_id[0])
         except (InputError, StoreError) as error:
-            return boxed({"error": error})
+            return announced(topic, block_id[0], {"error": error})
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                return boxed({"error": error})
+                return announced(topic, block_id[0], {"error": error})
             raise
     record = {
         "n_variants": len(block),

@@ -4,13 +4,14 @@ Dask keeps a result on its worker until it is asked for: three processes then ex
 messages again as for all else of a block.
 """
 
+import pickle
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 import numpy as np
-from distributed import Client, Future, get_worker
+from distributed import Client, Future, Scheduler, get_worker
 from numpy.typing import NDArray
 
 Record: TypeAlias = dict[str, Any]
@@ -25,8 +26,10 @@ def boxed(record: Record) -> NDArray[np.object_]:
 
 def announced(topic: str, block: int, record: Record) -> NDArray[np.object_]:
     """Send a record ahead of the task's result, and return it as that too."""
+    # As bytes: an event that can't be packed, for a text of a file's name, ends the connection.
+    content = pickle.dumps(record)
     with suppress(ValueError):  # no worker
-        get_worker().log_event(topic, [block, record])
+        get_worker().log_event(topic, [block, content])
     return boxed(record)
 
 
@@ -51,9 +54,9 @@ class Records:
             yield
         finally:
             # Without a scheduler there is nothing to take back.
-            with suppress(OSError, TimeoutError, ValueError, RuntimeError):
+            with suppress(Exception):
                 if client.status == "running":
-                    client.unsubscribe_topic(self.topic)
+                    client.run_on_scheduler(_forgetting(self.topic))
 
     def pop(self, block: int, future: "Future[Any]") -> Record | BaseException:
         """Return the record of a block whose future is done, or its error.
@@ -65,13 +68,22 @@ class Records:
         """
         if (found := self._found.pop(block, None)) is not None:
             return found
-        # A record with an error is not sent. Others come before the news that their task has ended.
+        # Records come before the news that their task has ended, unless it is one that raised.
         if future.status == "error":
             error: BaseException = future.exception()
             return error
         record: Record = future.result()[0, 0]
         return record
 
-    def _take(self, event: tuple[float, tuple[int, Record]]) -> None:
-        block, record = event[1]
-        self._found[block] = record
+    def _take(self, event: tuple[float, tuple[int, bytes]]) -> None:
+        block, content = event[1]
+        self._found[block] = pickle.loads(content)
+
+
+def _forgetting(topic: str) -> Callable[[Scheduler], None]:
+    # A function of a function's own is sent whole: the scheduler may not have this package.
+    def forget(dask_scheduler: Scheduler) -> None:
+        """Drop the topic, with its events and subscribers, which a scheduler keeps for ever."""
+        dask_scheduler._broker._topics.pop(topic, None)
+
+    return forget
