@@ -270,7 +270,7 @@ class ChordBatch:
             Σ s², Σ t², Σ s t with s = w r (X, g) a and t = (w r² - 1) (V, g) b.
         """
         model, k = self.model, len(rows)
-        out, unused = np.zeros((k, 3)), np.empty((k, 3))
+        out, unused = np.zeros((k, 3)), np.zeros((k, 3))
         ends = np.stack([mean[:, -1], spread[:, -1]], axis=1)
         memory = np.empty(2 * k * _CHUNK_SAMPLES)
         for part, stacked in self._weighed(theta, rows, unused):

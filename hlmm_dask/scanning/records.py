@@ -1,7 +1,7 @@
 """Records of finished blocks, which reach the client together with the news that they are finished.
 
-Dask keeps a result on its worker until it is asked for: three processes then exchange as many
-messages again as for all else of a block.
+Dask keeps a result on its worker until the client asks for it, by way of the scheduler: for each
+block one more question and answer between each two of the three.
 """
 
 import pickle
@@ -53,7 +53,7 @@ class Records:
         try:
             yield
         finally:
-            # Without a scheduler there is nothing to take back.
+            # Without a scheduler there is nothing to take back; why there is none, the scan says.
             with suppress(Exception):
                 if client.status == "running":
                     client.run_on_scheduler(_forgetting(self.topic))
