@@ -30,7 +30,7 @@ def new_parser(program: str, description: str) -> Parser:
     )
 
 
-def _add_model_options(parser: Parser) -> None:
+def _add_model_options(parser: Parser, phenotypes: str = "number, or name; 1,3,5-8; all") -> None:
     parser.option("mean-covar", metavar="FILE", help="covariates of the mean: FID IID values")
     parser.option(
         "var-covar", metavar="FILE", help="covariates of the log variance: FID IID values"
@@ -44,7 +44,7 @@ def _add_model_options(parser: Parser) -> None:
     parser.option("h2-init", type=float, default=0.05,
                   help="start of h2, as a share of the phenotype's variance")  # fmt: skip
     parser.option("phen-index", default="1", metavar="N|NAME",
-                  help="column of the phenotypes: number, or name; 1,3,5-8; all")  # fmt: skip
+                  help=f"column of the phenotypes: {phenotypes}")  # fmt: skip
     parser.option("missing-char", default="NA", help="missing value in the tables")
     parser.option("no-h2-estimate", action="store_true", help="don't write the h2 estimate")
 
@@ -73,11 +73,6 @@ def _add_run_options(parser: Parser) -> None:
         names = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"])
         group.add_argument(*names, **settings)
 
-    option("scheduler", metavar="ADDRESS", help="running Dask scheduler, tcp://host:port")
-    option("scheduler-file", metavar="FILE", help="file with a running scheduler's address")
-    option("workers", type=int, help="worker processes; all cores by default")
-    option("threads-per-worker", type=int, default=1, help="threads of each")
-    option("memory-limit", default="auto", help="memory of each worker, such as 4GiB")
     _add_cluster_options(option)
     option("block-size", type=int, help="variants a block; chosen from the data by default")
     option("h2", choices=["refit", "null"], default="refit",
@@ -123,7 +118,14 @@ CLUSTER_OPTIONS = (
 )  # fmt: skip
 
 
-def _add_cluster_options(option: Callable[..., None]) -> None:
+def _add_cluster_options(
+    option: Callable[..., None], workers: str = "worker processes; all cores by default"
+) -> None:
+    option("scheduler", metavar="ADDRESS", help="running Dask scheduler, tcp://host:port")
+    option("scheduler-file", metavar="FILE", help="file with a running scheduler's address")
+    option("workers", type=int, help=workers)
+    option("threads-per-worker", type=int, default=1, help="threads of each")
+    option("memory-limit", default="auto", help="memory of each worker, such as 4GiB")
     option("connect-timeout", dest="timeout", type=float, metavar="SECONDS",
            help="wait for a scheduler and a first worker: 60, a day with --jobqueue")  # fmt: skip
     option("no-workers-timeout", type=float, metavar="SECONDS",
@@ -218,7 +220,7 @@ def fit_parser() -> Parser:
     )
     parser.add_argument("phenofile", help="FID IID values")
     parser.add_argument("outprefix", help="start of the output files' names")
-    _add_model_options(parser)
+    _add_model_options(parser, "number, or name")
     return parser
 
 
@@ -291,10 +293,9 @@ def kinship_parser() -> Parser:
     parser.option("min-maf", type=float, default=0.01, help="use variants with MAF above this")
     parser.option("max-missing", type=float, default=5.0,
                   help="use variants with a percentage of missing calls below this")  # fmt: skip
-    parser.option("scheduler", metavar="ADDRESS", help="running Dask scheduler, tcp://host:port")
-    parser.option("scheduler-file", metavar="FILE", help="file with its address")
-    parser.option("workers", type=int,
-                  help="start so many worker processes; else threads of this process")  # fmt: skip
+    _add_cluster_options(
+        parser.option, "start so many worker processes; by default threads of this process"
+    )
     parser.option("overwrite", action="store_true", help="replace existing output")
     return parser
 

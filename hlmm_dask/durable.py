@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from uuid import uuid4
 
 from isal import isal_zlib
 
-from hlmm_dask.processes import is_abandoned, signature
+from hlmm_dask.processes import ABANDONED_SECONDS, is_abandoned, signature
 
 _SIGNED = re.compile(r"\..*\.([0-9a-f]{8}-\d+-\d+)\.[0-9a-f]{8}\.(partial|old|keys)", re.DOTALL)
 
@@ -47,6 +48,26 @@ def sweep(folder: Path, start: str = "") -> None:
         else:
             with suppress(OSError):
                 path.unlink()
+
+
+@contextmanager
+def working_folder(path: Path) -> Iterator[Path]:
+    """Make a folder beside ``path`` for as long as the block runs, with a sign of life."""
+    folder = aside(path)
+    folder.mkdir()
+    ended = threading.Event()
+
+    def show_life() -> None:
+        while not ended.wait(ABANDONED_SECONDS / 10):
+            with suppress(OSError):
+                os.utime(folder)
+
+    threading.Thread(target=show_life, daemon=True).start()
+    try:
+        yield folder
+    finally:
+        ended.set()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -4,12 +4,14 @@ Both are read from the store in batches, written aside, synced and renamed; a ta
 written from a store in which blocks are missing.
 """
 
+import fcntl
 import gzip
 import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
@@ -157,8 +159,6 @@ class TextTable:
     def pieces(self) -> Iterator[pa.Table]:
         """Read it, a few rows at a time."""
         headers = self.headers
-        if self.old is not None:
-            check_header(self.old, headers)
         for rows in _ranges(self.store, self.extra):
             batch = _batch(self.store, headers, self.extra, *rows)
             yield from (batch.slice(i, _TEXT_ROWS) for i in range(0, len(batch), _TEXT_ROWS))
@@ -186,8 +186,12 @@ def write_tables(
     done = _in_order(pack, items, threads or _cores())
     for table, parts in groupby(done, key=itemgetter(0)):
         n_rows = 0
-        with replacing(table.path) as file:
+        with (
+            _appending_alone(table.path.parent) if table.append else nullcontext(),
+            replacing(table.path) as file,
+        ):
             if table.old is not None:
+                _check_header(table.old, table.headers)
                 _copy_table(table.old, file)
             else:
                 file.write(bgzf.compress(("\t".join(table.headers) + "\n").encode()))
@@ -254,11 +258,8 @@ def read_models_table(path: str | os.PathLike[str]) -> pd.DataFrame:
             f"{path}: line 1 starts with '{headers[0] if headers else ''}', expected the header of "
             "a .models.gz table, which starts with 'SNP'"
         )
-    if bgzf.is_bgzf(path) and not bgzf.has_end(path):
-        raise InputError(
-            f"{path}: not a whole .models.gz table: the block that marks its end is missing; "
-            "write or copy it again"
-        )
+    if bgzf.is_bgzf(path):
+        _require_end(Path(path))
     types = {name: pa.string() if name in _TEXT_HEADERS else pa.float64() for name in headers}
     try:
         with pa.OSFile(os.fsencode(path)) as raw:
@@ -400,8 +401,20 @@ def _read_header(path: Path) -> list[str]:
         raise InputError(f"{path}: can't be read as a .models.gz table: {error}") from error
 
 
-def check_header(path: Path, headers: list[str]) -> None:
-    """Raise an `InputError` unless rows with these columns can be appended to the table."""
+def check_appendable(path: Path, headers: list[str]) -> None:
+    """Raise an `InputError` unless rows with these columns can be appended to the table.
+
+    One that is plain gzip is read to its end.
+    """
+    _check_header(path, headers)
+    if bgzf.is_bgzf(path):
+        _require_end(path)
+    elif _is_gzip(path):
+        for _ in _plain(path):
+            pass
+
+
+def _check_header(path: Path, headers: list[str]) -> None:
     found = _read_header(path)
     if found != headers:
         raise InputError(
@@ -410,11 +423,45 @@ def check_header(path: Path, headers: list[str]) -> None:
         )
 
 
+def _require_end(path: Path) -> None:
+    """Raise an `InputError` if blocks may be missing from the end of a BGZF table."""
+    if not bgzf.has_end(path):
+        raise InputError(
+            f"{path}: not a whole .models.gz table: the block that marks its end is missing; "
+            "write or copy it again"
+        )
+
+
+def _plain(path: Path) -> Iterator[bytes]:
+    """Read the text of a table, compressed or not, in pieces."""
+    opener = gzip.open if _is_gzip(path) else open
+    try:
+        with opener(path, "rb") as file:
+            while piece := file.read(64 * bgzf.BLOCK_BYTES):
+                yield piece
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{path}: not a whole .models.gz table: {error}; write or copy it again"
+        ) from error
+
+
+@contextmanager
+def _appending_alone(folder: Path) -> Iterator[None]:
+    """Keep another process from appending in this folder: of two at once one would be lost."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # file systems without flock
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _copy_table(path: Path, file: BinaryIO) -> None:
     """Copy a table to an open file in blocks, without the mark of the end."""
     start = file.tell()
-    if bgzf.is_bgzf(path) and not bgzf.has_end(path):
-        raise InputError(f"{path}: not a whole .models.gz table: its end is missing")
+    if bgzf.is_bgzf(path):
+        _require_end(path)
     with path.open("rb") as old:
         try:
             for block in bgzf.blocks(old):
@@ -425,10 +472,5 @@ def _copy_table(path: Path, file: BinaryIO) -> None:
             file.truncate()
         else:
             return
-    opener = gzip.open if _is_gzip(path) else open
-    try:
-        with opener(path, "rb") as plain:
-            while piece := plain.read(64 * bgzf.BLOCK_BYTES):
-                file.write(bgzf.compress(piece))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: not a whole .models.gz table: {error}") from error
+    for piece in _plain(path):
+        file.write(bgzf.compress(piece))

@@ -30,7 +30,7 @@ STATUS_DOC = {
     Status.ALL_MISSING: "no genotype call among the analysed samples",
     Status.MISSING: "percent of missing calls not below max_missing",
     Status.MONOMORPHIC: "only one allele among the analysed samples",
-    Status.ALL_HETEROZYGOUS: "every called sample is heterozygous",
+    Status.ALL_HETEROZYGOUS: "every called sample is heterozygous, or has the same dosage",
     Status.LOW_MAF: "minor allele frequency not above min_maf",
     Status.COLLINEAR: "the genotype is a linear combination of the covariates",
     Status.UNBOUNDED: "likelihood without maximum (a genotype class is fitted without residual)",

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
@@ -102,6 +103,24 @@ def test_classes_without_spread() -> None:
     codes[0] = np.repeat(codes[0, ::2], 2)  # both values equally often in each class
     for test in ("levene", "brown-forsythe", "drm", "svlm"):
         assert np.isnan(fitted(y, codes)[test][:, 0]).all(), test
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_covariates_that_stay_in_the_model(
+    study: Study, tmp_path: Path, run_script, random: bool
+) -> None:
+    """Tests see the phenotype without what they explain of it, as where they are projected out."""
+    tables = []
+    for name, option in (("in", ["--fit_covariates"]), ("out", [])):
+        options = ["--mean_covar", study.covar, "--var_covar", study.covar, "--tests"]
+        options += ["levene,brown-forsythe,bartlett,drm,svlm", *option]
+        if random:
+            options += ["--random_gts", study.bed]
+        assert run_script("scan", study.bed, study.pheno, tmp_path / name, *options) == 0
+        tables.append(read_models_table(tmp_path / f"{name}.models.gz").iloc[:, -10:])
+    # Random effects change the covariates' estimates a little.
+    near = 0.15 if random else 1e-5
+    pd.testing.assert_frame_equal(*tables, rtol=near, atol=near)
 
 
 def test_command_line(study: Study, tmp_path: Path, run_script, capsys) -> None:

@@ -1,6 +1,8 @@
 import gzip
 import os
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,9 @@ from hlmm_dask import bgzf, export
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.export import (
     TextTable,
+    check_appendable,
     read_models_table,
+    table_headers,
     write_parquet,
     write_tables,
     write_tsv,
@@ -209,6 +213,34 @@ def test_append_to_a_cut_table_is_refused(tmp_path, store, lost):
     with pytest.raises(InputError, match="not a whole"):
         read_models_table(path)
     assert path.read_bytes() == before
+
+
+def test_two_who_append_at_once_wait_for_each_other(tmp_path, store, monkeypatch):
+    path = tmp_path / "t.gz"
+    copy = export._copy_table
+
+    def slowly(old, file):
+        copy(old, file)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(export, "_copy_table", slowly)
+    write_tsv(store, path)
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(lambda _: write_tsv(store, path, append=True), range(3))) == [N] * 3
+    assert len(read_models_table(path)) == 4 * N
+    assert sorted(os.listdir(tmp_path)) == ["out.zarr", "t.gz"]
+
+
+@pytest.mark.parametrize("blocked", [True, False])
+def test_a_cut_table_is_refused_before_the_work(tmp_path, store, blocked):
+    path = tmp_path / "t.gz"
+    write_tsv(store, path)
+    if not blocked:
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())))
+    check_appendable(path, table_headers(store))
+    os.truncate(path, path.stat().st_size - 40)
+    with pytest.raises(InputError, match=r"t\.gz: not a whole .* write or copy it again"):
+        check_appendable(path, table_headers(store))
 
 
 def test_a_new_table_removes_the_index_of_the_old(tmp_path, store):

@@ -16,7 +16,9 @@ disk full                                     test_no_room_is_found_before_the_n
                                               test_disk_full_when_the_table_is_written
 worker, scheduler or client killed            test_random_kills.py, test_resume.py, test_scan.py
 killed while a store is made or replaced      test_kill_while_a_store_is_made
-what killed runs leave                        test_leftovers_of_the_dead_are_removed
+what killed runs leave                        test_leftovers_of_the_dead_are_removed,
+                                              test_what_another_host_is_working_on_stays
+an output taken over by another run           test_takeover.py
 Ctrl-C                                        test_resume.py
 second run on the same output                 test_resume.py, test_store.py
 changed input or options on resume            test_every_option_that_decides_numbers_is_compared
@@ -45,14 +47,15 @@ from runs import markers, start, wait_for_blocks, wait_for_end
 from studies import Study, make_study, write_values
 
 import hlmm_dask
-from hlmm_dask import InputError, ScanError, StoreError, fit_null, open_bed
-from hlmm_dask.durable import aside
+from hlmm_dask import InputError, ScanError, StoreError, durable, fit_null, open_bed, processes
+from hlmm_dask.durable import aside, working_folder
 from hlmm_dask.export import TextTable, write_tsv
 from hlmm_dask.genotypes import dataset as dataset_module
 from hlmm_dask.genotypes import plink as plink_module
 from hlmm_dask.genotypes.plink import open_plink, write_plink
 from hlmm_dask.scanning import job as job_module
 from hlmm_dask.scanning.events import BlockDone, Event
+from hlmm_dask.scanning.outputs import tidy_up
 from hlmm_dask.store import ResultsStore
 
 Run = Callable[..., int]
@@ -359,6 +362,36 @@ if Path(prefix + ".zarr").exists():
     os.rename(prefix + ".zarr", aside(Path(prefix + ".zarr"), "old"))
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_what_another_host_is_working_on_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another OUTPREFIX that starts alike, and a folder that is not written to for long."""
+    monkeypatch.setattr(processes, "place", lambda: "another host")
+    processes.signature.cache_clear()
+    try:
+        with working_folder(tmp_path / "chr10.kinship") as folder:
+            (folder / "matrix.npy").touch()
+            kept = aside(tmp_path / "chr10.models.gz")
+    finally:
+        monkeypatch.undo()
+        processes.signature.cache_clear()
+    kept.touch()
+    old = time.time() - 2 * processes.ABANDONED_SECONDS
+    os.utime(kept, (old, old))
+    tidy_up(str(tmp_path / "chr1"))
+    assert kept.exists()
+    tidy_up(str(tmp_path / "chr10"))
+    assert not kept.exists()
+    monkeypatch.setattr(durable, "ABANDONED_SECONDS", 1.0)
+    with working_folder(tmp_path / "chr10.kinship") as folder:
+        os.utime(folder, (old, old))
+        until = time.monotonic() + 10
+        while folder.stat().st_mtime < old + 1 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert folder.stat().st_mtime > old + 1
+    assert not folder.exists()
 
 
 def test_leftovers_of_the_dead_are_removed(study: Study, run_script: Run) -> None:

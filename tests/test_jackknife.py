@@ -13,7 +13,7 @@ from studies import Study
 from hlmm_dask.cli import dispersion_main
 from hlmm_dask.errors import InputError
 from hlmm_dask.export import read_models_table, write_tsv
-from hlmm_dask.genotypes.contigs import contig_codes
+from hlmm_dask.genotypes.contigs import contig_codes, contig_runs
 from hlmm_dask.models.dispersion import (
     DispersionOptions,
     DispersionResult,
@@ -161,6 +161,9 @@ def test_chromosomes_or_windows() -> None:
     names = [np.array(["chr1", "1", "01", "X"]), np.array(["X", "1", "23"], dtype=object)]
     assert contig_codes(names).tolist() == [0, 0, 0, 1, 1, 0, 2]
     assert contig_codes([]).size == 0
+    found, starts, runs = contig_runs(names)
+    assert found == ["1", "X", "23"]
+    assert (starts.tolist(), runs.tolist()) == ([0, 3, 5, 6, 7], [0, 1, 0, 2])
 
 
 def test_order_of_chromosomes_does_not_matter() -> None:

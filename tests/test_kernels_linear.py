@@ -10,7 +10,7 @@ from hlmm_dask.kernels.block import fit_packed
 from hlmm_dask.kernels.block_model import block_model
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.hlmm import RandomEffectModel, fit_random_effects
-from hlmm_dask.kernels.hlmm_choice import linear_is_good, needs_exact
+from hlmm_dask.kernels.hlmm_choice import linear_is_good, needs_exact, needs_polish
 from hlmm_dask.kernels.hlmm_linear import _Batch, fit_linear
 from hlmm_dask.kernels.hlmm_null import fit_intercepts
 from hlmm_dask.kernels.linear_model import LinearModel
@@ -149,9 +149,15 @@ def test_linked_and_significant_variants_are_fitted_exactly() -> None:
         y, base.design, alpha=null.alpha, beta=null.beta, h2=null.h2, h2_min=1e-5
     )
     model = LinearModel.build(moved)
-    chosen = needs_exact(model, fit_linear(model, codes))
+    first = fit_linear(model, codes)
+    chosen = needs_exact(model, first)
     assert chosen[[0, 1, 2]].all()
     assert not chosen[4:].any()
+    # From where a fit has failed there is no going on.
+    again = needs_polish(model, first)
+    first.fit.status[again] = Status.NOT_CONVERGED
+    assert again.any()
+    assert not needs_polish(model, first)[again].any()
 
     # Through the block: the chosen ones are exact to the last bit, the others close.
     layout = PackedLayout(6000, np.arange(6000))

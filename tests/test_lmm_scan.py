@@ -146,6 +146,32 @@ def test_each_chromosome_without_its_own_variants(related: Study, run_script: Ru
     np.testing.assert_allclose(rows.h2[2], whole.h2[0], rtol=1e-6)
 
 
+def test_chromosome_without_a_variant_of_the_matrix(related: Study, run_script: Run) -> None:
+    """Nothing is left out for it."""
+    part = related.out("part.bed")
+    # One 'X' between those of '1': the file need not be sorted.
+    table_of = related.variants[:40].copy()
+    table_of.loc[20, "contig"] = "X"
+    write_plink(part, related.counts[:40], related.samples, table_of)
+    only = related.out("only.bed")
+    of_1 = table_of[table_of.contig == "1"]
+    of_2 = of_1.assign(contig=["1"] * 19 + ["2"] * 20)
+    write_plink(only, related.counts[of_1.index], related.samples, of_2)
+    for name, options in {"loco": ["--loco"], "whole": []}.items():
+        assert run_script(
+            "scan", part, related.pheno, related.out(name), "--model", "lmm", "--grm-from", only,
+            *options, "--min_maf", 0.01,
+        ) == 0  # fmt: skip
+    found, whole = table(related, "loco"), table(related, "whole")
+    pd.testing.assert_frame_equal(found[20:21], whole[20:21], rtol=1e-9)
+    fitted = (found.status == "ok").to_numpy()
+    other = np.arange(40) != 20
+    assert (found["add"] != whole["add"])[fitted & other].all()
+    assert (
+        "1 variants are on chromosomes without a variant of" in related.out("loco.log").read_text()
+    )
+
+
 def test_phenotypes_with_their_own_samples(
     related: Study, kinship: Path, run_script: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -362,8 +362,14 @@ def test_changed_during_the_run(tmp_path):
     bed.unlink()
     with pytest.raises(InputError, match="no such file"):
         plink.read_packed(0, 1)
-    (tmp_path / "a.bim").write_text("1 rs0 0 1 A C\n")
-    with pytest.raises(InputError, match="1 variants, 7 when it was opened"):
+    bim = tmp_path / "a.bim"
+    content = bim.read_bytes()
+    # Of the same length: alleles that were swapped, with effects of the old ones.
+    bim.write_bytes(content[:-2] + b"T\n")
+    with pytest.raises(InputError, match=r"a\.bim: changed .* modified since it was opened"):
+        list(plink.iter_variants())
+    bim.write_text("1 rs0 0 1 A C\n")
+    with pytest.raises(InputError, match=r"a\.bim: changed .* 14 bytes"):
         list(plink.iter_variants())
 
 

@@ -1,8 +1,9 @@
 """Realised relationship matrices: definitions, blocks, missing calls, LOCO, the command."""
 
 import json
+import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from distributed import Client
-from studies import Study, make_study
+from studies import Study, make_study, write_values
 
-from hlmm_dask.errors import InputError
+from hlmm_dask.errors import ClusterLostError, InputError
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink, write_plink
+from hlmm_dask.kernels.packed import PackedLayout
+from hlmm_dask.kernels.relationship import RelationshipModel
 from hlmm_dask.models.variance_components import VarianceComponents
 from hlmm_dask.models.vc_effects import RandomEffect
 from hlmm_dask.relationship.files import read_kinship
 from hlmm_dask.scanning import kinship_tiles as module
+from hlmm_dask.scanning import lmm_job, probe
 from hlmm_dask.scanning.kinship import relationship_matrix, relationship_parts
+from hlmm_dask.scanning.kinship_tiles import TileTask, run_tiles
 from hlmm_dask.tables import read_table
 
 KINDS = ["standardised", "centred", "scaled"]
@@ -227,6 +232,49 @@ def test_command_on_a_cluster(
     expected = relationship_matrix(data.bed)
     np.testing.assert_array_equal(found.matrix, expected.matrix.astype(np.float32))
     np.testing.assert_array_equal(found.n_variants, expected.n_variants)
+
+
+def test_cluster_that_is_lost(data: Study, cluster_of: Callable[..., Client]) -> None:
+    """It is told, not waited for."""
+    source = open_plink(data.bed)
+    layout = PackedLayout(source.n_samples, np.arange(source.n_samples))
+    model = RelationshipModel(layout, np.arange(source.n_samples), "centred", 0.0, 100.0)
+    everything = np.ones(source.n_variants, dtype=bool)
+    task = TileTask(0, slice(0, 90), slice(0, 90), 0, source.n_variants, everything)
+    client = cluster_of(1)
+
+    def tasks() -> Iterator[TileTask]:
+        yield from [task] * 4
+        client.cluster.scale(0)
+        while client.nthreads():
+            time.sleep(0.05)
+        yield from [task] * 4
+
+    with pytest.raises(ClusterLostError, match=r"relationship matrix: .* run it again"):
+        list(run_tiles(source, model, tasks(), client, no_workers_timeout=1.0))
+
+
+def test_workers_are_asked_first(
+    data: Study, run_script: Callable[..., int], client: Client, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """By both commands that compute a matrix on a cluster."""
+    scheduler = ["--scheduler", client.scheduler.address]
+    pheno = write_values(tmp_path / "y.txt", data.samples, np.arange(90.0))
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise InputError("worker 7: has another hlmm_dask")
+
+    def compute(*arguments: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(probe, "probe_workers", refuse)
+    monkeypatch.setattr(lmm_job, "probe_workers", refuse)
+    monkeypatch.setattr(Client, "submit", compute)
+    assert run_script("kinship", data.bed, tmp_path / "k", *scheduler) == 2
+    lmm = ["--model", "lmm", "--grm-from", data.bed]
+    assert run_script("scan", data.bed, pheno, tmp_path / "out", *lmm) == 2
+    assert capsys.readouterr().err.count("worker 7: has another hlmm_dask") == 2
 
 
 @pytest.mark.slow

@@ -184,6 +184,26 @@ def test_nodes_stand_for_all_samples(
         np.testing.assert_allclose(column(fast, name), column(full, name), rtol=tolerance)
 
 
+def test_called_samples_of_another_shape(
+    monkeypatch: pytest.MonkeyPatch, saddlepoint_alone: Callable[[], None]
+) -> None:
+    """Of variants that were called in one batch alone, whose residuals have other tails."""
+    saddlepoint_alone()
+    rng = np.random.default_rng(6)
+    n = 3000
+    y = np.concatenate([rng.standard_normal(n // 2), rng.laplace(0.0, 0.5**0.5, n // 2)])
+    codes = drawn(rng, 40, n, 0.02, 0.0)
+    codes[:20, n // 2 :] = -1
+    codes[20:, : n // 2] = -1
+    model = plain_model(y, spa_threshold=1.0)
+    found = fit_packed(model, encode(codes))
+    monkeypatch.setattr(score, "_FEW_SAMPLES", n + 1)
+    full = fit_packed(model, encode(codes))
+    for name in ("add", "var", "av"):
+        name = f"{name}_score_neg_log10_p"
+        np.testing.assert_array_equal(column(found, name), column(full, name))
+
+
 @pytest.mark.parametrize("kind", DRAWS)
 def test_expansions_stand_for_the_saddlepoint(
     kind: str, saddlepoint_alone: Callable[[], None]

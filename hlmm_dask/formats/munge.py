@@ -96,7 +96,7 @@ def write_formats(
     store.require_complete()
     require_columns(store)
     start = Path(f"{outprefix}x").absolute()
-    sweep(start.parent, start.name.removesuffix("x"))
+    sweep(start.parent, f"{start.name.removesuffix('x')}.")
     study = Study.of(store, assembly)
     reader = Reader(store, columns_for(effects, store.columns), extra or {})
     notes = []

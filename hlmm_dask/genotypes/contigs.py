@@ -13,20 +13,41 @@ def plain_contig(name: str) -> str:
     return bare.lstrip("0") or bare[-1:]
 
 
-def contig_codes(pieces: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.int32]:
-    """Return a number for the chromosome of each variant, in the order of their appearance.
+def contig_runs(
+    pieces: Iterable[npt.NDArray[Any]],
+) -> tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Find where chromosomes begin: memory is that of the runs, not of the variants.
 
     Parameters
     ----------
     pieces : iterable of (n,) array of str
         Names, some variants at a time.
+
+    Returns
+    -------
+    list of str
+        Plain names of the chromosomes, in the order of their appearance.
+    (r + 1,) int64
+        First variant of each run of variants of one chromosome; last the number of variants.
+    (r,) int32
+        Index of the name of each run.
     """
     codes: dict[str, int] = {}
-    parts = [np.zeros(0, dtype=np.int32)]
+    starts, runs = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int32)]
+    n = 0
     for names in pieces:
         # Variants of one chromosome mostly follow each other.
         first = np.flatnonzero(np.append(True, names[1:] != names[:-1])[: len(names)])
-        runs = [codes.setdefault(plain_contig(str(names[i])), len(codes)) for i in first.tolist()]
-        lengths = np.diff(np.append(first, len(names)))
-        parts.append(np.repeat(np.array(runs, dtype=np.int32), lengths))
-    return np.concatenate(parts)
+        found = [codes.setdefault(plain_contig(str(names[i])), len(codes)) for i in first.tolist()]
+        starts.append(n + first)
+        runs.append(np.array(found, dtype=np.int32))
+        n += len(names)
+    run, start = np.concatenate(runs), np.concatenate(starts)
+    new = np.diff(run, prepend=-1) != 0
+    return list(codes), np.append(start[new], n), run[new]
+
+
+def contig_codes(pieces: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.int32]:
+    """Return a number for the chromosome of each variant, as `contig_runs` counts them."""
+    _, starts, runs = contig_runs(pieces)
+    return np.repeat(runs, np.diff(starts))

@@ -66,6 +66,8 @@ class PlinkFile:
         Variants of this file.
     bed_size, bed_mtime_ns : int
         Bytes of the .bed, and its time of modification in nanoseconds.
+    bim_size, bim_mtime_ns : int
+        The same of the .bim.
     bim_crc, fam_crc : int
         CRC-32 of the two tables.
     bim_index : tuple of (int, int)
@@ -79,6 +81,8 @@ class PlinkFile:
     n_variants: int
     bed_size: int
     bed_mtime_ns: int
+    bim_size: int
+    bim_mtime_ns: int
     bim_crc: int
     fam_crc: int
     bim_index: tuple[tuple[int, int], ...]
@@ -90,19 +94,7 @@ class PlinkFile:
 
     def require_unchanged(self) -> None:
         """Raise a `ChangedInputError` if the .bed isn't the one that was opened."""
-        try:
-            status = os.stat(self.bed)
-        except FileNotFoundError:
-            raise ChangedInputError(f"{self.bed}: no such file any more") from None
-        if status.st_size != self.bed_size:
-            raise ChangedInputError(
-                f"{self.bed}: changed while it was scanned: {status.st_size} bytes, "
-                f"{self.bed_size} when it was opened"
-            )
-        if status.st_mtime_ns != self.bed_mtime_ns:
-            raise ChangedInputError(
-                f"{self.bed}: changed while it was scanned: modified since it was opened"
-            )
+        _require_unchanged(self.bed, self.bed_size, self.bed_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -135,6 +127,11 @@ class PlinkGenotypes:
     def paths(self) -> tuple[Path, ...]:
         """The .bed files, in the order of their variants."""
         return tuple(file.bed for file in self.files)
+
+    @property
+    def bed_sizes(self) -> tuple[tuple[str, int], ...]:
+        """The .bed files and their bytes."""
+        return tuple((str(file.bed), file.bed_size) for file in self.files)
 
     @property
     def n_bytes(self) -> int:
@@ -216,8 +213,8 @@ class PlinkGenotypes:
 
         Raises
         ------
-        InputError
-            If a .bim has become shorter.
+        ChangedInputError
+            If a .bim isn't the one that was opened; known when all of it was given.
         """
         for file, low, high in self.spans(start, self.n_variants if stop is None else stop):
             entry = low // BIM_INDEX_ROWS
@@ -233,11 +230,7 @@ class PlinkGenotypes:
             ):
                 yield variants_frame(rows, at)
                 at += len(rows)
-            if at != file.first + high:
-                raise InputError(
-                    f"{file.bim}: {at - file.first} variants, {file.n_variants} when it was "
-                    "opened; the file has changed"
-                )
+            _require_unchanged(file.bim, file.bim_size, file.bim_mtime_ns)
 
     def identity(self) -> dict[str, Any]:
         """Say what decides the genotypes, without paths: counts, sizes, checksums of the tables."""
@@ -298,6 +291,7 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
         elif fam_crc != files[0].fam_crc:
             require_same_samples(files[0].fam, samples, fam, read_fam(fam))
         n_variants, index = scan_bim(bim)
+        table = os.stat(bim)
         if n_variants == 0:
             raise InputError(f"{bim}: no variants, expected one a line ({BIM_FIELDS})")
         status = os.stat(bed)
@@ -312,6 +306,8 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
                 n_variants=n_variants,
                 bed_size=status.st_size,
                 bed_mtime_ns=status.st_mtime_ns,
+                bim_size=table.st_size,
+                bim_mtime_ns=table.st_mtime_ns,
                 bim_crc=_crc(bim),
                 fam_crc=fam_crc,
                 bim_index=index,
@@ -324,6 +320,23 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
     # Read already.
     vars(found)["samples"] = samples
     return found
+
+
+def _require_unchanged(path: Path, size: int, mtime_ns: int) -> None:
+    """Raise a `ChangedInputError` if a file isn't the one that was opened."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise ChangedInputError(f"{path}: no such file any more") from None
+    if status.st_size != size:
+        raise ChangedInputError(
+            f"{path}: changed while it was scanned: {status.st_size} bytes, {size} when it was "
+            "opened"
+        )
+    if status.st_mtime_ns != mtime_ns:
+        raise ChangedInputError(
+            f"{path}: changed while it was scanned: modified since it was opened"
+        )
 
 
 def _read_header(bed: Path) -> bytes:

@@ -93,6 +93,19 @@ class BlockModel:
         return self.dense.y - self.mean
 
     @cached_property
+    def adjusted(self) -> FloatArray:
+        """Phenotype (n,) without what covariates in the model explain of it, centred."""
+        dense = self.dense
+        sd = np.exp(0.5 * (dense.V @ dense.beta))
+        residuals: FloatArray = (dense.y - dense.X @ dense.alpha) / sd
+        return residuals - float(residuals.mean())
+
+    @cached_property
+    def adjusted_phenotype(self) -> PackedPhenotype:
+        """The same, laid out for class sums."""
+        return pack_phenotype(self.layout, self.adjusted)
+
+    @cached_property
     def score_null(self) -> ScoreNull:
         """What the score tests take from the null model where class sums are not enough."""
         return ScoreNull.build(self.dense)
@@ -103,10 +116,14 @@ class BlockModel:
         return ResidualNodes.of(self.y, self.layout.sample_index)
 
     @property
+    def has_covariates(self) -> bool:
+        """Whether covariates stay in every model."""
+        return not self.dense.X.shape[1] == self.dense.V.shape[1] == 1
+
+    @property
     def from_sums(self) -> bool:
         """Whether class sums of a variant are all that its fit needs."""
-        dense = self.dense
-        return dense.design is None and dense.X.shape[1] == dense.V.shape[1] == 1
+        return self.dense.design is None and not self.has_covariates
 
     @property
     def with_gram(self) -> RandomEffectModel | None:

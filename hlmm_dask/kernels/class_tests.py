@@ -1,8 +1,8 @@
 """Other tests of equal variances: Levene, Brown-Forsythe, Bartlett, DRM and SVLM.
 
-They see the genotype as classes, and the phenotype as the scan's null model leaves it. Bartlett's
-test and SVLM come from class sums; the others need absolute deviations from the mean or the median
-of each class, for which the samples are passed once more.
+They see the genotype as classes, and the phenotype as the null model's covariates leave it, random
+effects in it. Bartlett's test and SVLM come from class sums; the others need absolute deviations
+from the mean or the median of each class, for which the samples are passed once more.
 """
 
 from collections.abc import Sequence

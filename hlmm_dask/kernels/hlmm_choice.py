@@ -31,7 +31,7 @@ def linear_is_good(n_samples: int, n_random: int) -> bool:
 def needs_exact(model: LinearModel, linear: LinearFit) -> NDArray[np.bool_]:
     """Which variants to fit exactly, (m,).
 
-    Those near significance in any of the three tests (p below 1e-3), those which share more
+    Those near significance in any of the three Wald tests (p below 1e-3), those which share more
     with G than an unrelated variant does, and those that could not be fitted.
     """
     fit = linear.fit
@@ -52,7 +52,9 @@ def needs_polish(model: LinearModel, linear: LinearFit) -> NDArray[np.bool_]:
     """
     few = len(model.base.y) < MANY_SAMPLES_PER_EFFECT * model.base.n_random
     linked = linear.share > 1.5 * _unrelated_share(model) + 0.01
-    return np.asarray(few | linked | (linear.share_called < 1.0 - MANY_MISSING))
+    needed = few | linked | (linear.share_called < 1.0 - MANY_MISSING)
+    # A fit that failed has no BLUP to start from.
+    return np.asarray(needed & (linear.fit.status == Status.OK))
 
 
 def _unrelated_share(model: LinearModel) -> float:

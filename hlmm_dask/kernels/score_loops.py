@@ -9,7 +9,7 @@ from hlmm_dask.kernels.saddlepoint import score_tails
 
 # How far the nodes' second moment of the residuals, and of their squares, may be from the variant's
 # own before all of its samples are summed.
-_NEAR_SQUARES, _NEAR_FOURTHS = 0.1, 0.02
+_NEAR_SQUARES, _NEAR_FOURTHS, _CALLED = 0.1, 0.02, 0.9
 
 
 @compiled(error_model="numpy")
@@ -31,7 +31,7 @@ def node_tails(
         Frequencies of the genotypes, from the lowest that occurs.
     wanted : (m, 5) bool
         Which tails, see `score_tails`; made false where they were found.
-    out : (m, 11) float64
+    out : (m, 13) float64
         Filled with r* where they were found.
     """
     n_nodes, most = value.shape[0], value.shape[0] + outlier.shape[0]
@@ -65,6 +65,9 @@ def node_tails(
             w[size] = 1.0
             size += 1
         rest = n - (size - n_nodes)
+        # Of many missing calls the samples' distribution may be another.
+        if rest < _CALLED * total:
+            continue
         # The nodes' mean and spread are made those of the samples that they stand for.
         e_mean, r_mean = -e1 / rest, -r1 / rest
         e_ratio = ((null_squares - e2) / rest - e_mean * e_mean) / spread

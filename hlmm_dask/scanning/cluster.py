@@ -4,9 +4,9 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import dask
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
@@ -135,6 +135,7 @@ class ClusterOptions:
         ]
         if len(chosen) > 1:
             raise InputError(f"{chosen[0]} and {chosen[1]} exclude each other; give one")
+        self._refuse_ignored(chosen)
         for name, value in (
             ("workers", self.workers),
             ("threads-per-worker", self.threads_per_worker),
@@ -165,6 +166,28 @@ class ClusterOptions:
             client_security(address, ca=self.tls_ca, cert=self.tls_cert, key=self.tls_key)
         elif self.tls_ca or self.tls_cert or self.tls_key:
             raise InputError("--tls-ca, --tls-cert, --tls-key are for --scheduler tls://host:port")
+
+    def _refuse_ignored(self, chosen: Sequence[str]) -> None:
+        """Raise an `InputError` for options that the chosen cluster would not heed."""
+        default = {field.name: field.default for field in fields(self)}
+
+        def given(*names: str) -> str | None:
+            name = next((n for n in names if getattr(self, n) != default[n]), None)
+            return None if name is None else f"--{name.replace('_', '-')}"
+
+        if not self.jobqueue:
+            name = given(
+                "queue", "account", "walltime", "cores", "local_directory", "jobqueue_option"
+            )
+            if name:
+                raise InputError(f"{name} is of a batch system's jobs; give --jobqueue too")
+        if self.scheduler or self.scheduler_file:
+            name = given("workers", "threads_per_worker", "memory_limit")
+            if name:
+                raise InputError(
+                    f"{name} and {chosen[0]}: the workers of a running scheduler are there "
+                    f"already; leave out {name}"
+                )
 
 
 @contextmanager

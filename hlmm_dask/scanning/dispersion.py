@@ -8,9 +8,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from hlmm_dask import bgzf
 from hlmm_dask.durable import replacing, sweep
 from hlmm_dask.errors import InputError
-from hlmm_dask.export import read_models_table
+from hlmm_dask.export import BATCH_VARIANTS, read_models_table
 from hlmm_dask.genotypes.contigs import contig_codes
 from hlmm_dask.layout import array_of
 from hlmm_dask.models.dispersion import (
@@ -101,7 +102,13 @@ def add_dispersion(
         frame[headers[name]] = values
     sweep(target.absolute().parent, target.name)
     with replacing(target) as file:
-        frame.to_csv(file, sep="\t", index=False, na_rep="NaN", compression="gzip")
+        for start in range(0, len(frame), BATCH_VARIANTS):
+            rows = frame.iloc[start : start + BATCH_VARIANTS]
+            text = rows.to_csv(sep="\t", index=False, na_rep="NaN", header=not start)
+            file.write(bgzf.compress(text.encode()))
+        file.write(bgzf.END)
+    # An index of the table that was replaced.
+    Path(f"{target}.tbi").unlink(missing_ok=True)
     errors = result.errors
     line = f"{result.n_used:,} variants, slope of var on add {result.r_av:.6g}"
     if errors is not None and not errors.reason:

@@ -7,7 +7,11 @@ from typing import Any, Protocol, TypeAlias
 
 @dataclass(frozen=True)
 class Phase:
-    """The next part of the work begins: ``input``, ``null model``, ``cluster``, ``tables``."""
+    """The next part of the work begins.
+
+    ``input``, ``relationships``, ``null model``, ``cluster``, ``blocks`` (the stores are there),
+    ``tables``.
+    """
 
     name: str
 

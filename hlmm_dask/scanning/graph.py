@@ -260,6 +260,7 @@ def _fit_missing(
         results = np.concatenate(parts[task])
         parts[task].clear()
         status = results[:, task.store.columns.index("status")]
+        _require_current(task)
         return task.store.write_block(
             index,
             results,
@@ -280,6 +281,19 @@ def _fit_missing(
             each = stack.enter_context(pool).map
         markers |= zip(parts, each(write, parts), strict=True)
     return sum(marker["n_fitted"] for marker in markers.values() if marker)
+
+
+def _require_current(task: BlockTask) -> None:
+    """Raise a `StoreError` if another run has replaced the store: its numbers are others."""
+    try:
+        with (task.store.run_dir / MODEL_FILE).open("rb") as file:
+            found = file.read(32).hex()
+    except FileNotFoundError:
+        found = ""
+    if found != task.model_digest:
+        raise StoreError(
+            f"{task.store.path}: replaced or taken over by another run meanwhile; this one stops"
+        )
 
 
 def genotypes_checksum(block: "PackedBlock | NDArray[Any]") -> str:

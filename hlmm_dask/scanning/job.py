@@ -1,6 +1,5 @@
 """A whole job: from files to the finished table and the null model's files."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.durable import aside
+from hlmm_dask.durable import working_folder
 from hlmm_dask.export import TextTable, write_parquet, write_tables
 from hlmm_dask.formats.effects import effects_in
 from hlmm_dask.formats.munge import write_formats
@@ -25,7 +24,14 @@ from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispersion import dispersion_columns, estimate_dispersion, slope_summary
-from hlmm_dask.scanning.events import Note, Observer, Phase, TablesWritten, tell
+from hlmm_dask.scanning.events import (
+    Event,
+    Note,
+    Observer,
+    Phase,
+    TablesWritten,
+    tell,
+)
 from hlmm_dask.scanning.left_out import read_set_nulls, set_null_table
 from hlmm_dask.scanning.lmm_job import relationships
 from hlmm_dask.scanning.lmm_model import variance_table
@@ -165,6 +171,13 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
     tell(observers, Phase("input"))
     checked = check_job(job, observers)
     jobs, genotypes = checked.jobs, checked.source.genotypes
+
+    def replaced(event: Event) -> None:
+        """Remove with an old store what was made from it: the run may be ended, and resumed."""
+        if event == Phase("blocks") and job.overwrite and job.keep_store:
+            for one in jobs:
+                remove_old(one)
+
     with ExitStack() as stack:
         connection = stack.enter_context(Connection(job.cluster))
         checked.plan(connection)
@@ -176,15 +189,17 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
             # Of the cluster that is started meanwhile nothing would be there yet.
             client = None if connection.options.is_local else connection.client()
             beside = job.output(".kinship").absolute()
-            related = stack.enter_context(relationships(checked.kinship, client, beside))
+            related = stack.enter_context(
+                relationships(
+                    checked.kinship, client, beside, no_workers_timeout=job.cluster.patience
+                )
+            )
         tell(observers, Phase("null model"))
         nulls = checked.fit_nulls(observers, related)
         tell(observers, Phase("cluster"))
         paths = [one.output(".zarr") for one in jobs]
         if not job.keep_store:
-            folder = aside(paths[0].resolve())
-            folder.mkdir()
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder = stack.enter_context(working_folder(paths[0].resolve()))
             paths = [folder / path.name for path in paths]
         stores = run_scans(
             genotypes,
@@ -194,11 +209,11 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
             block_size=job.block_size,
             resume=job.resume,
             overwrite=job.overwrite and job.keep_store,
-            observers=observers,
+            observers=(replaced, *observers),
         )
         tell(observers, Phase("tables"))
-        for one in jobs:
-            if one.overwrite:
+        if job.overwrite and not job.keep_store:
+            for one in jobs:
                 remove_old(one)
         summaries = _write_tables(jobs, stores, observers)
     for one, null in zip(jobs, nulls, strict=True):

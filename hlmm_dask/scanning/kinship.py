@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.genotypes.contigs import plain_contig
+from hlmm_dask.genotypes.contigs import contig_runs, plain_contig
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.ids import shown_ids
@@ -96,6 +96,7 @@ def relationship_matrix(
     min_maf: float = 0.01,
     max_missing: float = 5.0,
     client: "Client | None" = None,
+    no_workers_timeout: float = 300.0,
 ) -> Kinship:
     """Compute the realised relationship matrix.
 
@@ -120,6 +121,8 @@ def relationship_matrix(
         calls below this.
     client : distributed.Client, optional
         Cluster that computes the tiles; by default this process.
+    no_workers_timeout : float
+        Seconds without any worker after which it is given up.
 
     Returns
     -------
@@ -130,12 +133,16 @@ def relationship_matrix(
     ------
     InputError
         If no variant is left, a sample is not in the genotypes, or two have no variant in common.
+    ScanError
+        If the cluster is lost, or its workers fail.
     """
     source, ids, model = _prepare(genotypes, kind, samples, among, min_maf, max_missing)
     chosen = _chosen(source, variants)
     total = _Sums(len(ids))
     tasks = tile_tasks(source, len(ids), [(0, source.n_variants, chosen)])
-    for task, tile in run_tiles(source, model, tasks, client):
+    for task, tile in run_tiles(
+        source, model, tasks, client, no_workers_timeout=no_workers_timeout
+    ):
         total.add(task, tile)
     return _finish(ids, total.sums, total.absent, total.n_variants, _name(source))
 
@@ -151,6 +158,7 @@ def relationship_parts(
     min_maf: float = 0.01,
     max_missing: float = 5.0,
     client: "Client | None" = None,
+    no_workers_timeout: float = 300.0,
 ) -> RelationshipParts:
     """Compute the sums of each chromosome in one pass; see `relationship_matrix`.
 
@@ -161,19 +169,24 @@ def relationship_parts(
     """
     source, ids, model = _prepare(genotypes, kind, samples, among, min_maf, max_missing)
     chosen = _chosen(source, variants)
-    label = np.concatenate(
-        [t["contig"].map(plain_contig).to_numpy(dtype=object) for t in source.iter_variants()]
-    )
-    names = list(dict.fromkeys(label[chosen]))
-    spans = []
-    for name in names:
-        mine = chosen & (label == name)
+    found, starts, runs = contig_runs(t["contig"].to_numpy() for t in source.iter_variants())
+    label = np.repeat(runs, np.diff(starts))
+    # In the order of their first variant that is used.
+    codes, firsts = np.unique(label[chosen], return_index=True)
+    names, spans = [], []
+    for code in codes[np.argsort(firsts)]:
+        mine = chosen & (label == code)
         at = np.flatnonzero(mine)
-        spans.append((int(at[0]), int(at[-1]) + 1, mine))
+        first, last = int(at[0]), int(at[-1]) + 1
+        names.append(found[code])
+        spans.append((first, last, mine[first:last].copy()))
     total = _Sums(len(ids))
     counts = np.zeros(len(names), dtype=np.int64)
     part, part_of = _Sums(0), -1
-    for task, tile in run_tiles(source, model, tile_tasks(source, len(ids), spans), client):
+    tasks = tile_tasks(source, len(ids), spans)
+    for task, tile in run_tiles(
+        source, model, tasks, client, no_workers_timeout=no_workers_timeout
+    ):
         if task.part != part_of:
             part.close()
             part_of = task.part

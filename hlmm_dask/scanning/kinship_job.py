@@ -2,16 +2,16 @@
 
 import glob
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.durable import aside, sweep
+from hlmm_dask.durable import sweep, working_folder
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
@@ -20,6 +20,9 @@ from hlmm_dask.relationship.files import Format, kinship_paths, read_ids, write_
 from hlmm_dask.relationship.kinship import Kinship
 from hlmm_dask.scanning.kinship import relationship_matrix, relationship_parts
 from hlmm_dask.text import iter_rows, shown
+
+if TYPE_CHECKING:
+    from hlmm_dask.scanning.cluster import ClusterOptions
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,8 @@ class KinshipJob:
     extract: str | None = None
     min_maf: float = 0.01
     max_missing: float = 5.0
-    scheduler: str | None = None
-    scheduler_file: str | None = None
-    workers: int | None = None
     overwrite: bool = False
+    cluster: "ClusterOptions | None" = None
 
 
 def run_kinship(job: KinshipJob) -> Iterator[str]:
@@ -48,19 +49,23 @@ def run_kinship(job: KinshipJob) -> Iterator[str]:
     ------
     InputError
         If input is wrong or output exists; then nothing is written.
+    ScanError
+        If the cluster is lost, or its workers fail.
     """
     _check_output(job)
     source = open_plink(job.genofile)
     samples = None if job.keep is None else read_ids(job.keep)
     variants = None if job.extract is None else _extracted(source, job.extract)
     with ExitStack() as stack:
-        client = None
-        if job.scheduler or job.scheduler_file or job.workers is not None:
+        client, patience = None, 0.0
+        if job.cluster is not None:
             # Imported where it is needed: one process starts in half the time.
-            from hlmm_dask.scanning.cluster import ClusterOptions, connect
+            from hlmm_dask.scanning.connection import Connection
+            from hlmm_dask.scanning.probe import probe_workers
 
-            options = ClusterOptions(job.scheduler, job.scheduler_file, job.workers)
-            client = stack.enter_context(connect(options))
+            client = stack.enter_context(Connection(job.cluster)).client()
+            patience = job.cluster.patience
+            probe_workers(client, source.bed_sizes, [])
 
         def write(kinship: Kinship, prefix: str) -> str:
             path = write_kinship(kinship, prefix, job.file_format)
@@ -71,17 +76,17 @@ def run_kinship(job: KinshipJob) -> Iterator[str]:
             kinship = relationship_matrix(
                 source, kind=job.kind, samples=samples, variants=variants,
                 min_maf=job.min_maf, max_missing=job.max_missing, client=client,
+                no_workers_timeout=patience,
             )  # fmt: skip
             yield write(kinship, job.outprefix)
             return
         beside = Path(f"{job.outprefix}.parts").absolute()
         sweep(beside.parent, beside.name)
-        folder = aside(beside)
-        folder.mkdir()
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = stack.enter_context(working_folder(beside))
         parts = relationship_parts(
             source, folder, kind=job.kind, samples=samples, variants=variants,
             min_maf=job.min_maf, max_missing=job.max_missing, client=client,
+            no_workers_timeout=patience,
         )  # fmt: skip
         if len(parts.chromosomes) == 1:
             parts.without(parts.chromosomes[0])

@@ -1,7 +1,9 @@
 """Realised relationship matrices cut into tasks: tiles of pairs, and ranges of variants."""
 
+import asyncio
+import concurrent.futures
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from hlmm_dask.errors import ClusterLostError, InputError, ScanError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.relationship import RelationshipModel, Tile, tile_sums
 
@@ -23,6 +26,9 @@ _BLOCK_BYTES = 32 * 2**20
 # Pairs times variants of one task, some seconds of one core, where tiles alone are too few.
 _TASK = 1e10
 _MOST_TASKS = 64
+
+# A future's, and that of calls to a client that is closed meanwhile.
+_CANCELLED = (concurrent.futures.CancelledError, asyncio.CancelledError)
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,10 @@ class TileTask:
 def tile_tasks(
     source: PlinkGenotypes, n: int, spans: Sequence[tuple[int, int, NDArray[np.bool_]]]
 ) -> Iterator[TileTask]:
-    """Cut into tasks, from the data alone: sums are the same on every cluster."""
+    """Cut into tasks, from the data alone: sums are the same on every cluster.
+
+    Each span is a part's range of variants, and which of them are used.
+    """
     edges = [*range(0, n, _TILE), n]
     sides = [slice(a, b) for a, b in pairwise(edges)]
     tiles = [(a, b) for i, a in enumerate(sides) for b in sides[i:]]
@@ -51,7 +60,8 @@ def tile_tasks(
         at = [first + (last - first) * i // pieces for i in range(pieces + 1)]
         for start, stop in pairwise(at):
             for rows, columns in tiles:
-                yield TileTask(part, rows, columns, start, stop, chosen[start:stop])
+                mine = chosen[start - first : stop - first]
+                yield TileTask(part, rows, columns, start, stop, mine)
 
 
 def run_tiles(
@@ -59,30 +69,81 @@ def run_tiles(
     model: RelationshipModel,
     tasks: Iterator[TileTask],
     client: "Client | None",
+    *,
+    no_workers_timeout: float = 300.0,
 ) -> Iterator[tuple[TileTask, Tile]]:
-    """Compute tasks, a few ahead, and give them in their order: sums never depend on timing."""
+    """Compute tasks, a few ahead, and give them in their order: sums never depend on timing.
+
+    Raises
+    ------
+    InputError
+        If the genotypes can't be read, or have changed.
+    ScanError
+        If there is no worker for longer than ``no_workers_timeout`` seconds, the scheduler is
+        gone, or workers fail.
+    """
     if client is None:
         yield from ((task, _compute(source, model, task)) for task in tasks)
         return
+    # Imported where they are needed, as a command of one process does without.
+    from hlmm_dask.scanning.watch import WorkerWatch
+
     n_threads = sum(client.nthreads().values())
     (shared,) = client.scatter([(source, model)], broadcast=True)
-    ahead: deque[tuple[TileTask, Any]] = deque()
-    try:
-        for task in tasks:
-            ahead.append((task, client.submit(_on_worker, shared, task, pure=False, retries=2)))
-            if len(ahead) > n_threads:
-                yield _result(ahead)
-        while ahead:
-            yield _result(ahead)
-    finally:
-        client.cancel([future for _, future in ahead])
+    ahead = _Ahead(client)
+    with WorkerWatch(client, ahead, no_workers_timeout) as watch:
+        try:
+            for task in tasks:
+                ahead.submit(task, shared)
+                if len(ahead) > n_threads:
+                    yield ahead.result()
+            while len(ahead):
+                yield ahead.result()
+        except _CANCELLED:
+            silent = f"no worker for {no_workers_timeout:g} s"
+            gone = silent if watch.gave_up else "the scheduler is gone"
+            raise ClusterLostError(f"relationship matrix: {gone}; run it again") from None
+        finally:
+            ahead.cancel()
 
 
-def _result(ahead: "deque[tuple[TileTask, Any]]") -> tuple[TileTask, Tile]:
-    task, future = ahead.popleft()
-    tile: Tile = future.result()
-    future.release()
-    return task, tile
+class _Ahead:
+    """Tasks on their way, in their order."""
+
+    def __init__(self, client: "Client") -> None:
+        self._client = client
+        self._waiting: deque[tuple[TileTask, Any]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, task: TileTask, shared: Any) -> None:
+        future = self._client.submit(_on_worker, shared, task, pure=False, retries=2)
+        self._waiting.append((task, future))
+
+    def result(self) -> tuple[TileTask, Tile]:
+        """Wait for the first."""
+        task, future = self._waiting[0]
+        try:
+            tile: Tile = future.result()
+        except (InputError, *_CANCELLED):
+            raise
+        except Exception as error:
+            from distributed import KilledWorker
+
+            text = "workers died, mostly for lack of memory; give them more"
+            if not isinstance(error, KilledWorker):
+                text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ScanError(f"relationship matrix: {text}") from error
+        self._waiting.popleft()
+        future.release()
+        return task, tile
+
+    def cancel_stranded(self, there: Iterable[str]) -> None:
+        """None is bound to a worker."""
+
+    def cancel(self) -> None:
+        self._client.cancel([future for _, future in self._waiting])
 
 
 def _on_worker(shared: tuple[PlinkGenotypes, RelationshipModel], task: TileTask) -> Tile:

@@ -1,19 +1,18 @@
 """The command line of --model lmm: its options, where the matrix comes from, and whose it is."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
-from hlmm_dask.durable import aside
+from hlmm_dask.durable import working_folder
 from hlmm_dask.errors import InputError
-from hlmm_dask.genotypes.contigs import plain_contig
+from hlmm_dask.genotypes.contigs import contig_runs
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.ids import shown_ids
 from hlmm_dask.kernels.relationship import Kind
@@ -22,6 +21,7 @@ from hlmm_dask.relationship.kinship import Id, Kinship
 from hlmm_dask.scanning.kinship import RelationshipParts, relationship_matrix, relationship_parts
 from hlmm_dask.scanning.lmm import ids_of
 from hlmm_dask.scanning.null_input import NullInput
+from hlmm_dask.scanning.probe import probe_workers
 from hlmm_dask.scanning.relationships import DECOMPOSITION_MATRICES, Relationships, identity_of
 
 if TYPE_CHECKING:
@@ -110,7 +110,9 @@ class KinshipSource:
         """Matrices that are decomposed, at the most."""
         return 1 + (len(_contigs(self.genotypes)) if self.parts and self.genotypes else 0)
 
-    def compute(self, folder: Path, client: Client | None) -> Relationships:
+    def compute(
+        self, folder: Path, client: Client | None, no_workers_timeout: float
+    ) -> Relationships:
         """Compute the matrix, on a cluster or here; eigenvectors will be kept in the folder."""
         if self.given is not None:
             return Relationships(self.given, identity_of(self.given), folder)
@@ -120,16 +122,19 @@ class KinshipSource:
             "kinship_kind": self.kind,
             "kinship_min_maf": self.min_maf,
         }
+        if client is not None:
+            probe_workers(client, self.genotypes.bed_sizes, [])
         matrices: Kinship | RelationshipParts
         if self.parts:
             matrices = relationship_parts(
                 self.genotypes, folder, kind=self.kind, samples=self.samples,
                 among=self.analysed, min_maf=self.min_maf, client=client,
+                no_workers_timeout=no_workers_timeout,
             )  # fmt: skip
         else:
             matrices = relationship_matrix(
                 self.genotypes, kind=self.kind, samples=self.samples, among=self.analysed,
-                min_maf=self.min_maf, client=client,
+                min_maf=self.min_maf, client=client, no_workers_timeout=no_workers_timeout,
             )  # fmt: skip
         return Relationships(matrices, identity, folder)
 
@@ -183,18 +188,19 @@ def open_kinship(
 
 @contextmanager
 def relationships(
-    source: KinshipSource, client: Client | None, beside: Path | None = None
+    source: KinshipSource,
+    client: Client | None,
+    beside: Path | None = None,
+    *,
+    no_workers_timeout: float = 300.0,
 ) -> Iterator[Relationships]:
     """Compute the matrix; its files lie beside the output, or in a temporary folder, meanwhile."""
-    if beside is None:
-        folder = Path(tempfile.mkdtemp(prefix="hlmm_dask_"))
-    else:
-        folder = aside(beside)
-        folder.mkdir()
-    try:
-        yield source.compute(folder, client)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        if beside is None:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="hlmm_dask_")))
+        else:
+            folder = stack.enter_context(working_folder(beside))
+        yield source.compute(folder, client, no_workers_timeout)
 
 
 def array_bytes(source: KinshipSource | None, inputs: Sequence[NullInput]) -> int:
@@ -205,8 +211,7 @@ def array_bytes(source: KinshipSource | None, inputs: Sequence[NullInput]) -> in
 
 
 def _contigs(genotypes: PlinkGenotypes) -> list[str]:
-    pieces = (piece["contig"].unique().tolist() for piece in genotypes.iter_variants())
-    return list(dict.fromkeys(plain_contig(name) for piece in pieces for name in piece))
+    return contig_runs(piece["contig"].to_numpy() for piece in genotypes.iter_variants())[0]
 
 
 def _require_memory(n: int) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hlmm_dask.durable import aside
 from hlmm_dask.errors import InputError, StoreError
-from hlmm_dask.genotypes.contigs import plain_contig
+from hlmm_dask.genotypes.contigs import contig_runs
 from hlmm_dask.kernels.left_out import FewKept
 from hlmm_dask.kernels.lmm import LMMNull
 from hlmm_dask.kernels.lmm_block import LMMBlockModel, Plan, put_together, taken_apart
@@ -237,16 +237,9 @@ def _chromosomes(
 
     Variants on chromosomes that are not known are in a set without a name.
     """
-    pieces = [
-        piece["contig"]
-        .map(plain_contig)
-        .where(lambda name: name.isin(known), None)
-        .to_numpy(object)
-        for piece in variants
-    ]
-    label = np.concatenate(pieces)
-    names = list(dict.fromkeys(label))
-    code = {name: i for i, name in enumerate(names)}
-    sets = np.array([code[name] for name in label], dtype=np.int64)
-    starts = np.flatnonzero(np.diff(sets, prepend=-1))
-    return names, starts.astype(np.int64), sets[starts]
+    found, starts, runs = contig_runs(piece["contig"].to_numpy() for piece in variants)
+    labels = [name if name in known else None for name in found]
+    names = list(dict.fromkeys(labels))
+    sets = np.array([names.index(label) for label in labels], dtype=np.int64)[runs]
+    new = np.diff(sets, prepend=-1) != 0
+    return names, starts[:-1][new], sets[new]

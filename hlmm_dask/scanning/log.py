@@ -161,7 +161,6 @@ class RunLog:
                     f"needs at most {event.worker_bytes:,} bytes{limit}"
                 )
             case ScanStarted():
-                self._enter("blocks")
                 self._record["scan"] = asdict(event)
                 self._say("scan: " + ", ".join(f"{k} {v}" for k, v in asdict(event).items()))
                 self._keep()

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,6 @@ from hlmm_dask.models.hlmm import H2_MIN, HLMM, HLMMFit
 from hlmm_dask.models.random_design import RandomDesign
 from hlmm_dask.samples import AlignedSamples
 from hlmm_dask.transforms import title_of
-
-if TYPE_CHECKING:
-    pass
 
 FloatArray = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from hlmm_dask.durable import replacing, sweep
 from hlmm_dask.errors import InputError, StoreError
-from hlmm_dask.export import check_header
+from hlmm_dask.export import check_appendable
 from hlmm_dask.formats.effects import EFFECTS
 from hlmm_dask.formats.munge import FORMATS, check_targets, targets
 from hlmm_dask.lock import refuse_if_held
@@ -51,7 +51,8 @@ def tidy_up(outprefix: str) -> None:
     """Clean up what killed runs left half done at OUTPREFIX."""
     start = Path(f"{outprefix}x").absolute()
     clean_up(Path(os.path.realpath(f"{outprefix}.zarr")))
-    sweep(start.parent, start.name.removesuffix("x"))
+    # With the dot: chr1 must not take what chr10 is writing.
+    sweep(start.parent, f"{start.name.removesuffix('x')}.")
 
 
 def needed_bytes(n_variants: int, n_columns: int, *, parquet: bool = False) -> int:
@@ -138,7 +139,7 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
     if job.append and job.tabix:
         raise InputError("append and tabix: a table that grows can't be indexed; give one of them")
     if job.append and table.exists():
-        check_header(table, list(TSV_HEADERS))
+        check_appendable(table, list(TSV_HEADERS))
     if job.formats:
         effects = ("mean", "variance", *(["dispersion"] if job.dispersion else []))
         replaces = job.overwrite or job.resume

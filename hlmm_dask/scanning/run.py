@@ -18,14 +18,15 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block_model import BlockModel, Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.kernels.score import SPA_THRESHOLD
+from hlmm_dask.lock import Lock
 from hlmm_dask.placement import clean_up, place_of
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
-from hlmm_dask.scanning.events import BlockFailed, Note, Observer, Planned, tell
+from hlmm_dask.scanning.events import BlockFailed, Note, Observer, Phase, Planned, tell
 from hlmm_dask.scanning.failures import FailureLog
-from hlmm_dask.scanning.graph import MODEL_FILE, load_model, published_model
+from hlmm_dask.scanning.graph import load_model, published_model
 from hlmm_dask.scanning.left_out import (
     check_left_out,
     columns_digest,
@@ -306,16 +307,20 @@ def run_scans(
         tell(observers, Planned(plan.block_size, plan.n_blocks, plan.needed_bytes,
                                 plan.resources.memory_limit))  # fmt: skip
         scans: list[PhenotypeScan] = []
+        locks: list[Lock] = []
         for (null, _), path in zip(traits, paths, strict=True):
             store = _open_store(
                 path, source, null, config, plan.block_size, resume=resume, overwrite=overwrite,
                 others=[scan.store for scan in scans],
             )  # fmt: skip
-            stack.enter_context(store.lock(f"pid {os.getpid()} on {socket.gethostname()}"))
+            owner = f"pid {os.getpid()} on {socket.gethostname()}"
+            locks.append(stack.enter_context(store.lock(owner)))
             scans.append(PhenotypeScan(null, store, _pending(store, observers)))
         stores = [scan.store for scan in scans]
         finished = sorted(set().union(*(store.done() for store in stores)))
         if finished:
+            if passed is None:
+                passed = probe_workers(connection.client(), source.files, parents)
             check_genotypes(
                 stores, source, finished, connection.client(),
                 no_workers_timeout=connection.options.patience,
@@ -335,6 +340,7 @@ def run_scans(
                 with suppress(UnicodeEncodeError):
                     name = str(store.path).encode().decode()
                     at.set_metadata([RUNS_KEY, name], time.time())
+            tell(observers, Phase("blocks"))
             log = FailureLog([store.run_dir for store in stores])
             try:
                 failed = run_blocks(
@@ -351,8 +357,10 @@ def run_scans(
                 "run again with --resume"
             )
         seconds = time.perf_counter() - began
-        for scan in scans:
+        for scan, lock in zip(scans, locks, strict=True):
             if scan.pending or not scan.store.is_finished:
+                lock.check()
+                _require_own(scan.store)
                 scan.store.finish(summarise(scan.store, seconds))
             remove_arrays(scan.store)
     return [scan.store for scan in scans]
@@ -408,13 +416,30 @@ def _plan(
 def _pending(store: ResultsStore, observers: Sequence[Observer]) -> list[int]:
     """Blocks to fit: those not in the store as they were written, by the run's null model."""
     todo = {block.index for block in store.pending()}
-    task = published_model(store)
-    digest = None if task is None else task.model_digest
-    others = {int(m["block"]) for m in store.markers() if m["null_model"] != digest} - todo
+    others = _of_others(store) - todo
     if others:
-        text = f"{store.run_dir / MODEL_FILE}: damaged; {len(others)} blocks are fitted again"
+        text = (
+            f"{store.path}: {len(others)} blocks were fitted by another null model, or that one is "
+            "damaged; they are fitted again"
+        )
         tell(observers, Note(text))
     return sorted(todo | others)
+
+
+def _of_others(store: ResultsStore) -> set[int]:
+    """Blocks that were not fitted by the null model that is there."""
+    task = published_model(store)
+    digest = None if task is None else task.model_digest
+    return {int(m["block"]) for m in store.markers() if m["null_model"] != digest}
+
+
+def _require_own(store: ResultsStore) -> None:
+    """Raise a `ScanError` if a run that this one replaced has still written a block."""
+    if others := _of_others(store):
+        raise ScanError(
+            f"{store.path}: {len(others)} of {store.n_blocks} blocks were written by another run "
+            f"(first: {min(others)}); run again with --resume, which fits them again"
+        )
 
 
 def _mend_set_nulls(store: ResultsStore) -> None:

@@ -63,7 +63,7 @@ class Source:
     def files(self) -> tuple[tuple[str, int], ...]:
         """Files that workers read, with their sizes in bytes; empty for a Dataset."""
         if isinstance(self.genotypes, PlinkGenotypes):
-            return tuple((str(file.bed), file.bed_size) for file in self.genotypes.files)
+            return self.genotypes.bed_sizes
         return ()
 
     @cached_property

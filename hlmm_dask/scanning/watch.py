@@ -3,12 +3,21 @@
 import threading
 import time
 from asyncio import CancelledError
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from distributed import Client
 
-from hlmm_dask.scanning.tries import Tries
+
+class Waited(Protocol):
+    """Futures that are waited for."""
+
+    def cancel_stranded(self, there: Iterable[str], /) -> None:
+        """Cancel what only workers can compute that are not there."""
+
+    def cancel(self) -> None:
+        """Cancel all."""
 
 
 class WorkerWatch:
@@ -20,14 +29,14 @@ class WorkerWatch:
     ----------
     client : Client
         Whose workers are counted.
-    tries : Tries
+    waited : Waited
         What is cancelled.
     limit : float
         Seconds without a worker.
     """
 
-    def __init__(self, client: Client, tries: Tries, limit: float) -> None:
-        self._client, self._tries, self._limit = client, tries, limit
+    def __init__(self, client: Client, waited: Waited, limit: float) -> None:
+        self._client, self._waited, self._limit = client, waited, limit
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hlmm-dask-watch", daemon=True)
         self.gave_up = False
@@ -50,7 +59,7 @@ class WorkerWatch:
             try:
                 there = self._client.nthreads()
                 if there:
-                    self._tries.cancel_stranded(there)
+                    self._waited.cancel_stranded(there)
             except (Exception, CancelledError):
                 # The futures' status tells of a scheduler that is gone, or a client closed.
                 continue
@@ -58,5 +67,5 @@ class WorkerWatch:
                 seen = time.monotonic()
             elif time.monotonic() - seen > self._limit:
                 self.gave_up = True
-                self._tries.cancel()
+                self._waited.cancel()
                 return
