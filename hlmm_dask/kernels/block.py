@@ -67,7 +67,8 @@ def fit_packed(model: BlockModel, packed: Packed, *, first: int = 0) -> FloatArr
     needs_four = model.from_sums
     if model.left_out is not None:
         needs_four = not model.left_out.n_left.all()
-    powers: Powers = 4 if needs_four or needs_fourths(model.tests) else 2
+    needs_four |= needs_fourths(model.tests) and not model.has_covariates
+    powers: Powers = 4 if needs_four else 2
     sums = class_sums(packed, model.phenotype, powers=powers, engine=model.engine)
     n_called = sums.counts.sum(axis=0)
     classify(
@@ -101,13 +102,18 @@ def _further_tests(
     out = np.full((len(results), 2 * len(model.tests)), np.nan)
     if not model.tests:
         return out
+    y = model.y
+    if model.has_covariates:
+        y = model.adjusted
+        powers: Powers = 4 if needs_fourths(model.tests) else 2
+        sums = class_sums(packed, model.adjusted_phenotype, powers=powers, engine=model.engine)
     rows = np.flatnonzero(results[:, INDEX["status"]] == Status.OK)
     size = unpacked_variants(max(len(rows), 1), model.layout.n_samples)
     for i in range(0, len(rows), size):
         part = rows[i : i + size]
         moments = ClassMoments.of(sums.take(part))
         codes = unpack(packed[part], model.layout)
-        out[part] = class_tests(model.tests, moments, codes, model.y)
+        out[part] = class_tests(model.tests, moments, codes, y)
     if model.filters.count_a2:
         for j, test in enumerate(model.tests):
             out[:, 2 * j] *= -1.0 if test in SIGNED else 1.0
