@@ -273,6 +273,8 @@ def test_the_best_are_found_across_pieces(scans, monkeypatch):
     np.testing.assert_array_equal(chosen.best_of(store, "add", 25), expected)
     assert len(chosen.best_of(store, "add", 1000)) == np.isfinite(p).sum()
     assert chosen.named(store, "rs30,rs2").tolist() == [30, 2]
+    # Longer than the name of a file may be.
+    assert chosen.named(store, ",".join(f"rs{i}" for i in range(60))).tolist() == list(range(60))
 
 
 def test_the_record_of_several_phenotypes_is_found(scans, copied, tmp_path):

@@ -1,7 +1,7 @@
 """Which variants of a finished scan are looked at: by ID, the best of a test, or all."""
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -66,10 +66,10 @@ def named(store: ResultsStore, text: str) -> IntArray:
     InputError
         If an ID is not in the scan.
     """
-    path = Path(text)
-    if path.is_file():
+    # Path.is_file raises where a list of IDs is longer than a file's name may be.
+    if os.path.isfile(text):
         wanted = [
-            name for lines in iter_rows(path) for name in lines.split(1, "an ID a line").strings(0)
+            name for lines in iter_rows(text) for name in lines.split(1, "an ID a line").strings(0)
         ]
     else:
         wanted = text.split(",")
