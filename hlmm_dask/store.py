@@ -16,7 +16,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import zarr
 
 from hlmm_dask.durable import as_json, read_record, sweep, sync, write_record
 from hlmm_dask.errors import StoreError
@@ -161,14 +160,44 @@ class ResultsStore:
         return [self.block(index) for index in range(self.n_blocks)]
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.float64]:
-        """Read results of the variants start..stop-1; NaN where nothing was written.
+        """Read results of the variants start..stop-1; see `read_block`.
 
         Returns
         -------
         ndarray
             (stop - start, n_columns) float64.
         """
-        return np.asarray(self._results()[start:stop], dtype=np.float64)
+        out = np.empty((stop - start, len(self.columns)))
+        for index in range(start // self.block_size, -(-stop // self.block_size)):
+            block = self.block(index)
+            low, high = max(start, block.start), min(stop, block.stop)
+            values = self.read_block(index)[low - block.start : high - block.start]
+            out[low - start : high - start] = values
+        return out
+
+    def read_block(self, index: int) -> npt.NDArray[np.float64]:
+        """Read results of a block as they are on disk; NaN where the block is not done.
+
+        Returns
+        -------
+        ndarray
+            (n_variants of the block, n_columns) float64, perhaps read-only.
+
+        Raises
+        ------
+        StoreError
+            If the block is done, but missing or damaged.
+        """
+        values = self._chunk(index)
+        if values is None and self.marker(index) is not None:
+            # It may have been written between the two looks.
+            values = self._chunk(index)
+            if values is None:
+                raise self._lost(index)
+        if values is None:
+            block = self.block(index)
+            return np.full((block.stop - block.start, len(self.columns)), np.nan)
+        return values
 
     def read_blocks(self, first: int, last: int) -> npt.NDArray[np.float64]:
         """Read the blocks first..last-1, each compared with its marker's digest.
@@ -188,10 +217,7 @@ class ResultsStore:
         for index in range(first, last):
             values = self._intact(index)
             if values is None:
-                raise StoreError(
-                    f"{self.path}: block {index} is missing or damaged; "
-                    "finish the run with --resume"
-                )
+                raise self._lost(index)
             begin = self.block(index).start - start
             out[begin : begin + len(values)] = values
         return out
@@ -400,21 +426,28 @@ class ResultsStore:
         except (FileNotFoundError, ValueError):
             return None
 
-    def _results(self) -> zarr.Array[Any]:
-        return zarr.open_array(self.path / "results", mode="r")
-
     def _intact(self, index: int) -> npt.NDArray[np.float64] | None:
         """Read the results of a block, None where they are missing or not those of its marker."""
+        marker, values = self.marker(index), self._chunk(index)
+        if marker is None or values is None:
+            return None
+        return values if _digest(values) == marker["digest"] else None
+
+    def _chunk(self, index: int) -> npt.NDArray[np.float64] | None:
+        """Read the results of a block, None where they are missing or can't be read."""
         block = self.block(index)
-        marker = self.marker(index)
         try:
             values = read_chunk(self.path, index, len(self.columns))
         except (RuntimeError, ValueError):  # the codec's complaints about damage
             return None
-        if marker is None or values is None:
+        if values is None or len(values) != self.block_size:
             return None
-        values = values[: block.stop - block.start]
-        return values if _digest(values) == marker["digest"] else None
+        return values[: block.stop - block.start]
+
+    def _lost(self, index: int) -> StoreError:
+        return StoreError(
+            f"{self.path}: block {index} is missing or damaged; run the scan again with --resume"
+        )
 
     def _marker(self, index: int) -> Path:
         return self.run_dir / "blocks" / f"{index:07d}.json"

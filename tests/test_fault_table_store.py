@@ -23,6 +23,7 @@ Ctrl-C                                        test_resume.py
 second run on the same output                 test_resume.py, test_store.py
 changed input or options on resume            test_every_option_that_decides_numbers_is_compared
 chunk, marker or any other file damaged       test_flipped_bits, test_flipped_bits_of_loco,
+                                              test_damage_is_found_by_what_reads_results,
                                               test_store.py, test_resume.py
 ============================================  =====================================================
 """
@@ -558,6 +559,45 @@ def test_flipped_bits_of_loco(study: Study, run_script: Run) -> None:
             file.unlink()
         assert run_script("scan", *options, "--resume") == 0
         assert [file.read_bytes() for file in files] == expected
+
+
+def test_damage_is_found_by_what_reads_results(
+    study: Study, run_script: Run, capsys: Capture
+) -> None:
+    out, folder = study.out("out"), study.out("out.zarr")
+    options = [study.bed, study.pheno, out, "--block-size", 20]
+    assert run_script("scan", *options) == 0
+    commands = [
+        ["report", out], ["loci", out], ["munge", out, "--format", "regenie"],
+        ["check", out, "--top", 1, "--permutations", 10, "--bootstrap", 0],
+        ["interact", out, "--all", "--covar", f"{study.covar}:1"],
+    ]  # fmt: skip
+    chunk, names = folder / "results" / "c.1.0", folder / "variant_id" / "c.0"
+    kept = {file: file.read_bytes() for file in (chunk, names)}
+    files = {path.name for path in study.folder.iterdir()}
+
+    def refused(said: str) -> None:
+        capsys.readouterr()
+        for command in commands:
+            assert run_script(*command) == 2, command
+            assert said in one_line(capsys)
+        assert {path.name for path in study.folder.iterdir()} == files
+        assert run_script("scan", *options, "--resume") == 0
+        assert all(file.read_bytes() == content for file, content in kept.items())
+
+    flip(chunk, 4 * len(kept[chunk]))
+    refused("block 1 is missing or damaged; run the scan again with --resume")
+    chunk.unlink()
+    refused("block 1 is missing or damaged; run the scan again with --resume")
+    flip(names, 4 * len(kept[names]))
+    refused("c.0: damaged or missing; run the scan again with --resume")
+    for command in commands:
+        assert run_script(*command) == 0, command
+    # What an unfinished scan has is reported; of its other blocks it is no matter what is there.
+    (folder / ".run" / "blocks" / "0000001.json").unlink()
+    flip(chunk, 4 * len(kept[chunk]))
+    assert run_script("report", out) == 0
+    assert "1 of 3 blocks have no results" in study.out("out.report.html").read_text("utf-8")
 
 
 # -- disks ------------------------------------------------------------------------------------

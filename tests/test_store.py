@@ -112,6 +112,23 @@ def test_marker_without_chunk_is_pending_also_when_all_is_nan(store):
         store.read_blocks(2, 5)
     with pytest.raises(StoreError, match="block 1 is missing or damaged"):
         store.read_blocks(0, 2)
+    with pytest.raises(StoreError, match="block 1 is missing or damaged"):
+        store.read(9, 12)
+    # Not done, it has no results.
+    store.discard(1)
+    np.testing.assert_array_equal(store.read(3, 14), values[3:14])
+
+
+def test_a_block_that_is_done_while_it_is_read(store, monkeypatch):
+    values = results()
+    marker = ResultsStore.marker
+
+    def written(self, index):
+        fill(self, values)
+        return marker(self, index)
+
+    monkeypatch.setattr(ResultsStore, "marker", written)
+    np.testing.assert_array_equal(store.read_block(4), values[20:])
 
 
 def test_order_of_writing_survives_a_stop_between_chunk_and_marker(store, monkeypatch):
@@ -162,9 +179,13 @@ def test_flipped_bit_is_found_and_the_block_can_be_written_again(store, index, p
     content[int(place * len(content))] ^= 4
     file.write_bytes(content)
     assert indices(store.pending()) == [index]
-    with pytest.raises(StoreError, match=f"block {index}"):
-        store.read_blocks(0, 5)
     block = store.block(index)
+    for read, *which in (
+        (store.read_blocks, 0, 5), (store.read_block, index), (store.read, 0, 23),
+        (store.read, block.stop - 1, block.stop),
+    ):  # fmt: skip
+        with pytest.raises(StoreError, match=f"block {index} is .* again with --resume"):
+            read(*which)
     store.write_block(index, values[block.start : block.stop], record={})
     assert store.pending() == []
 
@@ -176,10 +197,13 @@ def test_damaged_marker_is_pending(store, text):
     assert indices(store.pending(verify=False)) == [1]
 
 
-def test_truncated_chunk_is_pending(store):
+@pytest.mark.parametrize("size", [0, 7])
+def test_truncated_chunk_is_pending(store, size):
     fill(store)
-    os.truncate(chunk(store, 2), 7)
+    os.truncate(chunk(store, 2), size)
     assert indices(store.pending()) == [2]
+    with pytest.raises(StoreError, match="block 2"):
+        store.read(0, N)
 
 
 def test_block_of_nan_is_recorded(store):

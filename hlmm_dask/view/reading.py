@@ -11,7 +11,7 @@ import numpy.typing as npt
 import zarr
 
 from hlmm_dask.genotypes.contigs import contig_codes
-from hlmm_dask.layout import METADATA, array_of, read_chunk, read_names
+from hlmm_dask.layout import METADATA, array_of, read_names
 from hlmm_dask.models.dispersion import (
     DispersionOptions,
     DispersionResult,
@@ -155,18 +155,18 @@ def store_values(store: ResultsStore, wanted: Iterable[str]) -> Iterator[tuple[i
     """Give columns of a whole store in pieces, with their first variant; NaN where nothing is.
 
     The next piece is read, on all cores, while one is worked on.
+
+    Raises
+    ------
+    StoreError
+        If a block is done, but missing or damaged.
     """
     names = [name for name in store.columns if name in set(wanted)]
     where = [store.columns.index(name) for name in names]
     step = max(1, _ROWS // store.block_size)
 
     def read(index: int) -> npt.NDArray[np.float64]:
-        block = store.block(index)
-        values = read_chunk(store.path, index, len(store.columns))
-        rows = block.stop - block.start
-        if values is None:
-            return np.full((len(where), rows), np.nan)
-        return np.ascontiguousarray(values[:rows, where].T)
+        return np.ascontiguousarray(store.read_block(index)[:, where].T)
 
     def submit(pool: ThreadPoolExecutor, first: int) -> "_Ahead":
         last = min(first + step, store.n_blocks)

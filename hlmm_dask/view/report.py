@@ -104,9 +104,10 @@ def read_report(outprefix: str, *, window: int = 500_000) -> Report:
     Raises
     ------
     StoreError
-        If there is no results store, or it has no results yet.
+        If there is no results store, it is damaged, or it has no results yet.
     """
     store = ResultsStore.open(f"{outprefix}.zarr")
+    store.require_intact()
     facts = gather(store, outprefix)
     thinned = thin(store, dispersion=facts.dispersion_options, n_bins=_BINS, cap=_CAP)
     if not thinned.points:

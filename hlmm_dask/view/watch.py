@@ -198,7 +198,7 @@ class Watcher:
             block = self._done[self._unseen.pop()]
             try:
                 values = self._store.read(block.start, block.stop)
-            except (RuntimeError, ValueError, TypeError):  # the codec's complaints about damage
+            except StoreError:
                 self._n_damaged += 1
                 continue
             self._thinner.add(
