@@ -240,6 +240,31 @@ def test_other_phenotypes_than_those_scanned_are_not_drawn(scanned, tmp_path):
     assert re.search(r"Not drawn: .*pheno\.txt or covariates are not what was scanned", text)
 
 
+def test_mixed_model_of_the_mean(tmp_path):
+    counts = make_linked(tmp_path)
+    out = str(tmp_path / "out")
+    files = [str(tmp_path / name) for name in ("linked.bed", "pheno.txt")]
+    options = ["--mean_covar", str(tmp_path / "covar.txt"), "--grm-from", files[0]]
+    assert scan_main([*files, out, "--model", "lmm", *options, "--workers", "1"]) == 0
+    assert float((tmp_path / "out.null_h2.txt").read_text().split()[0]) > 0.1
+    report = read_report(out)
+    assert "random effects not removed" in report.here.scale
+    row = report.leads["mean"][0]
+    index = report.thinned.points["index"][row]
+    np.testing.assert_array_equal(report.here.counts(index), counts[index])
+    assert report_main([out]) == 0
+    page = Page(tmp_path / "out.report.html")
+    assert "r² ≤ 0.1 with it" in page.text
+    assert [1 for tag, _ in page.elements if tag == "svg"]
+    for name, column in (("covar.txt", 2), ("pheno.txt", 2)):
+        kept = (tmp_path / name).read_text()
+        table = pd.read_csv(tmp_path / name, sep="\t", header=None)
+        table.loc[5, column] += 1e-3
+        table.to_csv(tmp_path / name, sep="\t", header=False, index=False)
+        assert read_report(out).here.endswith("pheno.txt or covariates are not what was scanned")
+        (tmp_path / name).write_text(kept)
+
+
 @pytest.mark.slow
 def test_files_by_chromosome_phenotypes_and_loco_from_another_folder(tmp_path, monkeypatch):
     """Paths as the command gave them, from where it was given; a report for each phenotype."""

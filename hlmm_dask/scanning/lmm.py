@@ -1,6 +1,5 @@
 """The homoskedastic mixed model without a variant: y ~ N(Xα, σ²K + τ²I)."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -16,7 +15,14 @@ from hlmm_dask.models.lmm_spectral import lambda_path
 from hlmm_dask.relationship.files import read_kinship
 from hlmm_dask.relationship.kinship import Id, Kinship
 from hlmm_dask.scanning.kinship import RelationshipParts
-from hlmm_dask.scanning.null import Effects, NullModel, effects_per_unit, refused
+from hlmm_dask.scanning.null import (
+    Effects,
+    NullModel,
+    effects_per_unit,
+    lmm_input_sha256,
+    mean_design,
+    refused,
+)
 from hlmm_dask.scanning.null_input import (
     Genotypes,
     NullInput,
@@ -196,15 +202,11 @@ def fit_lmm_input(given: NullInput, relationships: Relationships) -> LMMNullMode
     aligned = given.aligned
     ids = ids_of(aligned.ids)
     y = aligned.y
-    X = np.column_stack([np.ones(len(y)), aligned.standardised_mean_covariates()])
+    X = mean_design(aligned)
     rotated = relationships.rotated(ids)
     null = _fit(rotated, y, X, aligned.phenotype_name)
     at = null.data.profile(lambda_path, float(np.log(null.lambda_reml)), "reml")
     variance = at.rss / (len(y) - X.shape[1])
-    digest = hashlib.sha256()
-    for array in (aligned.sample_index, y, X):
-        digest.update(f"{array.shape} {array.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(array).data)
     return LMMNullModel(
         relationships=relationships,
         ids=ids,
@@ -224,7 +226,7 @@ def fit_lmm_input(given: NullInput, relationships: Relationships) -> LMMNullMode
         ),
         accounting=aligned.accounting,
         notes=(*given.notes, *_notes(rotated, relationships)),
-        input_sha256=digest.hexdigest(),
+        input_sha256=lmm_input_sha256(aligned),
         file_samples_sha256=given.file_samples_sha256,
         transform=given.transform,
     )

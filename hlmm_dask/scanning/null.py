@@ -132,7 +132,7 @@ def fit_null_arrays(
 ) -> NullModel:
     """Fit the null model to samples that are matched already; see :func:`fit_null`."""
     ones = np.ones((aligned.n_samples, 1))
-    X = np.column_stack([ones, aligned.standardised_mean_covariates()])
+    X = mean_design(aligned)
     V = np.column_stack([ones, aligned.standardised_variance_covariates()])
     y = aligned.y
     what = f"phenotype '{aligned.phenotype_name}'"
@@ -195,6 +195,17 @@ def _fit_random(
         alpha, beta = full.alpha, full.beta
         found, bound = (full.h2, full.h2_se, full.loglik), mixed.h2_min
     return replace(model, alpha=alpha, beta=beta, h2=found[0], h2_min=bound), found
+
+
+def mean_design(aligned: AlignedSamples) -> FloatArray:
+    """Design of the mean without a variant: intercept and standardised covariates."""
+    ones = np.ones((aligned.n_samples, 1))
+    return np.column_stack([ones, aligned.standardised_mean_covariates()])
+
+
+def lmm_input_sha256(aligned: AlignedSamples) -> str:
+    """SHA-256 of what the mixed model of the mean is fitted to, but for the relationships."""
+    return _digest(aligned.sample_index, aligned.y, mean_design(aligned))
 
 
 def _digest(*arrays: NDArray[np.generic]) -> str:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.packed import to_dosage
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
-from hlmm_dask.scanning.null import NullModel
-from hlmm_dask.scanning.null_input import fit_null
+from hlmm_dask.scanning.null import NullModel, lmm_input_sha256
+from hlmm_dask.scanning.null_input import NullInput, read_null_input
 from hlmm_dask.tables import Table, read_table
 from hlmm_dask.view.facts import Facts
 from hlmm_dask.view.spread import phenotype_scale
@@ -75,7 +75,7 @@ def at_hand(facts: Facts) -> AtHand | str:
         genotypes = open_plink(options["genofile"])
         if genotypes.identity() != facts.fingerprint.get("genotypes"):
             return f"{genotypes.paths[0]} is not the file that was scanned"
-        null = fit_null(
+        given = read_null_input(
             genotypes,
             read_table(options["phenofile"], missing=missing),
             phenotype_column=facts.attrs["phenotype"],
@@ -84,17 +84,29 @@ def at_hand(facts: Facts) -> AtHand | str:
             missing=missing,
             transform=facts.transform,
         )
+        null = given.fit()
     except (InputError, OSError) as error:
         return str(error)
-    if not isclose(null.loglik, facts.phenotype.get("loglik", null.loglik), rel_tol=1e-6):
+    if not _same_input(facts, given, null):
         return f"{options['phenofile']} or covariates are not what was scanned"
     return AtHand(
         genotypes,
         null,
-        phenotype_scale(null, mixed=facts.attrs["model"] == "HLMM"),
+        phenotype_scale(null, mixed=facts.attrs["model"] != "HLM"),
         int(facts.attrs["first_variant"]),
         facts.attrs["effect_allele"] == "A2",
     )
+
+
+def _same_input(facts: Facts, given: NullInput, null: NullModel) -> bool:
+    """Whether phenotype and covariates are those that were scanned."""
+    kept = facts.fingerprint.get("phenotype_and_covariates_sha256")
+    if facts.attrs["model"] == "HLMM":
+        # That digest is also of the random effects' columns, which are not read here.
+        loglik = facts.phenotype.get("loglik", null.loglik)
+        return isclose(null.loglik, loglik, rel_tol=1e-6)
+    lmm = facts.attrs["model"] == "LMM"
+    return kept == (lmm_input_sha256(given.aligned) if lmm else null.input_sha256)
 
 
 def paths_from(folder: str, path: Any) -> Any:
