@@ -153,7 +153,7 @@ def test_changed_input_is_refused(scans, copied, tmp_path, capsys):
     fewer = write_plink(tmp_path / "few.bed", counts[:9], scans.samples, scans.variants[:9])
     phenotype = write_values(tmp_path / "pheno.txt", scans.samples, scans.y + 1e-6)
     for words, message in (
-        (["--genofile", bed], "variant rs0 has 300 calls and"),
+        (["--genofile", bed], "study.bed: genotypes differ from those that block 0 (variants 0"),
         (["--genofile", fewer], "few.bed: not the genotypes that were scanned"),
         (["--phenofile", phenotype], "pheno.txt: phenotype, covariates or random effects are not"),
     ):

@@ -7,19 +7,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import ndtri
+from studies import make_study
 
 import hlmm_dask
 from hlmm_dask.cli import loci_main, report_main, scan_main
-from hlmm_dask.errors import InputError
+from hlmm_dask.errors import ChangedInputError, InputError
 from hlmm_dask.followup.linkage import linkage
 from hlmm_dask.followup.refit import Design, Refit, refit
 from hlmm_dask.followup.sex import sex_of_fam, sex_of_table
 from hlmm_dask.followup.verdict import Check, Checks, Rules, Slope, verdict
-from hlmm_dask.genotypes.plink import write_plink
+from hlmm_dask.genotypes.plink import open_plink, write_plink
 from hlmm_dask.models.hlm import HLM
 from hlmm_dask.models.hlmm import HLMM
 from hlmm_dask.models.inference import neg_log10_p_normal
 from hlmm_dask.results import open_results
+from hlmm_dask.scanning.scanned import ScannedGenotypes
+from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.verdicts import read_loci
 
 N, M = 4000, 40
@@ -427,6 +430,41 @@ def test_refused(scanned, tmp_path, capsys):
     assert (folder / "out.spread.loci.tsv").read_bytes() == before
     with pytest.raises(InputError, match="no option windows"):
         hlmm_dask.loci(out, windows=3)
+
+
+@pytest.mark.parametrize("options", [[], ["--plots"]])
+def test_changed_genotypes_are_refused(scanned, tmp_path, capsys, options):
+    """Files of the same size whose tables are the same, where the order of people is another."""
+    folder, counts, *_ = scanned
+    shutil.copytree(folder / "out.spread.zarr", tmp_path / "x.zarr")
+    variants = next(open_plink(folder / "g.bed").iter_variants())
+    bed = write_plink(tmp_path / "g.bed", counts[:, ::-1], people(), variants)
+    given = ["--genofile", str(bed), "--phenofile", str(folder / "pheno.txt")]
+    assert loci_main([str(tmp_path / "x"), *given, *options]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert f"{bed}: genotypes differ from those that block 0 (variants 0 to 39, from 0)" in error
+    assert error.endswith("restore the file, or scan again")
+    assert not list(tmp_path.glob("x.loci*"))
+
+
+def test_blocks_that_are_looked_at_must_be_what_was_scanned(tmp_path, client):
+    study = make_study(tmp_path)
+    words = [study.bed, study.pheno, study.out("o"), "--block-size", "10", "--range", "5", "58"]
+    scan = [*map(str, words), "--count_A2", "--scheduler", client.scheduler.address]
+    assert scan_main(scan) == 0
+    content = bytearray(study.bed.read_bytes())
+    content[3 + 30 * 75] ^= 1
+    study.bed.write_bytes(content)
+    store = ResultsStore.open(study.out("o.zarr"))
+    scanned = ScannedGenotypes(open_plink(study.bed), store, 5, count_a2=True)
+    expected = np.where(study.counts < 0, np.nan, 2.0 - study.counts)
+    np.testing.assert_array_equal(scanned.counts(8, 20), expected[13:25])
+    message = r"study\.bed: .* block 2 \(variants 25 to 34, from 0\)"
+    with pytest.raises(ChangedInputError, match=message):
+        scanned.counts(29, 30)
+    np.testing.assert_array_equal(scanned.counts(30, 53), expected[35:58])
+    store.discard(2)
+    assert scanned.counts(29, 30).shape == (1, 300)
 
 
 def test_random_effects_are_taken_off(tmp_path, client):

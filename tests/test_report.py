@@ -202,7 +202,7 @@ def without_record(folder, to):
 
 
 def test_without_genotypes_and_record_the_page_says_so(scanned, tmp_path):
-    folder, _, _ = scanned
+    folder, counts, _ = scanned
     out = without_record(folder, tmp_path)
     assert report_main([f"{out}.zarr"]) == 0
     page = Page(tmp_path / "out.report.html")
@@ -213,9 +213,15 @@ def test_without_genotypes_and_record_the_page_says_so(scanned, tmp_path):
     run = record["runs"][-1]
     run["warnings"] = [{"text": "RuntimeWarning: watch out", "count": 2}]
     make_study(tmp_path)
+    linked = open_plink(folder / "linked.bed")
+    # The same people have others' genotypes.
+    write_plink(
+        tmp_path / "linked.bed", counts[:, ::-1], linked.samples, next(linked.iter_variants())
+    )
     for genofile, message in (
         (tmp_path / "gone.bed", "gone.bed: "),
         (tmp_path / "study.bed", "study.bed is not the file that was scanned"),
+        (tmp_path / "linked.bed", "linked.bed: genotypes differ from those that block 0"),
     ):
         run["options"]["genofile"] = str(genofile)
         (tmp_path / "out.run.json").write_text(json.dumps(record), "utf-8")
@@ -223,6 +229,8 @@ def test_without_genotypes_and_record_the_page_says_so(scanned, tmp_path):
         page = Page(tmp_path / "out.report.html")
         assert re.search(f"Not drawn: .*{message}", page.text)
         assert len(re.findall("By distance alone: .*?" + re.escape(message), page.text)) == 4
+        # With nothing near that could be linked, too.
+        assert message in read_report(out, window=0).here
     assert "RuntimeWarning: watch out" in page.text
 
 

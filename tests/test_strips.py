@@ -13,10 +13,10 @@ from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.scanning import strips
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.dispatch import scan_model
-from hlmm_dask.scanning.graph import _fit_and_store, genotypes_checksum, publish_model
+from hlmm_dask.scanning.graph import _fit_and_store, publish_model
 from hlmm_dask.scanning.null_input import fit_null
 from hlmm_dask.scanning.source import open_source
-from hlmm_dask.scanning.strips import PackedBlock, strip_variants
+from hlmm_dask.scanning.strips import PackedBlock, genotypes_checksum, strip_variants
 from hlmm_dask.store import ResultsStore
 
 # Arrays of 1 MiB, one after the other; pages that the system had to make for them.

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.chosen import consecutive
 from hlmm_dask.followup.inputs import Files, Study, open_study
-from hlmm_dask.genotypes.packed import to_dosage
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.facts import Facts, gather
 
@@ -47,36 +46,11 @@ class FinishedScan:
 
         Raises
         ------
-        InputError
+        ChangedInputError
             If they are not the genotypes that were scanned.
         """
-        study = self.study
-        n = study.genotypes.n_samples
-        counts = np.empty((len(rows), n))
-        done = 0
-        for start, stop in consecutive(rows.index.to_numpy()):
-            packed = study.genotypes.read_packed(study.first + start, study.first + stop)
-            counts[done : done + stop - start] = to_dosage(packed, n, np.float64)
-            done += stop - start
-        if study.count_a2:
-            counts = 2.0 - counts
-        self._require_same(rows, counts[:, study.null.sample_index])
-        return counts
-
-    def _require_same(self, rows: pd.DataFrame, counts: FloatArray) -> None:
-        n = np.isfinite(counts).sum(axis=1)
-        copies = np.nansum(counts, axis=1)
-        then = rows["n_samples"].to_numpy()
-        expected = 2.0 * then * rows["effect_allele_frequency"].to_numpy()
-        # Where nobody is called there is no frequency.
-        differs = (n != then) | (np.abs(copies - expected) > 0.01)
-        if differs.any():
-            i = int(np.argmax(differs))
-            raise InputError(
-                f"{self.study.genotypes.paths[0]}: variant {rows['variant_id'].iloc[i]} has {n[i]} "
-                f"calls and {copies[i]:.0f} copies of the effect allele, {then[i]:.0f} and "
-                f"{expected[i]:.0f} when it was scanned; the file has changed: scan it again"
-            )
+        runs = consecutive(rows.index.to_numpy())
+        return np.concatenate([self.study.scanned.counts(start, stop) for start, stop in runs])
 
 
 def open_finished(outprefix: str, files: Files) -> FinishedScan:
@@ -112,4 +86,4 @@ def open_finished(outprefix: str, files: Files) -> FinishedScan:
                 f"{Path(folder, path)}: no such file, the scan has read it (--{name}); give its "
                 f"place now with --{name} FILE, or start from the folder of the scan"
             )
-    return FinishedScan(store, facts, open_study(facts, files))
+    return FinishedScan(store, facts, open_study(store, facts, files))

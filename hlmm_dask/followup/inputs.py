@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.refit import Design, independent
-from hlmm_dask.genotypes.packed import to_dosage
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.samples import AlignedSamples, align
 from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.scanning.null_input import NullInput, read_null_input
+from hlmm_dask.scanning.scanned import ScannedGenotypes
+from hlmm_dask.store import ResultsStore
 from hlmm_dask.tables import Table, read_table
 from hlmm_dask.transforms import transformed
 from hlmm_dask.view.facts import Facts
@@ -44,7 +45,7 @@ class Study:
 
     Attributes
     ----------
-    genotypes : PlinkGenotypes
+    scanned : ScannedGenotypes
     traits : Table
         The phenotype file.
     given : NullInput
@@ -55,10 +56,6 @@ class Study:
         Samples and values with all covariates of the run, or those given now.
     mean, variance : Table or None
         The tables of these covariates.
-    first : int
-        Index in the files of the scan's first variant.
-    count_a2 : bool
-        Whether the effect allele is allele 2.
     scale : str
         Transform of the phenotype.
     missing : str
@@ -67,32 +64,29 @@ class Study:
         Base pairs within which the scan left out random effects; infinite: the chromosome.
     """
 
-    genotypes: PlinkGenotypes
+    scanned: ScannedGenotypes
     traits: Table
     given: NullInput
     null: NullModel
     covariates: AlignedSamples | None
     mean: Table | None
     variance: Table | None
-    first: int
-    count_a2: bool
     scale: str
     missing: str
     left_out: float | None
 
+    @property
+    def genotypes(self) -> PlinkGenotypes:
+        """The files of the genotypes."""
+        return self.scanned.genotypes
+
     def counts(self, index: int) -> FloatArray:
         """Count copies of the effect allele of a variant of the scan, of the analysed samples."""
-        at = self.first + index
-        packed = self.genotypes.read_packed(at, at + 1)
-        counts = to_dosage(packed, self.genotypes.n_samples, np.float64)[0]
-        counts = counts[self.null.sample_index]
-        return np.asarray(2.0 - counts if self.count_a2 else counts)
+        return np.asarray(self.scanned.counts(index, index + 1)[0, self.null.sample_index])
 
     def standardised(self, index: int) -> NDArray[np.float32]:
         """Genotypes of the analysed samples with mean 0 and length 1, missing ones at the mean."""
-        g = self.counts(index)
-        g = np.nan_to_num(g - np.nanmean(g))
-        return np.asarray(g / max(float(np.linalg.norm(g)), 1e-300), dtype=np.float32)
+        return self.scanned.standardised(index, self.null.sample_index)
 
     def null_on(self, scale: str) -> NullModel:
         """Fit the null model to the phenotype under another transform."""
@@ -149,11 +143,13 @@ def design_of(null: NullModel) -> Design:
     return Design(null.model.y, null.model.X, null.model.V)
 
 
-def open_study(facts: Facts, files: Files) -> Study:
+def open_study(store: ResultsStore, facts: Facts, files: Files) -> Study:
     """Open what a scan read.
 
     Parameters
     ----------
+    store : ResultsStore
+        Its results.
     facts : Facts
         Of the scan.
     files : Files
@@ -206,11 +202,11 @@ def open_study(facts: Facts, files: Files) -> Study:
         left_out = float("inf")
     elif facts.fingerprint.get("exclude_window") is not None:
         left_out = 1000.0 * float(facts.fingerprint["exclude_window"])
+    first, count_a2 = int(facts.attrs["first_variant"]), facts.attrs["effect_allele"] == "A2"
+    scanned = ScannedGenotypes(genotypes, store, first, count_a2)
     return Study(
-        genotypes, traits, given, null, covariates, mean, variance,
-        int(facts.attrs["first_variant"]), facts.attrs["effect_allele"] == "A2", facts.transform,
-        missing, left_out,
-    )  # fmt: skip
+        scanned, traits, given, null, covariates, mean, variance, facts.transform, missing, left_out
+    )
 
 
 def _options(facts: Facts, files: Files) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hlmm_dask.durable import sweep
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.checks import Refitter
+from hlmm_dask.followup.chosen import consecutive
 from hlmm_dask.followup.inputs import Files, Study, open_study
 from hlmm_dask.followup.leads import (
     TEST_NAMES,
@@ -134,7 +135,7 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
     facts = gather(store, outprefix)
     selection = options.selection(facts)
     selection.check()
-    study = open_study(facts, options.files)
+    study = open_study(store, facts, options.files)
     sex = _sex(study, options)
     dispersion = None
     if "dispersion" in selection.tests:
@@ -156,6 +157,10 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
             "refits are without"
         )
     windows = windows_of(store, leads, selection.window, dispersion)
+    for window in windows if options.plots else ():
+        # Refused before the table is written.
+        for start, stop in consecutive(window.index):
+            study.scanned.require_same(start, stop)
     slope = Slope()
     if dispersion is not None:
         slope = Slope(dispersion.r_av, reliable=not dispersion.cautions)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from hlmm_dask.durable import replacing
 from hlmm_dask.followup.inputs import Study
 from hlmm_dask.followup.leads import Lead, Window
-from hlmm_dask.genotypes.packed import to_dosage
 from hlmm_dask.view.spread import adjusted_phenotype, by_genotype, phenotype_scale
 from hlmm_dask.view.style import theme
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest
@@ -38,9 +37,8 @@ def linked_with(study: Study, index: int, window: Window) -> NDArray[np.float64]
     for run in np.split(np.arange(len(out)), breaks):
         for i in range(0, len(run), _AT_ONCE):
             rows = run[i : i + _AT_ONCE]
-            first = study.first + int(window.index[rows[0]])
-            packed = study.genotypes.read_packed(first, first + len(rows))
-            counts = to_dosage(packed, study.genotypes.n_samples)[:, at]
+            first = int(window.index[rows[0]])
+            counts = study.scanned.counts(first, first + len(rows), np.float32)[:, at]
             called = np.isfinite(counts)
             n = np.maximum(called.sum(axis=1), 1)
             mean = np.where(called, counts, 0.0).sum(axis=1, dtype=np.float64) / n

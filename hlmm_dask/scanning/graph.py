@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import dask.array as da
 import numpy as np
 from distributed import get_worker
-from isal import isal_zlib
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
@@ -30,7 +29,7 @@ from hlmm_dask.kernels.block import fit_dosage, fit_packed
 from hlmm_dask.kernels.block_model import BlockModel
 from hlmm_dask.kernels.packed import Packed
 from hlmm_dask.scanning.records import announced
-from hlmm_dask.scanning.strips import PackedBlock, strips
+from hlmm_dask.scanning.strips import PackedBlock, crc_of, strips
 from hlmm_dask.scanning.warned import counted_warnings
 from hlmm_dask.schema import Status
 from hlmm_dask.store import ResultsStore
@@ -245,7 +244,7 @@ def _fit_missing(
     seconds = dict.fromkeys(parts, 0.0)
     n_read = crc = 0
     for strip in strips(block) if parts else ():
-        crc = _crc(strip, crc)
+        crc = crc_of(strip, crc)
         for task, done in parts.items():
             began = time.perf_counter()
             model = _load_model(task, tasks)
@@ -294,18 +293,6 @@ def _require_current(task: BlockTask) -> None:
         raise StoreError(
             f"{task.store.path}: replaced or taken over by another run meanwhile; this one stops"
         )
-
-
-def genotypes_checksum(block: "PackedBlock | NDArray[Any]") -> str:
-    """CRC-32 of a block of genotypes, packed or dosages."""
-    crc = 0
-    for strip in strips(block):
-        crc = _crc(strip, crc)
-    return f"{crc:08x}"
-
-
-def _crc(strip: NDArray[Any], crc: int) -> int:
-    return int(isal_zlib.crc32(np.ascontiguousarray(strip).data, crc))
 
 
 def fit_block(

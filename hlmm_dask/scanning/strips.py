@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from hlmm_dask.genotypes.plink import PlinkGenotypes
@@ -68,3 +69,16 @@ def strips(block: "PackedBlock | NDArray[Any]") -> Iterator[NDArray[Any]]:
         yield from block.strips()
     else:
         yield block
+
+
+def genotypes_checksum(block: "PackedBlock | NDArray[Any]") -> str:
+    """CRC-32 of a block of genotypes, packed or dosages."""
+    crc = 0
+    for strip in strips(block):
+        crc = crc_of(strip, crc)
+    return f"{crc:08x}"
+
+
+def crc_of(strip: NDArray[Any], crc: int) -> int:
+    """CRC-32 of what has the CRC-32 ``crc``, and then a strip."""
+    return int(isal_zlib.crc32(np.ascontiguousarray(strip).data, crc))

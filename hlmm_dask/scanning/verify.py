@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from hlmm_dask.errors import ChangedInputError, ClusterLostError, InputError, ScanError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
-from hlmm_dask.scanning.graph import delayed_records, genotypes_checksum, lazy_genotypes
+from hlmm_dask.scanning.graph import delayed_records, lazy_genotypes
 from hlmm_dask.scanning.records import boxed
+from hlmm_dask.scanning.scanned import genotypes_differ
 from hlmm_dask.scanning.source import Source
-from hlmm_dask.scanning.strips import PackedBlock
+from hlmm_dask.scanning.strips import PackedBlock, genotypes_checksum
 from hlmm_dask.scanning.tries import Tries
 from hlmm_dask.scanning.watch import WorkerWatch
 from hlmm_dask.store import ResultsStore
@@ -106,13 +107,6 @@ def _differs(
 
 
 def _difference(store: ResultsStore, source: Source, index: int) -> str:
-    block = store.block(index)
-    first, stop = source.start + block.start, source.start + block.stop
-    where = "the Dataset"
-    if isinstance(source.genotypes, PlinkGenotypes):
-        where = ", ".join(str(file.bed) for file, _, _ in source.genotypes.spans(first, stop))
-    return (
-        f"{where}: genotypes differ from those that block {index} (variants {first} to {stop - 1}, "
-        f"from 0) of {store.path} was fitted with; restore the file, or start again with "
-        "--overwrite"
-    )
+    genotypes = source.genotypes if isinstance(source.genotypes, PlinkGenotypes) else None
+    said = genotypes_differ(store, index, source.start, genotypes)
+    return f"{said}; restore the file, or start again with --overwrite"

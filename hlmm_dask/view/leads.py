@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.genotypes.packed import to_dosage
-from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.scanning.null import NullModel, lmm_input_sha256
 from hlmm_dask.scanning.null_input import NullInput, read_null_input
+from hlmm_dask.scanning.scanned import ScannedGenotypes
+from hlmm_dask.store import ResultsStore
 from hlmm_dask.tables import Table, read_table
 from hlmm_dask.view.facts import Facts
 from hlmm_dask.view.spread import phenotype_scale
@@ -29,38 +30,27 @@ class AtHand:
 
     Attributes
     ----------
-    genotypes : PlinkGenotypes
+    scanned : ScannedGenotypes
     null : NullModel
         Without random effects, covariates projected out.
     scale : str
         What its phenotype is, and its unit.
-    first : int
-        Index in the files of the scan's first variant.
-    count_a2 : bool
-        Whether the effect allele is allele 2.
     """
 
-    genotypes: PlinkGenotypes
+    scanned: ScannedGenotypes
     null: NullModel
     scale: str
-    first: int
-    count_a2: bool
 
     def counts(self, index: int) -> NDArray[np.float64]:
         """Return copies of the effect allele of one variant of the scan, NaN where missing."""
-        at = self.first + index
-        packed = self.genotypes.read_packed(at, at + 1)
-        counts = to_dosage(packed, self.genotypes.n_samples, np.float64)[0]
-        return np.asarray(2.0 - counts if self.count_a2 else counts)
+        return np.asarray(self.scanned.counts(index, index + 1)[0])
 
     def standardised(self, index: int) -> NDArray[np.float32]:
         """Genotypes of the analysed samples with mean 0 and length 1, missing ones at the mean."""
-        g = self.counts(index)[self.null.sample_index]
-        g = np.nan_to_num(g - np.nanmean(g))
-        return np.asarray(g / max(float(np.linalg.norm(g)), 1e-300), dtype=np.float32)
+        return self.scanned.standardised(index, self.null.sample_index)
 
 
-def at_hand(facts: Facts) -> AtHand | str:
+def at_hand(store: ResultsStore, facts: Facts) -> AtHand | str:
     """Open a scan's genotypes and phenotype; say why not, where they can't be had."""
     if not facts.options:
         return (
@@ -89,12 +79,11 @@ def at_hand(facts: Facts) -> AtHand | str:
         return str(error)
     if not _same_input(facts, given, null):
         return f"{options['phenofile']} or covariates are not what was scanned"
+    first, count_a2 = int(facts.attrs["first_variant"]), facts.attrs["effect_allele"] == "A2"
     return AtHand(
-        genotypes,
+        ScannedGenotypes(genotypes, store, first, count_a2),
         null,
         phenotype_scale(null, mixed=facts.attrs["model"] != "HLM"),
-        int(facts.attrs["first_variant"]),
-        facts.attrs["effect_allele"] == "A2",
     )
 
 

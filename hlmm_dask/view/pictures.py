@@ -106,7 +106,8 @@ def _on_scale(thinned: Thinned, label: str, *, ax: "Axes") -> "Axes":
 def _spread(here: AtHand, index: int, *, ax: "Axes") -> "Axes":
     from hlmm_dask import plot
 
+    scanned = here.scanned
     return plot.genotype_spread(
-        here.genotypes, here.null, here.first + index, count_a2=here.count_a2,
+        scanned.genotypes, here.null, scanned.first + index, count_a2=scanned.count_a2,
         ylabel=here.scale.replace(" (", "\n("), ax=ax,
     )  # fmt: skip

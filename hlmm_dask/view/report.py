@@ -11,7 +11,7 @@ import zarr
 from numpy.typing import NDArray
 
 from hlmm_dask.durable import replacing
-from hlmm_dask.errors import StoreError
+from hlmm_dask.errors import ChangedInputError, StoreError
 from hlmm_dask.layout import array_of
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.facts import Facts, gather, warnings_of
@@ -78,17 +78,7 @@ class Report:
     @property
     def drawn_leads(self) -> dict[int, list[str]]:
         """Leads drawn by genotype, the best of each test in turn: row, and p by test."""
-        points = self.thinned.points
-        chosen: dict[int, list[str]] = {}
-        for rank in range(_MAX_SPREADS):
-            for test in self.thinned.tests:
-                for row in self.leads[test.name][rank : rank + 1].tolist():
-                    y = float(points[test.column][row])
-                    if (row in chosen or len(chosen) < _MAX_SPREADS) and (
-                        rank == 0 or y >= _least()
-                    ):
-                        chosen.setdefault(row, []).append(f"{test.short} {p_value(y)}")
-        return chosen
+        return _drawn(self.thinned, self.leads)
 
 
 def read_report(outprefix: str, *, window: int = 500_000) -> Report:
@@ -112,9 +102,12 @@ def read_report(outprefix: str, *, window: int = 500_000) -> Report:
     thinned = thin(store, dispersion=facts.dispersion_options, n_bins=_BINS, cap=_CAP)
     if not thinned.points:
         raise StoreError(f"{store.path}: no variant has results yet; nothing to report")
-    here = at_hand(facts)
-    genotypes = here if isinstance(here, AtHand) else None
-    leads = {t.name: lead_rows(thinned, t.name, genotypes, window=window) for t in thinned.tests}
+    here = at_hand(store, facts)
+    try:
+        leads = _leads(thinned, here, window)
+    except ChangedInputError as error:
+        here = str(error)
+        leads = _leads(thinned, here, window)
     rows = sorted({row for each in leads.values() for row in each.tolist()})
     alleles = _alleles(store, thinned.points["index"][rows].tolist())
     table = Path(f"{outprefix}.loci.tsv")
@@ -126,6 +119,28 @@ def write_report(report: Report, path: Path, scales: str = "") -> None:
     """Write the page, whole or not at all; ``scales`` is the section that compares scans."""
     with replacing(path) as file:
         file.write(_page(report, scales).encode())
+
+
+def _leads(thinned: Thinned, here: AtHand | str, window: int) -> dict[str, NDArray[np.intp]]:
+    """Rows of the leads by test; genotypes, also those to be drawn, must be what was scanned."""
+    genotypes = here if isinstance(here, AtHand) else None
+    leads = {t.name: lead_rows(thinned, t.name, genotypes, window=window) for t in thinned.tests}
+    if genotypes is not None:
+        for index in thinned.points["index"][[*_drawn(thinned, leads)]].tolist():
+            genotypes.scanned.require_same(index, index + 1)
+    return leads
+
+
+def _drawn(thinned: Thinned, leads: Mapping[str, NDArray[np.intp]]) -> dict[int, list[str]]:
+    points = thinned.points
+    chosen: dict[int, list[str]] = {}
+    for rank in range(_MAX_SPREADS):
+        for test in thinned.tests:
+            for row in leads[test.name][rank : rank + 1].tolist():
+                y = float(points[test.column][row])
+                if (row in chosen or len(chosen) < _MAX_SPREADS) and (rank == 0 or y >= _least()):
+                    chosen.setdefault(row, []).append(f"{test.short} {p_value(y)}")
+    return chosen
 
 
 def _alleles(store: ResultsStore, indices: list[int]) -> dict[int, tuple[str, str]]:
