@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hlmm_dask.scanning.lmm import LMMNullModel, fit_lmm_null
     from hlmm_dask.scanning.null import NullModel
     from hlmm_dask.scanning.null_input import fit_null
-    from hlmm_dask.scanning.run import scan
+    from hlmm_dask.scanning.scan import scan
     from hlmm_dask.variant_tests import variant_tests
     from hlmm_dask.view.widget import dashboard as dashboard  # neither: it needs anywidget
 
@@ -77,7 +77,7 @@ _HOME = {
     "read_models_table": "export",
     "read_pedigree": "relationship.pedigree",
     "relationship_matrix": "scanning.kinship",
-    "scan": "scanning.run",
+    "scan": "scanning.scan",
     "simulate": "models.hlmm",
     "variant_tests": "variant_tests",
 }
