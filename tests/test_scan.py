@@ -354,7 +354,8 @@ def test_out_is_a_store(study: Study, client: Client) -> None:
     results = hlmm_dask.scan(
         study.bed, null, client=client, out=out, block_size=20, observers=[events.append]
     )
-    _, started, *done, finished = events  # the first is the plan
+    # The first is the plan, the second says that the blocks begin.
+    _, _, started, *done, finished = events
     assert isinstance(started, ScanStarted)
     assert started.n_blocks == 3
     assert isinstance(finished, ScanFinished)
