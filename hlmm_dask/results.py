@@ -41,10 +41,12 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
     Raises
     ------
     StoreError
-        If there is no results store, or what it says of itself and the variants is damaged.
+        If there is no results store, what it says of itself and the variants is damaged, or
+        results of a finished block are gone.
     """
     store = ResultsStore.open(path)
     store.require_intact()
+    store.require_chunks()
     dataset = xr.open_zarr(store.path, consolidated=True)
     own = LMM_COLUMNS if store.columns == LMM_NAMES else RESULT_COLUMNS
     tests = chain.from_iterable(TEST_COLUMNS.values())

@@ -286,13 +286,10 @@ class ResultsStore:
 
     def markers(self) -> Iterator[dict[str, Any]]:
         """Iterate over the markers of all finished blocks, in order; damaged ones are left out."""
-        # One listing instead of a look for each block: most may be missing, on a slow file system.
-        for name in sorted(os.listdir(self.run_dir / "blocks")):
-            stem, _, suffix = name.partition(".")
-            if suffix == "json" and stem.isdecimal() and int(stem) < self.n_blocks:
-                marker = self.marker(int(stem))
-                if marker is not None:
-                    yield marker
+        for index in sorted(self._marked()):
+            marker = self.marker(index)
+            if marker is not None:
+                yield marker
 
     def marker(self, index: int) -> dict[str, Any] | None:
         """Return the marker of a block, None when it is missing, damaged or of another range."""
@@ -340,6 +337,15 @@ class ResultsStore:
                 f"{self.path / damaged[0]}: damaged or missing; run the scan again with --resume, "
                 "which mends it"
             )
+
+    def require_chunks(self) -> None:
+        """Raise a `StoreError` if results of a block that is done are gone: they would be NaN."""
+        # In this order: of a scan that runs a marker comes after its chunk.
+        done = sorted(self._marked())
+        there = set(os.listdir(self.path / "results"))
+        for index in done:
+            if f"c.{index}.0" not in there:
+                raise self._lost(index)
 
     def mend(
         self, variants: Iterable[pd.DataFrame], attrs: Mapping[str, Any], *, count_a2: bool
@@ -448,6 +454,14 @@ class ResultsStore:
         return StoreError(
             f"{self.path}: block {index} is missing or damaged; run the scan again with --resume"
         )
+
+    def _marked(self) -> Iterator[int]:
+        """Give the indices of the blocks with a marker, good or not."""
+        # One listing instead of a look for each block: most may be missing, on a slow file system.
+        for name in os.listdir(self.run_dir / "blocks"):
+            stem, _, suffix = name.partition(".")
+            if suffix == "json" and stem.isdecimal() and int(stem) < self.n_blocks:
+                yield int(stem)
 
     def _marker(self, index: int) -> Path:
         return self.run_dir / "blocks" / f"{index:07d}.json"

@@ -588,6 +588,8 @@ def test_damage_is_found_by_what_reads_results(
     flip(chunk, 4 * len(kept[chunk]))
     refused("block 1 is missing or damaged; run the scan again with --resume")
     chunk.unlink()
+    with pytest.raises(StoreError, match="block 1 is missing"):
+        hlmm_dask.open_results(folder)
     refused("block 1 is missing or damaged; run the scan again with --resume")
     flip(names, 4 * len(kept[names]))
     refused("c.0: damaged or missing; run the scan again with --resume")

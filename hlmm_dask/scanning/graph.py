@@ -90,6 +90,15 @@ def published_model(store: ResultsStore) -> BlockTask | None:
         return None
 
 
+def model_digest(store: ResultsStore) -> str | None:
+    """Digest of a run's null model as its file says; whether it is right is not looked at."""
+    try:
+        with (store.run_dir / MODEL_FILE).open("rb") as file:
+            return file.read(32).hex()
+    except FileNotFoundError:
+        return None
+
+
 def load_model(store: ResultsStore) -> "BlockModel | StoredLMM":
     """Load the null model of a run."""
     with _whole_model(store) as (_, file):
@@ -284,12 +293,7 @@ def _fit_missing(
 
 def _require_current(task: BlockTask) -> None:
     """Raise a `StoreError` if another run has replaced the store: its numbers are others."""
-    try:
-        with (task.store.run_dir / MODEL_FILE).open("rb") as file:
-            found = file.read(32).hex()
-    except FileNotFoundError:
-        found = ""
-    if found != task.model_digest:
+    if model_digest(task.store) != task.model_digest:
         raise StoreError(
             f"{task.store.path}: replaced or taken over by another run meanwhile; this one stops"
         )

@@ -22,7 +22,7 @@ from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
 from hlmm_dask.scanning.events import BlockFailed, Note, Observer, Phase, Planned, tell
 from hlmm_dask.scanning.failures import FailureLog
-from hlmm_dask.scanning.graph import load_model, published_model
+from hlmm_dask.scanning.graph import load_model, model_digest, published_model
 from hlmm_dask.scanning.left_out import (
     check_left_out,
     columns_digest,
@@ -241,7 +241,9 @@ def _plan(
 def _pending(store: ResultsStore, observers: Sequence[Observer]) -> list[int]:
     """Blocks to fit: those not in the store as they were written, by the run's null model."""
     todo = {block.index for block in store.pending()}
-    others = _of_others(store) - todo
+    # Of a damaged file nothing is known, and all is fitted again.
+    task = published_model(store)
+    others = _of_others(store, None if task is None else task.model_digest) - todo
     if others:
         text = (
             f"{store.path}: {len(others)} blocks were fitted by another null model, or that one is "
@@ -251,16 +253,14 @@ def _pending(store: ResultsStore, observers: Sequence[Observer]) -> list[int]:
     return sorted(todo | others)
 
 
-def _of_others(store: ResultsStore) -> set[int]:
-    """Blocks that were not fitted by the null model that is there."""
-    task = published_model(store)
-    digest = None if task is None else task.model_digest
+def _of_others(store: ResultsStore, digest: str | None) -> set[int]:
+    """Blocks that were not fitted by the null model with this digest."""
     return {int(m["block"]) for m in store.markers() if m["null_model"] != digest}
 
 
 def _require_own(store: ResultsStore) -> None:
     """Raise a `ScanError` if a run that this one replaced has still written a block."""
-    if others := _of_others(store):
+    if others := _of_others(store, model_digest(store)):
         raise ScanError(
             f"{store.path}: {len(others)} of {store.n_blocks} blocks were written by another run "
             f"(first: {min(others)}); run again with --resume, which fits them again"
