@@ -17,6 +17,10 @@ class StoreError(RuntimeError):
     """The results store can't be used: it exists, belongs to another run, or is damaged."""
 
 
+class TakenOverError(StoreError):
+    """Another run has the results store now; nothing more may be written there or beside it."""
+
+
 class ScanError(RuntimeError):
     """Blocks could not be computed; the others are kept and the run can be resumed."""
 

@@ -187,7 +187,7 @@ def write_tables(
     for table, parts in groupby(done, key=itemgetter(0)):
         n_rows = 0
         with (
-            _appending_alone(table.path.parent) if table.append else nullcontext(),
+            _appending_alone(table.path) if table.append else nullcontext(),
             replacing(table.path) as file,
         ):
             if table.old is not None:
@@ -446,15 +446,25 @@ def _plain(path: Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def _appending_alone(folder: Path) -> Iterator[None]:
-    """Keep another process from appending in this folder: of two at once one would be lost."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # file systems without flock
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def _appending_alone(path: Path) -> Iterator[None]:
+    """Keep another process from appending to a table: of two at once one would be lost."""
+    # Of its own: the table itself is replaced. On NFS it must be open for writing.
+    lock = path.with_name(f".{path.name[:200]}.lock")
+    while True:
+        with lock.open("ab") as file:
+            with suppress(OSError):  # file systems without flock
+                fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                mine = os.path.samestat(os.fstat(file.fileno()), lock.stat())
+            except FileNotFoundError:
+                mine = False
+            if not mine:  # whoever had it before has removed it
+                continue
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
 
 
 def _copy_table(path: Path, file: BinaryIO) -> None:

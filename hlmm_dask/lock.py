@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from hlmm_dask.durable import write_json
-from hlmm_dask.errors import StoreError
+from hlmm_dask.errors import StoreError, TakenOverError
 from hlmm_dask.processes import born, exists, place
 
 HEARTBEAT_SECONDS = 10.0
@@ -37,10 +37,12 @@ class Lock:
     token: str
 
     def check(self) -> None:
-        """Raise a `StoreError` if another run has taken the lock over."""
+        """Raise a `TakenOverError` if another run has taken the lock over."""
         holder = read_lock(self.path)
         if holder is None or holder.get("token") != self.token:
-            raise StoreError(f"{self.path}: another run has taken this output over; this one stops")
+            raise TakenOverError(
+                f"{self.path}: another run has taken this output over; this one stops"
+            )
 
 
 @contextmanager

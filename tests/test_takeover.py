@@ -3,16 +3,19 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from distributed import Client
+from runs import markers
 from studies import Study, write_values
 
 from hlmm_dask import fit_null, scan
 from hlmm_dask.cli_options import EXIT_INTERRUPTED
-from hlmm_dask.errors import ScanError, StoreError
+from hlmm_dask.errors import ScanError, TakenOverError
+from hlmm_dask.scanning import lmm_model
 from hlmm_dask.scanning.events import BlockDone, Event, ScanFinished
 from hlmm_dask.store import ResultsStore
 
@@ -34,7 +37,11 @@ def test_interrupted_after_a_scan_was_replaced(
         pheno = other if name == "whole" else study.pheno
         assert run_script("scan", study.bed, pheno, study.out(name), "--block-size", 20) == 0
     derived = [Path(f"{out}{suffix}") for suffix in DERIVED]
-    for path in derived:
+    for folder in ("plots", "loci", "interaction"):
+        study.out(f"out.{folder}").mkdir()
+        derived.append(study.out(f"out.{folder}") / "rs1.png")
+    kept = study.out("out.loci") / "mine.txt"
+    for path in (*derived, kept):
         path.write_text("of the old scan")
     arguments = [study.bed, other, out, "--block-size", 20]
 
@@ -48,8 +55,10 @@ def test_interrupted_after_a_scan_was_replaced(
         assert all(path.exists() for path in derived)
     with monkeypatch.context() as patch:
         patch.setattr("hlmm_dask.scanning.run.run_blocks", interrupted)
-        assert run_script("scan", *arguments, "--overwrite") == EXIT_INTERRUPTED
+        assert run_script("scan", *arguments, "--overwrite", "--parquet") == EXIT_INTERRUPTED
         assert [path.name for path in derived if path.exists()] == []
+    kept.unlink()
+    kept.parent.rmdir()
     assert run_script("scan", *arguments, "--resume") == 0
     suffixes = {path.name.removeprefix("out") for path in study.folder.glob("out.*")}
     assert suffixes == {p.name.removeprefix("whole") for p in study.folder.glob("whole.*")}
@@ -76,21 +85,64 @@ def test_blocks_after_the_store_was_replaced(study: Study, client: Client) -> No
             if len(done) == 1:
                 (run_dir / "null_model.pkl").write_bytes(bytes(64))
 
-    with pytest.raises(StoreError, match=r"out\.zarr: replaced or taken over by another run"):
+    with pytest.raises(TakenOverError, match=r"out\.zarr: replaced or taken over by another run"):
         run_with(study, client, replace)
     assert len(done) < 12
+    # Nor is anything noted in what is another's.
+    assert not (run_dir / "failures.jsonl").exists()
 
 
-def test_lock_that_another_run_has(study: Study, client: Client) -> None:
+def test_lock_that_another_run_has(
+    study: Study, run_script: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked at before the first block and after the last; the other run's record stays."""
+    arguments = [study.bed, study.pheno, study.out("out"), "--block-size", 5]
+    record = study.out("out.run.json")
     lock = study.out("out.zarr") / ".run" / "lock.json"
 
-    def take(event: Event) -> None:
-        if isinstance(event, ScanFinished):
-            lock.write_text(json.dumps(json.loads(lock.read_text()) | {"token": "another's"}))
+    def take(*arguments: Any, **options: Any) -> list[Any]:
+        lock.write_text(json.dumps(json.loads(lock.read_text()) | {"token": "another's"}))
+        record.write_text("another's")
+        return []
 
-    with pytest.raises(StoreError, match="another run has taken this output over"):
-        run_with(study, client, take)
+    for name in ("check_genotypes", "run_blocks"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"hlmm_dask.scanning.run.{name}", take)
+            if name == "check_genotypes":
+                assert run_script("scan", *arguments) == 0
+                (study.out("out.zarr") / ".run" / "blocks" / "0000002.json").unlink()
+                patch.setattr("hlmm_dask.scanning.run.run_blocks", None)
+                assert run_script("scan", *arguments, "--resume") == 2
+            else:
+                assert run_script("scan", *arguments, "--overwrite") == 2
+        assert record.read_text() == "another's"
+        lock.unlink()
     assert not ResultsStore.open(study.out("out.zarr")).is_finished
+
+
+def test_block_of_a_mixed_model_is_mended_when_its_arrays_are_gone(
+    study: Study, run_script: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its null model is made again, perhaps with other last bits: the other blocks stay."""
+    arguments = [study.bed, study.pheno, study.out("out"), "--block-size", 10, "--model", "lmm"]
+    arguments += ["--grm-from", study.bed]
+    assert run_script("scan", *arguments) == 0
+    table = study.out("out.models.gz").read_bytes()
+    before = markers(study.out("out.zarr"))
+    chunk = study.out("out.zarr") / "results" / "c.3.0"
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    publish = lmm_model.publish_model
+
+    def publish_another(store: ResultsStore, model: Any) -> Any:
+        estimates = tuple(replace(each, h2=each.h2 + 1e-12) for each in model.estimates)
+        return publish(store, replace(model, estimates=estimates))
+
+    monkeypatch.setattr(lmm_model, "publish_model", publish_another)
+    for _ in range(2):
+        assert run_script("scan", *arguments, "--resume") == 0
+        after = markers(study.out("out.zarr"))
+        assert {name for name in before if after[name] != before[name]} == {"0000003.json"}
+        assert study.out("out.models.gz").read_bytes() == table
 
 
 def test_a_late_block_of_another_run(study: Study, client: Client) -> None:

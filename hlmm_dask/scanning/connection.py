@@ -23,10 +23,19 @@ class Connection:
         How to connect or what to start.
     client : distributed.Client, optional
         A connection that is there already, used instead and left open.
+    remedy : str
+        What to do when it is lost.
     """
 
-    def __init__(self, options: ClusterOptions, client: Client | None = None) -> None:
+    def __init__(
+        self,
+        options: ClusterOptions,
+        client: Client | None = None,
+        *,
+        remedy: str = "finished blocks are kept, run again with --resume",
+    ) -> None:
         options.check()
+        self._remedy = remedy
         self._options = options
         self._given = client
         self._stack = ExitStack()
@@ -87,5 +96,5 @@ class Connection:
         if lost and self._given is not None and not self._options.is_local:
             raise ClusterLostError(
                 f"the scheduler {self._options.address or self._options.jobqueue} is gone; "
-                "finished blocks are kept, run again with --resume"
+                f"{self._remedy}"
             ) from error

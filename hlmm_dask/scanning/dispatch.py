@@ -53,11 +53,15 @@ _Outcome: TypeAlias = BlockDone | BlockFailed | BlockRetried
 
 @dataclass(frozen=True)
 class PhenotypeScan:
-    """One phenotype: its null model, its store, and the blocks that are not in it yet."""
+    """One phenotype: its null model, its store, and the blocks that are not in it yet.
+
+    ``earlier`` is the digest of the null model that fitted those that are.
+    """
 
     null: "AnyNull"
     store: ResultsStore
     pending: list[int]
+    earlier: str | None = None
 
 
 def run_blocks(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from hlmm_dask.durable import replacing
-from hlmm_dask.errors import InputError, StoreError
+from hlmm_dask.errors import InputError, StoreError, TakenOverError
 from hlmm_dask.genotypes.packed import MISSING, encode
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import fit_dosage, fit_packed
@@ -292,9 +292,9 @@ def _fit_missing(
 
 
 def _require_current(task: BlockTask) -> None:
-    """Raise a `StoreError` if another run has replaced the store: its numbers are others."""
+    """Raise a `TakenOverError` if another run has replaced the store: its numbers are others."""
     if model_digest(task.store) != task.model_digest:
-        raise StoreError(
+        raise TakenOverError(
             f"{task.store.path}: replaced or taken over by another run meanwhile; this one stops"
         )
 

@@ -63,7 +63,8 @@ def run_kinship(job: KinshipJob) -> Iterator[str]:
             from hlmm_dask.scanning.connection import Connection
             from hlmm_dask.scanning.probe import probe_workers
 
-            client = stack.enter_context(Connection(job.cluster)).client()
+            connection = Connection(job.cluster, remedy="run it again")
+            client = stack.enter_context(connection).client()
             patience = job.cluster.patience
             probe_workers(client, source.bed_sizes, [])
 

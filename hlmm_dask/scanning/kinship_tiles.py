@@ -89,7 +89,8 @@ def run_tiles(
     from hlmm_dask.scanning.watch import WorkerWatch
 
     n_threads = sum(client.nthreads().values())
-    (shared,) = client.scatter([(source, model)], broadcast=True)
+    # A task, not data: that is gone with the last worker that has it.
+    shared = client.submit(_pair, source, model, pure=False)
     ahead = _Ahead(client)
     with WorkerWatch(client, ahead, no_workers_timeout) as watch:
         try:
@@ -101,7 +102,7 @@ def run_tiles(
                 yield ahead.result()
         except _CANCELLED:
             silent = f"no worker for {no_workers_timeout:g} s"
-            gone = silent if watch.gave_up else "the scheduler is gone"
+            gone = silent if watch.gave_up else "the scheduler is gone, or forgot its tasks"
             raise ClusterLostError(f"relationship matrix: {gone}; run it again") from None
         finally:
             ahead.cancel()
@@ -144,6 +145,12 @@ class _Ahead:
 
     def cancel(self) -> None:
         self._client.cancel([future for _, future in self._waiting])
+
+
+def _pair(
+    source: PlinkGenotypes, model: RelationshipModel
+) -> tuple[PlinkGenotypes, RelationshipModel]:
+    return source, model
 
 
 def _on_worker(shared: tuple[PlinkGenotypes, RelationshipModel], task: TileTask) -> Tile:

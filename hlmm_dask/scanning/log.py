@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from hlmm_dask.durable import write_json
-from hlmm_dask.errors import InputError, ScanError, StoreError
+from hlmm_dask.errors import InputError, ScanError, StoreError, TakenOverError
 from hlmm_dask.scanning.environment import machine, versions
 from hlmm_dask.scanning.events import (
     BlockDone,
@@ -123,6 +123,9 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+        if isinstance(error, TakenOverError):
+            # The record is that of the other run now.
+            return
         self._enter("")
         outcome, code = _outcome(error)
         text = None if error is None else " ".join(f"{error}".split()) or type(error).__name__

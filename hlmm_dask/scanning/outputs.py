@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -181,7 +182,7 @@ def expected_sizes(job: "ScanJob", n_variants: int, fitted: float = 1.0) -> dict
 
 
 def remove_old(job: "ScanJob") -> None:
-    """Remove what a replaced run wrote and this one may not write."""
+    """Remove what was made from a replaced run and this one may not write."""
     for suffix in (
         ".null_mean_effects.txt",
         ".null_variance_effects.txt",
@@ -192,9 +193,17 @@ def remove_old(job: "ScanJob") -> None:
         ".loci.tsv",
         ".check.tsv",
         ".interaction.tsv",
-        *([] if job.parquet else [".parquet"]),
+        ".parquet",
     ):
         job.output(suffix).unlink(missing_ok=True)
+    for suffix in (".plots", ".loci", ".interaction"):
+        folder = job.output(suffix)
+        for pattern in ("*.png", "*.svg"):
+            for picture in folder.glob(pattern):
+                picture.unlink(missing_ok=True)
+        # What else is in there is the user's.
+        with suppress(OSError):
+            folder.rmdir()
     for path in targets(job.outprefix, FORMATS, tuple(EFFECTS)):
         path.unlink(missing_ok=True)
 

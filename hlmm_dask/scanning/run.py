@@ -11,7 +11,7 @@ from typing import Any
 
 from distributed import Client
 
-from hlmm_dask.errors import InputError, ScanError, StoreError
+from hlmm_dask.errors import InputError, ScanError, StoreError, TakenOverError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block_model import BlockModel
 from hlmm_dask.lock import Lock
@@ -140,7 +140,8 @@ def run_scans(
             )  # fmt: skip
             owner = f"pid {os.getpid()} on {socket.gethostname()}"
             locks.append(stack.enter_context(store.lock(owner)))
-            scans.append(PhenotypeScan(null, store, _pending(store, observers)))
+            pending = _pending(store, observers)
+            scans.append(PhenotypeScan(null, store, pending, model_digest(store)))
         stores = [scan.store for scan in scans]
         finished = sorted(set().union(*(store.done() for store in stores)))
         if finished:
@@ -150,6 +151,8 @@ def run_scans(
                 stores, source, finished, connection.client(),
                 no_workers_timeout=connection.options.patience,
             )  # fmt: skip
+        for lock in locks:
+            lock.check()
         for scan in scans:
             if config.loco and isinstance(scan.null, NullModel):
                 _mend_set_nulls(scan.store)
@@ -172,6 +175,8 @@ def run_scans(
                     scans, source, config, at, (log, *observers), passed=passed,
                     no_workers_timeout=connection.options.patience,
                 )  # fmt: skip
+            except TakenOverError:
+                raise
             except BaseException as error:
                 log.stopped(error)
                 raise
@@ -185,7 +190,7 @@ def run_scans(
         for scan, lock in zip(scans, locks, strict=True):
             if scan.pending or not scan.store.is_finished:
                 lock.check()
-                _require_own(scan.store)
+                _require_own(scan)
                 scan.store.finish(summarise(scan.store, seconds))
             remove_arrays(scan.store)
     return [scan.store for scan in scans]
@@ -241,9 +246,12 @@ def _plan(
 def _pending(store: ResultsStore, observers: Sequence[Observer]) -> list[int]:
     """Blocks to fit: those not in the store as they were written, by the run's null model."""
     todo = {block.index for block in store.pending()}
-    # Of a damaged file nothing is known, and all is fitted again.
     task = published_model(store)
-    others = _of_others(store, None if task is None else task.model_digest) - todo
+    if task is not None and store.is_finished:
+        # They were compared then; what was mended since may have a null model of its own.
+        return sorted(todo)
+    # Of a damaged file nothing is known, and all is fitted again.
+    others = _of_others(store, {None if task is None else task.model_digest}) - todo
     if others:
         text = (
             f"{store.path}: {len(others)} blocks were fitted by another null model, or that one is "
@@ -253,14 +261,15 @@ def _pending(store: ResultsStore, observers: Sequence[Observer]) -> list[int]:
     return sorted(todo | others)
 
 
-def _of_others(store: ResultsStore, digest: str | None) -> set[int]:
-    """Blocks that were not fitted by the null model with this digest."""
-    return {int(m["block"]) for m in store.markers() if m["null_model"] != digest}
+def _of_others(store: ResultsStore, digests: set[str | None]) -> set[int]:
+    """Blocks that were not fitted by the null models with these digests."""
+    return {int(m["block"]) for m in store.markers() if m["null_model"] not in digests}
 
 
-def _require_own(store: ResultsStore) -> None:
+def _require_own(scan: PhenotypeScan) -> None:
     """Raise a `ScanError` if a run that this one replaced has still written a block."""
-    if others := _of_others(store, model_digest(store)):
+    store = scan.store
+    if others := _of_others(store, {scan.earlier, model_digest(store)}):
         raise ScanError(
             f"{store.path}: {len(others)} of {store.n_blocks} blocks were written by another run "
             f"(first: {min(others)}); run again with --resume, which fits them again"

@@ -1,5 +1,6 @@
 """Genotypes of a finished scan, read again: they must be those that it was fitted with."""
 
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,8 @@ from hlmm_dask.genotypes.packed import to_dosage
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.scanning.strips import PackedBlock, genotypes_checksum
 from hlmm_dask.store import ResultsStore
+
+_comparing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,21 @@ class ScannedGenotypes:
         """
         size = self.store.block_size
         for index in range(start // size, -(-stop // size)):
-            if index in self._same:
-                continue
-            block, marker = self.store.block(index), self.store.marker(index)
-            low, high = self.first + block.start, self.first + block.stop
-            # Of a block that is not done nothing is known.
-            if marker is not None:
-                found = genotypes_checksum(PackedBlock(self.genotypes, low, high))
-                if found != marker["genotypes_crc32"]:
-                    said = genotypes_differ(self.store, index, self.first, self.genotypes)
-                    raise ChangedInputError(f"{said}; restore the file, or scan again")
-            self._same.add(index)
+            # Threads that look at the same block wait for the one that reads it.
+            with _comparing:
+                if index not in self._same:
+                    self._compare(index)
+                    self._same.add(index)
+
+    def _compare(self, index: int) -> None:
+        block, marker = self.store.block(index), self.store.marker(index)
+        low, high = self.first + block.start, self.first + block.stop
+        # Of a block that is not done nothing is known.
+        if marker is not None:
+            found = genotypes_checksum(PackedBlock(self.genotypes, low, high))
+            if found != marker["genotypes_crc32"]:
+                said = genotypes_differ(self.store, index, self.first, self.genotypes)
+                raise ChangedInputError(f"{said}; restore the file, or scan again")
 
 
 def genotypes_differ(
