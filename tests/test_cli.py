@@ -24,7 +24,7 @@ from distributed import Client
 from studies import Study, make_study, write_values
 
 import hlmm_dask
-from hlmm_dask import HLM, HLMM, read_models_table
+from hlmm_dask import HLM, HLMM, bgzf, read_models_table
 from hlmm_dask.cli import scan_main
 from hlmm_dask.genotypes.plink import write_plink
 from hlmm_dask.scanning.cluster import ClusterOptions
@@ -180,6 +180,14 @@ def test_dispersion(tmp_path: Path, run_script: Run, capsys: pytest.CaptureFixtu
     assert run_script("dispersion", bad, study.out("d.models.gz")) == 2
     assert "add_se" in capsys.readouterr().err
     assert listing(tmp_path) == before
+    # In place: in blocks, as the scan's own table, without the index of what it replaces.
+    table, index = study.out("b.models.gz"), study.out("b.models.gz.tbi")
+    index.touch()
+    assert run_script("dispersion", table, table, "--overwrite") == 0
+    assert bgzf.is_bgzf(table)
+    assert bgzf.has_end(table)
+    assert not index.exists()
+    close(study.out("a.models.gz"), table, 1e-13)
     few = ["--range", 0, 20, "--dispersion"]
     assert run_script("scan", study.bed, study.pheno, study.out("e"), *few) == 0
     assert "at least 30 are needed" in capsys.readouterr().err

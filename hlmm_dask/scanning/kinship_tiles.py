@@ -129,7 +129,7 @@ class _Ahead:
             tile: Tile = future.result()
         except (InputError, *_CANCELLED):
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is on the worker, here it is one line
             from distributed import KilledWorker
 
             text = "workers died, mostly for lack of memory; give them more"
