@@ -1,7 +1,5 @@
 """The blocks of a scan on a cluster: models published, tasks sent, records collected."""
 
-import asyncio
-import concurrent.futures
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +12,7 @@ from hlmm_dask.errors import ChangedInputError, ClusterLostError, InputError, Sc
 from hlmm_dask.kernels.block_model import BlockModel, block_model
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.layout import Block
+from hlmm_dask.scanning.cancelled import CANCELLED
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.events import (
     BlockDone,
@@ -44,9 +43,6 @@ from hlmm_dask.scanning.source import Source
 from hlmm_dask.scanning.tries import Tries
 from hlmm_dask.scanning.watch import WorkerWatch
 from hlmm_dask.store import ResultsStore
-
-# A future's, and that of calls to a client that is closed meanwhile.
-_CANCELLED = (concurrent.futures.CancelledError, asyncio.CancelledError)
 
 _Outcome: TypeAlias = BlockDone | BlockFailed | BlockRetried
 
@@ -131,7 +127,7 @@ def run_blocks(
                             tell(observers, Warned(text, count))
                     # What is released is not computed again when its worker dies.
                     future.release()
-        except _CANCELLED:
+        except CANCELLED:
             gone = f"no worker for {no_workers_timeout:g} s" if watch.gave_up else lost
             raise ClusterLostError(
                 f"{store.path}: {gone}; finished blocks are kept, run again with --resume"

@@ -1,7 +1,5 @@
 """Realised relationship matrices cut into tasks: tiles of pairs, and ranges of variants."""
 
-import asyncio
-import concurrent.futures
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from hlmm_dask.errors import ClusterLostError, InputError, ScanError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.relationship import RelationshipModel, Tile, tile_sums
+from hlmm_dask.scanning.cancelled import CANCELLED
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -26,9 +25,6 @@ _BLOCK_BYTES = 32 * 2**20
 # Pairs times variants of one task, some seconds of one core, where tiles alone are too few.
 _TASK = 1e10
 _MOST_TASKS = 64
-
-# A future's, and that of calls to a client that is closed meanwhile.
-_CANCELLED = (concurrent.futures.CancelledError, asyncio.CancelledError)
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ def run_tiles(
                     yield ahead.result()
             while len(ahead):
                 yield ahead.result()
-        except _CANCELLED:
+        except CANCELLED:
             silent = f"no worker for {no_workers_timeout:g} s"
             gone = silent if watch.gave_up else "the scheduler is gone, or forgot its tasks"
             raise ClusterLostError(f"relationship matrix: {gone}; run it again") from None
@@ -127,7 +123,7 @@ class _Ahead:
         task, future = self._waiting[0]
         try:
             tile: Tile = future.result()
-        except (InputError, *_CANCELLED):
+        except (InputError, *CANCELLED):
             raise
         except Exception as error:  # whatever it is on the worker, here it is one line
             from distributed import KilledWorker
