@@ -4,6 +4,7 @@ Each function takes a Dataset of ``open_results`` (or the path of a results stor
 made of one, which saves reading it again for each picture) and returns the Axes.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.drawing import (
     draw_points,
     draw_qq,
@@ -25,13 +27,14 @@ from hlmm_dask.view.drawing import (
     dressed,
     genome_axis,
     legend,
+    nothing,
     titled,
 )
-from hlmm_dask.view.reading import Source, thin
+from hlmm_dask.view.reading import Source, require_results, thin
 from hlmm_dask.view.spread import by_genotype, genotype_counts, of_null, phenotype_scale
 from hlmm_dask.view.style import Style, theme
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned, expected_band
-from hlmm_dask.view.wording import short_id
+from hlmm_dask.view.wording import decimals, short_id
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -116,18 +119,21 @@ def qq(
     ax.fill_between(expected, low, high, color=colours.muted, alpha=0.18, lw=0, label="95% range")
     ax.plot(expected, expected, color=colours.muted, lw=1.0)
     draw_qq(ax, whole.expected, whole.observed, colours.text,
-               f"all: {whole.n:,}, λ {thinned.lambda_gc(test):.3f}")  # fmt: skip
+               f"all: {whole.n:,}, λ {decimals(thinned.lambda_gc(test))}")  # fmt: skip
     classes = range(thinned.classes.n) if by_frequency else ()
     for i in classes:
         part = thinned.quantiles(test, i)
         if part.n:
             label = (
-                f"MAF {thinned.classes.labels[i]}: {part.n:,}, λ {thinned.lambda_gc(test, i):.3f}"
+                f"MAF {thinned.classes.labels[i]}: {part.n:,}, "
+                f"λ {decimals(thinned.lambda_gc(test, i))}"
             )
             draw_qq(ax, part.expected, part.observed, colours.classes[i], label)
     ax.set(xlabel="Expected −log₁₀ p", ylabel="Observed −log₁₀ p")
     ax.set_xlim(left=0.0)
     ax.set_ylim(bottom=0.0)
+    if not whole.n:
+        nothing(ax, colours)
     titled(ax, about.label, colours)
     legend(ax, colours)
     return ax
@@ -154,9 +160,7 @@ def effects(
     slope_se : float, optional
         Its standard error; by default that of the default slope.
     """
-    if not isinstance(data, Thinned):
-        data = thin(data, dispersion=True)
-    thinned, _ = _thinned(data, "mean", "variance")
+    thinned, _ = _thinned(data, "mean", "variance", dispersion=True)
     colours = theme(style)
     ax = dressed(ax, colours, (5.6, 4.6))
     shown = thinned.in_effects
@@ -171,6 +175,8 @@ def effects(
     ):
         if rows.any():
             draw_points(ax, add[rows], var[rows], colour, label=label, size=9, alpha=0.7)
+    if not add.size:
+        nothing(ax, colours)
     if slope is None:
         slope, slope_se = thinned.slope, thinned.slope_se if slope_se is None else slope_se
     if slope is not None and add.size:
@@ -238,11 +244,16 @@ def _is_null_model(phenotype: object) -> "TypeIs[NullModel]":
     return hasattr(phenotype, "sample_index")
 
 
-def _thinned(data: "Source | Thinned", *tests: str) -> tuple[Thinned, AssociationTest]:
+def _thinned(
+    data: "Source | Thinned", *tests: str, dispersion: bool = False
+) -> tuple[Thinned, AssociationTest]:
     """Thin what is not yet, and look the first test up."""
-    thinned = data if isinstance(data, Thinned) else thin(data, dispersion="dispersion" in tests)
-    if not thinned.points:
-        raise InputError("no variant has results yet; there is nothing to draw")
+    if isinstance(data, Thinned):
+        thinned = data
+    else:
+        data = ResultsStore.open(data) if isinstance(data, str | os.PathLike) else data
+        require_results(data)
+        thinned = thin(data, dispersion=dispersion or "dispersion" in tests)
     names = [test.name for test in thinned.tests]
     for test in tests:
         if test not in names:

@@ -12,6 +12,7 @@ from hlmm_dask.schema import (
     DISPERSION_COLUMNS,
     LMM_COLUMNS,
     LMM_NAMES,
+    NOT_COMPUTED,
     RESULT_COLUMNS,
     STATUS_DOC,
     TEST_COLUMNS,
@@ -19,8 +20,6 @@ from hlmm_dask.schema import (
     phenotype_unit,
 )
 from hlmm_dask.store import ResultsStore
-
-NOT_COMPUTED = -1
 
 
 def open_results(path: str | os.PathLike[str]) -> xr.Dataset:

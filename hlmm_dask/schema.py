@@ -1,6 +1,6 @@
 """Every variable of a results table once: name, header in the text table, unit and meaning."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -36,6 +36,39 @@ STATUS_DOC = {
     Status.UNBOUNDED: "likelihood without maximum (a genotype class is fitted without residual)",
     Status.NOT_CONVERGED: "iteration limit reached before the tolerance",
 }
+
+# -log10 p of each test, the one to go by first: the score test where the results have it.
+_TESTED = {
+    "mean": ("add_neg_log10_p",),
+    "variance": ("var_best_neg_log10_p", "var_neg_log10_p"),
+    "joint": ("av_score_neg_log10_p", "av_neg_log10_p"),
+}
+
+
+def tested_columns(columns: Iterable[str]) -> dict[str, str]:
+    """Return the column of -log10 p of each test that results with these columns have."""
+    there = set(columns)
+    found = {
+        test: next((name for name in names if name in there), "") for test, names in _TESTED.items()
+    }
+    return {test: name for test, name in found.items() if name}
+
+
+# Status in a Dataset of a variant whose block has no results yet.
+NOT_COMPUTED = -1
+
+
+def nothing_fitted(counts: Mapping[str, int]) -> str:
+    """Say why no variant of a scan was fitted, the most frequent reason first; else nothing."""
+    left_out = {label: n for label, n in counts.items() if n}
+    if not left_out or Status.OK.label in left_out:
+        return ""
+    docs = {status.label: doc for status, doc in STATUS_DOC.items()}
+    reasons = ", ".join(
+        f"{n:,} {label} ({docs[label]})" if label in docs else f"{n:,} {label}"
+        for label, n in sorted(left_out.items(), key=lambda item: -item[1])
+    )
+    return f"no variant was fitted: {reasons}"
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Viewer:
 
 
 def numbers(columns: dict[str, np.ndarray], stop: int) -> float:
-    return genomic_control_lambda(columns["add_t"][:stop])
+    return genomic_control_lambda(columns["add_neg_log10_p"][:stop])
 
 
 @pytest.mark.slow

@@ -63,14 +63,20 @@ def test_shape_is_kept() -> None:
 
 def test_genomic_control() -> None:
     t = stats.norm.ppf((np.arange(4001) + 0.5) / 4001)
-    assert genomic_control_lambda(t) == pytest.approx(1.0, abs=1e-3)
-    assert genomic_control_lambda(np.append(1.5 * t, np.nan)) == pytest.approx(2.25, abs=3e-3)
-    assert genomic_control_lambda([1.0]) == pytest.approx(1.0 / stats.chi2.median(1), rel=1e-12)
+    y = neg_log10_p_normal(t)
+    assert genomic_control_lambda(y) == pytest.approx(1.0, abs=1e-3)
+    wider = neg_log10_p_normal(np.append(1.5 * t, np.nan))
+    assert genomic_control_lambda(wider) == pytest.approx(2.25, abs=3e-3)
+    one = neg_log10_p_normal([1.0])
+    assert genomic_control_lambda(one) == pytest.approx(1.0 / stats.chi2.median(1), rel=1e-12)
+    two = neg_log10_p_chi2_2df(np.median(t**2) + 1.0)
+    expected = (np.median(t**2) + 1.0) / stats.chi2.median(2)
+    assert genomic_control_lambda(two, 2) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("t", [[], [np.nan, np.nan]])
-def test_genomic_control_without_a_statistic(t: list[float]) -> None:
-    assert math.isnan(genomic_control_lambda(t))
+@pytest.mark.parametrize("y", [[], [np.nan, np.nan]])
+def test_genomic_control_without_a_p_value(y: list[float]) -> None:
+    assert math.isnan(genomic_control_lambda(y))
 
 
 def students_tail(t: float, df: int) -> float:

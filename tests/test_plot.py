@@ -70,12 +70,23 @@ def test_manhattan_shows_each_variant_and_both_lines(dataset):
     assert top == LIGHT.accent.lower()
 
 
-def test_nothing_to_draw_is_said(dataset):
-    empty = dataset.isel(variants=slice(0, 9))
+def test_nothing_computed_yet_is_said(dataset):
+    empty = dataset.isel(variants=slice(0, 9)).copy()
+    empty["status"][:] = -1
     for draw in (hlmm_dask.plot.manhattan, hlmm_dask.plot.qq, hlmm_dask.plot.effects):
         with pytest.raises(InputError, match="no variant has results yet"):
             draw(empty)
     assert not plt.get_fignums()
+
+
+def test_a_picture_of_nothing_fitted_says_so(dataset):
+    empty = dataset.isel(variants=slice(0, 9))
+    for draw in (
+        hlmm_dask.plot.manhattan, hlmm_dask.plot.miami, hlmm_dask.plot.qq, hlmm_dask.plot.effects,
+    ):  # fmt: skip
+        ax = draw(empty)
+        assert "no variant was fitted" in {text.get_text() for text in ax.texts}
+        ax.figure.canvas.draw()
 
 
 def test_one_chromosome_has_positions(dataset):

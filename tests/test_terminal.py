@@ -117,8 +117,8 @@ def test_summary_lists_what_was_left_out_by_reason():
             "n_variants": 12226,
             "n_fitted": 9000,
             "counts": {"ok": 9000, "monomorphic": 1230, "low_maf": 1996, "missing": 0},
-            "lambda_gc_add": 1.23456,
-            "lambda_gc_var": float("nan"),
+            "lambda_gc_mean": 1.23456,
+            "lambda_gc_variance": float("nan"),
             "seconds": 75.2,
             "variants_per_second": 162.6,
             "table": "out.models.gz",
@@ -130,7 +130,7 @@ def test_summary_lists_what_was_left_out_by_reason():
     assert "left out: low_maf 1,996 (minor allele frequency not above min_maf)" in text
     assert text.index("low_maf") < text.index("monomorphic")
     assert "left out: missing" not in text
-    assert "lambda_GC, mean effect 1.2346 lambda_GC, variance effect nan" in text
+    assert "lambda_GC, mean effect 1.235 lambda_GC, variance effect –" in text
     assert "time 1 min 15 s variants/s 163 table out.models.gz" in text
 
 

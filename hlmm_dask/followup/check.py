@@ -22,7 +22,7 @@ from hlmm_dask.kernels.resample import NullResiduals, Resampled, bootstrap, perm
 from hlmm_dask.kernels.table import Filters
 from hlmm_dask.models.hlm import HLM
 from hlmm_dask.scanning.left_out import left_out_sets
-from hlmm_dask.schema import Status
+from hlmm_dask.schema import Status, nothing_fitted
 
 FloatArray = NDArray[np.float64]
 
@@ -104,7 +104,8 @@ def run_check(job: CheckJob) -> Iterator[str]:
     table["seed"] = job.seed
     with replacing(path) as file:
         file.write(as_text(table))
-    yield f"table: {path}"
+    reason = nothing_fitted(scan.facts.counts)
+    yield f"table: {path}" + (f" ({reason})" if reason else "")
 
 
 def exchangeable(scan: FinishedScan) -> str:

@@ -8,6 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.scanning.summary import status_counts
+from hlmm_dask.schema import nothing_fitted
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.text import iter_rows, shown
 
@@ -35,10 +37,12 @@ def choose(store: ResultsStore, *, variants: str | None, top: int | None, test: 
 def best_of(store: ResultsStore, test: str, n: int) -> IntArray:
     """Rows of the n variants with the smallest p of a test, the best first.
 
+    No rows where the scan has fitted no variant.
+
     Raises
     ------
     InputError
-        If n is no number of variants, or none has a p.
+        If n is no number of variants, or none of those fitted has a p.
     """
     if n < 1:
         raise InputError(f"--top {n}: expected a number of variants, at least 1")
@@ -51,7 +55,7 @@ def best_of(store: ResultsStore, test: str, n: int) -> IntArray:
         rows, values = np.append(rows, start + known), np.append(values, p[known])
         kept = np.argsort(-values, kind="stable")[:n]
         rows, values = rows[kept], values[kept]
-    if not len(rows):
+    if not len(rows) and not nothing_fitted(status_counts(store.markers())):
         raise InputError(f"{store.path}: no variant has a p-value of --test {test}; choose another")
     return rows
 
@@ -94,7 +98,8 @@ def named(store: ResultsStore, text: str) -> IntArray:
 def results_of(store: ResultsStore, rows: IntArray) -> pd.DataFrame:
     """Metadata and results of some variants in that order; the index is the row of each."""
     parts = []
-    for start, stop in consecutive(rows):
+    # Without rows the columns remain.
+    for start, stop in list(consecutive(rows)) or [(0, 0)]:
         values = pd.DataFrame(store.read(start, stop), columns=list(store.columns))
         parts.append(pd.concat([store.read_variants(start, stop), values], axis=1))
     return pd.concat(parts).set_index(rows)
@@ -102,5 +107,5 @@ def results_of(store: ResultsStore, rows: IntArray) -> pd.DataFrame:
 
 def consecutive(rows: IntArray) -> Iterator[tuple[int, int]]:
     """Split rows into ranges of neighbours: first, last + 1."""
-    for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else ():
         yield int(run[0]), int(run[-1]) + 1

@@ -49,8 +49,10 @@ class FinishedScan:
         ChangedInputError
             If they are not the genotypes that were scanned.
         """
+        none = np.empty((0, self.study.genotypes.n_samples))
         runs = consecutive(rows.index.to_numpy())
-        return np.concatenate([self.study.scanned.counts(start, stop) for start, stop in runs])
+        parts = (self.study.scanned.counts(start, stop) for start, stop in runs)
+        return np.concatenate([none, *parts])
 
 
 def open_finished(outprefix: str, files: Files) -> FinishedScan:

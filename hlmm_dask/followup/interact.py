@@ -26,7 +26,7 @@ from hlmm_dask.kernels.interaction import (
 )
 from hlmm_dask.models.inference import neg_log10_p_normal
 from hlmm_dask.samples import align
-from hlmm_dask.schema import Status
+from hlmm_dask.schema import Status, nothing_fitted
 from hlmm_dask.tables import Table, read_table
 from hlmm_dask.transforms import transformed
 
@@ -112,6 +112,8 @@ def run_interact(job: InteractJob) -> Interactions:
     model, sample_index, notes = _model(scan, environment)
     if scan.study.null.n_random:
         notes = (*notes, "the scan's random effects are not in the models of interaction")
+    if reason := nothing_fitted(scan.facts.counts):
+        notes = (*notes, reason)
     everything = job.variants is None and job.top is None
     rows = (
         np.arange(scan.store.n_variants)
@@ -120,7 +122,7 @@ def run_interact(job: InteractJob) -> Interactions:
     )
     leads, best = np.empty(0, dtype=np.int64), np.empty(0)
     step = max(1, min(_MOST_ROWS, _READ // scan.study.genotypes.n_samples))
-    pieces = [rows[first : first + step] for first in range(0, len(rows), step)]
+    pieces = [rows[first : first + step] for first in range(0, max(len(rows), 1), step)]
 
     def fitted(some: IntArray) -> pd.DataFrame:
         return _table(scan, results_of(scan.store, some), model, sample_index)

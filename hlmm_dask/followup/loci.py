@@ -27,6 +27,7 @@ from hlmm_dask.followup.table import row_of, write_loci
 from hlmm_dask.followup.verdict import Rules, Slope
 from hlmm_dask.models.dispersion import DispersionResult
 from hlmm_dask.scanning.dispersion import estimate_dispersion
+from hlmm_dask.schema import nothing_fitted
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.transforms import chosen_transforms
 from hlmm_dask.view.facts import Facts, gather
@@ -145,6 +146,9 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
         else:
             say(f"no dispersion effects: {estimated.reason}")
     leads = find_leads(store, study, selection, dispersion)
+    if not leads:
+        reason = nothing_fitted(facts.counts) or f"no variant has a p-value below {options.p:g}"
+        say(f"no leads: {reason}")
     refitter, notes = Refitter.of(
         study, tuple(chosen_transforms(options.transform)) if leads else (), sex,
         neighbour_p=options.neighbour_p, r2=options.r2,

@@ -109,21 +109,24 @@ def normal_quantile(neg_log10_p: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.maximum(-special.ndtri_exp(log_tail), 0.0))
 
 
-def genomic_control_lambda(t: ArrayLike) -> float:
-    """Genomic control λ: the median of t² over the median of chi-square with 1 df.
+def genomic_control_lambda(neg_log10_p: ArrayLike, df: int = 1) -> float:
+    """Genomic control λ: the chi-square of the median p over the median of chi-square.
 
     Parameters
     ----------
-    t : array_like
-        Statistics; NaN are left out.
+    neg_log10_p : array_like
+        -log10 p of a test; NaN are left out.
+    df : int
+        Degrees of freedom of the test.
 
     Returns
     -------
     float
-        λ_GC, NaN without a statistic (Devlin & Roeder 1999).
+        λ_GC, NaN without a p-value (Devlin & Roeder 1999).
     """
-    values = np.asarray(t, dtype=np.float64).ravel()
+    values = np.asarray(neg_log10_p, dtype=np.float64).ravel()
     values = values[~np.isnan(values)]
     if not values.size:
         return float("nan")
-    return float(np.median(values**2) / special.chdtri(1.0, 0.5))
+    p = 10.0 ** -float(np.median(values))
+    return float(special.chdtri(df, p) / special.chdtri(df, 0.5))

@@ -39,7 +39,7 @@ from hlmm_dask.scanning.resources import resources_of
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
 from hlmm_dask.scanning.verify import check_genotypes
-from hlmm_dask.schema import LMM_NAMES
+from hlmm_dask.schema import LMM_NAMES, nothing_fitted
 from hlmm_dask.store import ResultsStore
 
 # Where a scheduler keeps the stores that were filled on it, for the page in its dashboard.
@@ -191,7 +191,10 @@ def run_scans(
             if scan.pending or not scan.store.is_finished:
                 lock.check()
                 _require_own(scan)
-                scan.store.finish(summarise(scan.store, seconds))
+                summary = summarise(scan.store, seconds)
+                scan.store.finish(summary)
+                if reason := nothing_fitted(summary["counts"]):
+                    tell(observers, Note(f"{scan.store.path.name}: {reason}"))
             remove_arrays(scan.store)
     return [scan.store for scan in scans]
 

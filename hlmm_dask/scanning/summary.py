@@ -1,12 +1,12 @@
 """What a complete store says in a few figures."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from hlmm_dask.models.inference import genomic_control_lambda
-from hlmm_dask.schema import Status
+from hlmm_dask.schema import Status, tested_columns
 from hlmm_dask.store import ResultsStore
 
 _ROWS = 65_536
@@ -14,21 +14,30 @@ _ROWS = 65_536
 
 def summarise(store: ResultsStore, seconds: float) -> dict[str, Any]:
     """Summary of a complete store: variants by status, λ_GC of the tests, rate."""
-    counts: dict[str, int] = {}
-    for marker in store.markers():
-        for label, n in marker["counts"].items():
-            counts[label] = counts.get(label, 0) + n
-    # The homoskedastic model has no effects on the variance.
-    names = [name for name in ("add", "var", "var_score") if f"{name}_t" in store.columns]
-    statistics = read_columns(store, [f"{name}_t" for name in names])
+    counts = status_counts(store.markers())
+    # Of the tests that reports and live views show.
+    tests = tested_columns(store.columns)
+    p = read_columns(store, tests.values())
     return {
         "n_variants": store.n_variants,
         "n_fitted": counts.get(Status.OK.label, 0),
         "counts": counts,
-        **{f"lambda_gc_{name}": genomic_control_lambda(statistics[f"{name}_t"]) for name in names},
+        **{
+            f"lambda_gc_{test}": genomic_control_lambda(p[column], 2 if test == "joint" else 1)
+            for test, column in tests.items()
+        },
         "seconds": seconds,
         "variants_per_second": store.n_variants / seconds,
     }
+
+
+def status_counts(markers: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Add up the variants by status of blocks that are done, from their markers."""
+    counts: dict[str, int] = {}
+    for marker in markers:
+        for label, n in marker["counts"].items():
+            counts[label] = counts.get(label, 0) + n
+    return counts
 
 
 def read_columns(store: ResultsStore, names: Iterable[str]) -> dict[str, np.ndarray]:

@@ -40,6 +40,12 @@ def dressed(ax: Axes | None, colours: Theme, size: tuple[float, float]) -> Axes:
     return ax
 
 
+def nothing(ax: Axes, colours: Theme) -> None:
+    """Say that no variant was fitted, in place of points."""
+    ax.text(0.5, 0.5, "no variant was fitted", transform=ax.transAxes, ha="center", va="center",
+            color=colours.muted, fontsize=10)  # fmt: skip
+
+
 def titled(ax: Axes, title: str, colours: Theme) -> None:
     """Set the title, at the left."""
     ax.set_title(title, loc="left", color=colours.text, fontsize=11, fontweight="bold")
@@ -69,6 +75,8 @@ def draw_skyline(
     draw_points(ax, axis.x(contig, position), sign * y, colour)
     lines = thinned.thresholds(test.name)
     heights = sorted(lines.items(), key=lambda line: line[1])
+    if not y.size:
+        nothing(ax, colours)
     top: float = 1.12 * max([*lines.values(), *y.tolist(), 1.0])
     for i, (label, height) in enumerate(heights):
         ax.axhline(sign * height, color=colours.muted, lw=1.0, ls=(0, (5, 3)) if i else (0, (1, 2)))
@@ -121,7 +129,9 @@ def draw_qq(ax: Axes, expected: _Floats, observed: _Floats, colour: str, label: 
 
 
 def legend(ax: Axes, colours: Theme) -> None:
-    """Add a legend without a frame, where it covers least."""
+    """Add a legend without a frame, where it covers least; none without entries."""
+    if not ax.get_legend_handles_labels()[1]:
+        return
     ax.legend(frameon=False, fontsize=8.5, labelcolor=colours.text, loc="upper left",
               handletextpad=0.4, markerscale=2)  # fmt: skip
 

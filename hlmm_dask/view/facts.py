@@ -11,7 +11,8 @@ from hlmm_dask.models.dispersion import DispersionOptions
 from hlmm_dask.placement import read_manifest
 from hlmm_dask.scanning.events import BlockFailed
 from hlmm_dask.scanning.failures import read_failures, read_stop
-from hlmm_dask.schema import phenotype_unit
+from hlmm_dask.scanning.summary import status_counts
+from hlmm_dask.schema import nothing_fitted, phenotype_unit
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.transforms import title_of
 from hlmm_dask.view.thinned import Thinned
@@ -99,12 +100,8 @@ def gather(store: ResultsStore, outprefix: str) -> Facts:
     import zarr
 
     attrs = dict(zarr.open_group(store.path, mode="r").attrs)
-    counts: dict[str, int] = {}
-    done = set()
-    for marker in store.markers():
-        done.add(int(marker["block"]))
-        for label, n in marker["counts"].items():
-            counts[label] = counts.get(label, 0) + n
+    markers = list(store.markers())
+    done = {int(marker["block"]) for marker in markers}
     runs = _read_record(outprefix)
     run = runs[-1] if runs else {}
     # A run that went on with finished blocks has fitted the null model all the same.
@@ -119,7 +116,7 @@ def gather(store: ResultsStore, outprefix: str) -> Facts:
         fingerprint=read_manifest(store.path)["fingerprint"],
         n_blocks=store.n_blocks,
         n_done=len(done),
-        counts=counts,
+        counts=status_counts(markers),
         summary=store.summary() or {},
         run=run,
         phenotype=phenotypes[-1] if phenotypes else {},
@@ -178,7 +175,9 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
             lines.append(f"{n:,} variants have no estimates: {label.replace('_', ' ')}.")
     total = sum(facts.counts.values())
     left_out = total - facts.counts.get("ok", 0)
-    if total and left_out > 0.2 * total:
+    if reason := nothing_fitted(facts.counts):
+        lines.append(f"{reason[0].upper()}{reason[1:]}.")
+    elif total and left_out > 0.2 * total:
         lines.append(f"{left_out:,} of {total:,} variants were left out; see their status below.")
     if thinned.no_dispersion:
         lines.append(f"No dispersion effects: {thinned.no_dispersion}.")

@@ -30,7 +30,7 @@ def page_json(thinned: Thinned, unit: str) -> str:
     columns: dict[str, npt.NDArray[Any]] = {"flags": flags}
     if points:
         position = points["position"]
-        small = int(position.max()) < 2**32
+        small = int(position.max(initial=0)) < 2**32
         columns |= {
             "contig": axis.code(points["contig"]).astype(np.uint16),
             "position": position.astype(np.uint32 if small else np.float64),

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.contigs import contig_codes
 from hlmm_dask.layout import METADATA, array_of, read_names
 from hlmm_dask.models.dispersion import (
@@ -19,7 +20,7 @@ from hlmm_dask.models.dispersion import (
     dispersion_effects,
 )
 from hlmm_dask.placement import read_manifest
-from hlmm_dask.schema import DISPERSION_COLUMNS, phenotype_unit
+from hlmm_dask.schema import DISPERSION_COLUMNS, NOT_COMPUTED, phenotype_unit
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.thinned import Thinned
 from hlmm_dask.view.thinning import BEST, CARRIED, DISPERSION, TESTS, Thinner, tests_of
@@ -132,6 +133,17 @@ def thin(
             thinned, slope=relation.r_av, slope_errors=relation.errors, cautions=relation.cautions
         )
     return thinned if relation is None else replace(thinned, no_dispersion=relation.reason)
+
+
+def require_results(source: Any) -> None:
+    """Raise an `InputError` if no block of a store or Dataset has results yet."""
+    if isinstance(source, ResultsStore):
+        begun, name = bool(source.done()), f"{source.path}: "
+    else:
+        status = source.get("status")
+        begun, name = status is None or bool((status != NOT_COMPUTED).any()), ""
+    if not begun:
+        raise InputError(f"{name}no variant has results yet; let the scan finish a block first")
 
 
 def _contigs(source: Any) -> Iterator[npt.NDArray[Any]]:

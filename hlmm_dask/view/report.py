@@ -11,7 +11,7 @@ import zarr
 from numpy.typing import NDArray
 
 from hlmm_dask.durable import replacing
-from hlmm_dask.errors import ChangedInputError, StoreError
+from hlmm_dask.errors import ChangedInputError
 from hlmm_dask.layout import array_of
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.facts import Facts, gather, warnings_of
@@ -24,13 +24,13 @@ from hlmm_dask.view.page_parts import (
     plot,
     spread_picture,
 )
-from hlmm_dask.view.reading import thin
+from hlmm_dask.view.reading import require_results, thin
 from hlmm_dask.view.run_sections import accounting_section, run_section
 from hlmm_dask.view.spread import of_null
 from hlmm_dask.view.terminal import duration
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
 from hlmm_dask.view.verdicts import read_loci, verdict_section
-from hlmm_dask.view.wording import estimate, number, p_value
+from hlmm_dask.view.wording import decimals, estimate, number, p_value
 
 # Points of the plots and variants kept for their p-value: the page stays below 10 MB.
 _BINS, _CAP = 600, 5000
@@ -93,15 +93,14 @@ def read_report(outprefix: str, *, window: int = 500_000) -> Report:
 
     Raises
     ------
-    StoreError
+    InputError, StoreError
         If there is no results store, it is damaged, or it has no results yet.
     """
     store = ResultsStore.open(f"{outprefix}.zarr")
     store.require_intact()
     facts = gather(store, outprefix)
+    require_results(store)
     thinned = thin(store, dispersion=facts.dispersion_options, n_bins=_BINS, cap=_CAP)
-    if not thinned.points:
-        raise StoreError(f"{store.path}: no variant has results yet; nothing to report")
     here = at_hand(store, facts)
     try:
         leads = _leads(thinned, here, window)
@@ -194,7 +193,7 @@ def _top(report: Report) -> str:
     for test in thinned.tests:
         n = _n_significant(report, test)
         loci = f"{n:,} locus" if n == 1 else f"{n:,} loci"
-        figures[test.short.capitalize()] = f"λ {thinned.lambda_gc(test.name):.3f} · {loci}"
+        figures[test.short.capitalize()] = f"λ {decimals(thinned.lambda_gc(test.name))} · {loci}"
     if "seconds" in facts.summary:
         figures["Time"] = duration(float(facts.summary["seconds"]))
     return definitions(figures)
@@ -219,10 +218,10 @@ def _warnings(report: Report) -> str:
 
 def _test_section(report: Report, t: int, test: AssociationTest) -> str:
     thinned = report.thinned
-    entries = [("text", f"all, λ {thinned.lambda_gc(test.name):.3f}")]
+    entries = [("text", f"all, λ {decimals(thinned.lambda_gc(test.name))}")]
     for i, label in enumerate(thinned.classes.labels):
         if thinned.counts[t, i].any():
-            entries.append((f"c{i}", f"MAF {label}, λ {thinned.lambda_gc(test.name, i):.3f}"))
+            entries.append((f"c{i}", f"MAF {label}, λ {decimals(thinned.lambda_gc(test.name, i))}"))
     n = _n_significant(report, test)
     distance = f"{report.window / 1000:g} kb"
     how, why = f"none better within {distance}", ""
@@ -293,8 +292,8 @@ def _effects_section(report: Report) -> str:
         )
         facts = {
             f"Slope, log variance per {report.facts.unit}": slope,
-            "λ before, variance effects": f"{thinned.lambda_gc('variance'):.3f}",
-            "λ after, dispersion effects": f"{thinned.lambda_gc('dispersion'):.3f}",
+            "λ before, variance effects": decimals(thinned.lambda_gc("variance")),
+            "λ after, dispersion effects": decimals(thinned.lambda_gc("dispersion")),
         }
         if errors is not None and errors.terciles is not None:
             facts["Slope by size of the effect on the mean (thirds)"] = errors.terciles.text

@@ -27,6 +27,7 @@ from hlmm_dask.scanning.events import (
     Warned,
 )
 from hlmm_dask.schema import STATUS_DOC
+from hlmm_dask.view.wording import decimals
 
 # Failed blocks that are named one by one; a broken run must not fill the screen.
 _MAX_FAILURES_SHOWN = 10
@@ -216,8 +217,8 @@ def print_summary(
     Parameters
     ----------
     summary : mapping
-        ``n_variants``, ``n_fitted``, ``counts`` (variants by status label), ``lambda_gc_add``,
-        ``lambda_gc_var``, ``lambda_gc_var_score``, ``seconds``, ``variants_per_second``; all
+        ``n_variants``, ``n_fitted``, ``counts`` (variants by status label), ``lambda_gc_mean``,
+        ``lambda_gc_variance``, ``lambda_gc_joint``, ``seconds``, ``variants_per_second``; all
         optional, and whatever else (a word or a number) is printed under its own name.
     console : Console, optional
         Where to; standard error by default.
@@ -235,12 +236,12 @@ def print_summary(
         doc = f"  ({docs[label]})" if label in docs else ""
         rows.append((f"left out: {label}", f"{int(n):,}{doc}"))
     for key, label in (
-        ("lambda_gc_add", "lambda_GC, mean effect"),
-        ("lambda_gc_var", "lambda_GC, variance effect"),
-        ("lambda_gc_var_score", "lambda_GC, its score test"),
+        ("lambda_gc_mean", "lambda_GC, mean effect"),
+        ("lambda_gc_variance", "lambda_GC, variance effect"),
+        ("lambda_gc_joint", "lambda_GC, mean and variance"),
     ):
         if key in rest:
-            rows.append((label, f"{float(rest.pop(key)):.4f}"))
+            rows.append((label, decimals(float(rest.pop(key)))))
     if "seconds" in rest:
         rows.append(("time", duration(float(rest.pop("seconds")))))
     if "variants_per_second" in rest:

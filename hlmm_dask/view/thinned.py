@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from hlmm_dask.models.inference import genomic_control_lambda
 from hlmm_dask.models.jackknife import SlopeErrors
 from hlmm_dask.view.genome import Axis, Contig
 
@@ -96,7 +97,8 @@ class Thinned:
         Chromosomes seen so far, in the order of the axis.
     points : dict of str to (k,) array
         Kept variants in file order: ``index`` (in the scan), ``id``, ``contig``, ``position``,
-        and columns of the results.
+        and columns of the results. Without a block so far it is empty, without a fitted variant
+        its columns are.
     shown : dict of str to (k,) bool
         By test: the points that its Manhattan plot shows.
     in_effects : (k,) bool
@@ -172,9 +174,9 @@ class Thinned:
         counts, values = self._chosen(name, frequency_class)
         if not counts.sum():
             return float("nan")
-        median = np.median(values) if values is not None else _median(counts)
-        df = self.test(name).df
-        return float(special.chdtri(df, 10.0**-median) / special.chdtri(df, 0.5))
+        return genomic_control_lambda(
+            _median(counts) if values is None else values, self.test(name).df
+        )
 
     def quantiles(
         self, name: str, frequency_class: int | None = None, *, n_points: int = 1000
@@ -209,7 +211,7 @@ class Thinned:
         at_least : float
             Smallest -log10 p.
         """
-        y = self.points[self.test(name).column] if self.points else np.zeros(0)
+        y = self.points[self.test(name).column]
         rows = np.flatnonzero(y >= at_least)
         rows = rows[np.argsort(-y[rows], kind="stable")]
         places = (

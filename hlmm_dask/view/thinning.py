@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hlmm_dask.schema import tested_columns
 from hlmm_dask.view.genome import Contigs
 from hlmm_dask.view.thinned import (
     GENOME_WIDE,
@@ -45,10 +46,8 @@ DISPERSION = AssociationTest(
 
 def tests_of(columns: Iterable[Any]) -> tuple[AssociationTest, ...]:
     """Give the tests to draw of results with these columns."""
-    there = set(columns)
-    best = {test.name: test for test in BEST if test.column in there}
-    tests = (best.get(test.name, test) for test in TESTS)
-    return tuple(test for test in tests if test.column in there)
+    by_column = {test.column: test for test in (*TESTS, *BEST)}
+    return tuple(by_column[column] for column in tested_columns(map(str, columns)).values())
 
 
 # What a kept variant carries from the results, where the block has it.
@@ -199,7 +198,8 @@ class Thinner:
         variants: Mapping[str, npt.NDArray[Any]],
         values: Mapping[str, _Floats],
     ) -> None:
-        if not rows.size:
+        # The first piece is kept even if it is empty: it names the columns.
+        if not rows.size and self._pool:
             return
         piece: dict[str, npt.NDArray[Any]] = {
             "index": index[rows],
@@ -249,6 +249,8 @@ class Thinner:
         chosen = _hash(pool["index"]) <= self._sample_below
         for test in self.tests:
             y = np.nan_to_num(pool[test.column], nan=-1.0)
+            if not y.size:
+                continue
             n_best = min(_N_BEST, y.size)
             best = np.argpartition(-y, n_best - 1)[:n_best]
             chosen[best[y[best] >= -np.log10(GENOME_WIDE)]] = True

@@ -21,6 +21,11 @@ def number(value: float, digits: int = 3, *, minus: str = "−") -> str:
     return f"{value:#.{digits}g}".rstrip(".").replace("-", minus) if np.isfinite(value) else "–"
 
 
+def decimals(value: float, digits: int = 3) -> str:
+    """Return a number with so many decimals, a dash for none."""
+    return f"{value:.{digits}f}" if np.isfinite(value) else "–"
+
+
 def estimate(value: float, se: float) -> str:
     """Return an estimate to the digits that its standard error has: 0.055 (0.036)."""
     if not (np.isfinite(value) and se > 0.0):
