@@ -244,6 +244,7 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
 
     imports_done()
     if options.is_process and job.cluster.is_local:
+        job.cluster.check()
         start_fork_server(compiled=job.model == "hlmm")
     if options.is_process:
         keep_memory()

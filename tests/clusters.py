@@ -1,5 +1,6 @@
 """Schedulers, workers and batch systems that tests start as processes of their own."""
 
+import asyncio
 import datetime
 import importlib
 import ipaddress
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from distributed import Client, Security, rpc
+from distributed.protocol.pickle import dumps
 
 from hlmm_dask.cli import scan_main
 
@@ -199,6 +203,38 @@ def run_scan(
         [*within, sys.executable, str(SCAN), *map(str, arguments)],
         capture_output=True, text=True, cwd=cwd, check=False, timeout=120, env=environment(env),
     )  # fmt: skip
+
+
+def intruder(uid: int, addresses: Sequence[tuple[str, str]], found: Connection) -> None:
+    """Be another user, who tries to run a function at each address, by TLS and without."""
+    own = Security.temporary()
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    found.send((os.getuid(), asyncio.run(_intrude(addresses, own))))
+
+
+async def _intrude(addresses: Sequence[tuple[str, str]], own: Security) -> list[list[str]]:
+    async def by_rpc(address: str, security: Security | None) -> object:
+        arguments = security.get_connection_args("client") if security else {}
+        async with rpc(address, connection_args=arguments) as other:
+            return await other.run(function=dumps(os.getuid))
+
+    async def by_client(address: str, security: Security | None) -> object:
+        async with Client(address, security=security, asynchronous=True, timeout=3) as client:
+            return await client.submit(os.getuid, pure=False)
+
+    found = []
+    for role, address in addresses:
+        place = address.partition("://")[2]
+        for way in (by_client, by_rpc) if role == "scheduler" else (by_rpc,):
+            for protocol, security in (("tcp", None), ("tls", own)):
+                try:
+                    answer = await asyncio.wait_for(way(f"{protocol}://{place}", security), 4)
+                except Exception as error:
+                    answer = type(error).__name__
+                found.append([role, way.__name__, protocol, str(answer)])
+    return found
 
 
 # Certificates

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dask
+import psutil
 import pytest
-from clusters import environment, run_scan
+from clusters import address_in, environment, processes, run_scan
+from distributed import Client
 from runs import markers
 from studies import Study, make_study
 
@@ -122,7 +124,7 @@ def test_daskconfig_is_respected(batch: Path) -> None:
     assert (settings["cores"], settings["processes"], settings["memory"]) == (6, 6, "12GB")
     # Dask's own walltime, 30 minutes.
     assert settings["walltime"] == "00:30:00"
-    assert settings["worker_extra_args"] == ["--lifetime", "1620s", "--lifetime-stagger", "90s"]
+    assert settings["worker_extra_args"][:4] == ["--lifetime", "1620s", "--lifetime-stagger", "90s"]
     assert settings["scheduler_options"] == {"dashboard_address": "127.0.0.1:0"}
 
 
@@ -306,3 +308,19 @@ def test_plan_for_jobs(
     assert "workers 6, 1 thread each" in plan
     assert "480.0 MiB of 600.0 MiB usable" in plan
     assert not (batch / "submitted").exists()
+
+
+def test_workers_of_jobs_serve_http_on_loopback_alone(tmp_path: Path, batch: Path) -> None:
+    install(batch, "slurm")
+    settings = queue_settings(ClusterOptions(jobqueue="slurm", workers=1, memory_limit="1GiB"))
+    with processes(tmp_path) as started:
+        _, file = started.scheduler()
+        # Port 0 and any host: as a job listens, whose scheduler is on another machine.
+        worker = started.worker(file, "--host", "0.0.0.0", *settings["worker_extra_args"])
+        with Client(address_in(file), set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+            (address,) = client.scheduler_info(n_workers=-1)["workers"]
+            connections = psutil.Process(worker.pid).net_connections("inet")
+    listening = {c.laddr.port: c.laddr.ip for c in connections if c.status == "LISTEN"}
+    assert listening.pop(int(address.rpartition(":")[2])) == "0.0.0.0"
+    assert set(listening.values()) == {"127.0.0.1"}

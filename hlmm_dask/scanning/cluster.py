@@ -9,12 +9,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 
 import dask
-from distributed import Client, LocalCluster, Worker, WorkerPlugin
+from distributed import Client, LocalCluster, Security, Worker, WorkerPlugin
 from distributed.versions import VersionMismatchWarning
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.scanning.heap import keep_memory
 from hlmm_dask.scanning.jobqueue import SYSTEMS, queue_client, queue_settings
+from hlmm_dask.scanning.machine import private_folder, require_open_files, require_sockets
 from hlmm_dask.scanning.security import (
     check_address,
     client_security,
@@ -160,6 +161,11 @@ class ClusterOptions:
             if self.jobqueue not in SYSTEMS:
                 raise InputError(f"--jobqueue {self.jobqueue}: expected {', '.join(SYSTEMS)}")
             queue_settings(self)
+        if self.is_local:
+            require_open_files(self.workers or len(os.sched_getaffinity(0)))
+            require_sockets()
+        elif self.jobqueue:
+            require_open_files(self.workers or 1)
         address = self.address
         if address is not None:
             check_address(address, insecure=self.insecure)
@@ -262,6 +268,9 @@ def _started_here(options: ClusterOptions) -> Iterator[Client]:
             memory_limit=options.memory_limit,
             processes=True,
             host="127.0.0.1",
+            # Every user of this machine reaches the loopback interface.
+            security=Security.temporary(),
+            local_directory=private_folder(),
             # By default the dashboard listens on all interfaces.
             dashboard_address="127.0.0.1:0",
             scheduler_kwargs={

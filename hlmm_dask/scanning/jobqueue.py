@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hlmm_dask.scanning.cluster import ClusterOptions
 
 SYSTEMS = ("slurm", "lsf", "sge", "pbs")
+# Workers show their state to their scheduler, by TLS; what they serve without, nobody else reaches.
+_NO_HTTP = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 _LISTS = ("job_extra_directives", "job_directives_skip", "job_script_prologue", "worker_extra_args")
 _INSTALL = "install it with: pip install 'hlmm-dask[hpc]'"
 _WALLTIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?")
@@ -82,7 +84,7 @@ def queue_settings(options: "ClusterOptions") -> dict[str, Any]:
         settings["local_directory"] = options.local_directory
     more = given.pop("worker_extra_args", None) or configured("worker-extra-args") or []
     given.pop("walltime", None)
-    return settings | given | {"worker_extra_args": [*lifetime, *more]}
+    return settings | given | {"worker_extra_args": [*lifetime, *_NO_HTTP, *more]}
 
 
 @contextmanager
@@ -121,10 +123,7 @@ def queue_client(options: "ClusterOptions") -> Iterator[Client]:
 @contextmanager
 def _credentials(options: "ClusterOptions") -> Iterator[Security]:
     """Give credentials for this run alone, in files that jobs and nobody else can read."""
-    try:
-        held = Security.temporary().get_tls_config_for_role("client")
-    except ImportError as error:
-        raise InputError(f"--jobqueue needs the package {error.name}; {_INSTALL}") from None
+    held = Security.temporary().get_tls_config_for_role("client")
     where = Path(options.shared_directory or ".").absolute()
     with ExitStack() as stack:
         for old in leftovers(where, "hlmm-tls", "keys", elsewhere=False):
