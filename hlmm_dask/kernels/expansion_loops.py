@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from hlmm_dask.kernels.compiled import compiled
+from hlmm_dask.kernels.compiled import compiled, compiled_part
 
 # What the third order may change of log p, and of its square root for each standard deviation, for
 # the tail to be taken from it.
@@ -38,7 +38,7 @@ OWN_EFFECT = 2.0
 _NEAR, _CALLED = 0.1, 0.9
 
 
-@compiled(error_model="numpy")
+@compiled_part(error_model="numpy")
 def _deviate(x: Any, k3: Any, k4: Any, k5: Any) -> Any:  # pragma: no cover - compiled
     """Give w."""
     x2 = x * x
@@ -51,7 +51,7 @@ def _deviate(x: Any, k3: Any, k4: Any, k5: Any) -> Any:  # pragma: no cover - co
     )  # fmt: skip
 
 
-@compiled(error_model="numpy")
+@compiled_part(error_model="numpy")
 def _upper(x: Any, k3: Any, k4: Any) -> Any:  # pragma: no cover - compiled
     """P(U > x) by Edgeworth's series to the second order."""
     x2 = x * x
@@ -64,7 +64,7 @@ def _upper(x: Any, k3: Any, k4: Any) -> Any:  # pragma: no cover - compiled
     )
 
 
-@compiled(error_model="numpy")
+@compiled_part(error_model="numpy")
 def _powers(rest: Any, a: Any, b: Any, out: Any) -> None:  # pragma: no cover - compiled
     """Write Σ f .. Σ f⁵ of the samples that are not kept to out (5,), f = a u + b v."""
     for order in range(1, 6):
@@ -81,7 +81,7 @@ def _powers(rest: Any, a: Any, b: Any, out: Any) -> None:  # pragma: no cover - 
             out[order - 1] = total
 
 
-@compiled(error_model="numpy")
+@compiled_part(error_model="numpy")
 def _about_mean(raw: Any, n: Any, out: Any) -> None:  # pragma: no cover - compiled
     """Write Σ (f - f̄)² .. Σ (f - f̄)⁵ of n samples to out (4,), from Σ f .. Σ f⁵."""
     s1, s2, s3, s4, s5 = raw[0], raw[1], raw[2], raw[3], raw[4]
@@ -92,7 +92,7 @@ def _about_mean(raw: Any, n: Any, out: Any) -> None:  # pragma: no cover - compi
     out[3] = s5 - m * (5.0 * s4 - m * (10.0 * s3 - m * (10.0 * s2 - 4.0 * m * s1)))
 
 
-@compiled(error_model="numpy")
+@compiled_part(error_model="numpy")
 def _furthest(x: Any, k3: Any, k4: Any, k5: Any) -> Any:  # pragma: no cover - compiled
     """Give x, or the lower point up to which w serves."""
     if abs(k3) > 0.0:
@@ -106,7 +106,7 @@ def _furthest(x: Any, k3: Any, k4: Any, k5: Any) -> Any:  # pragma: no cover - c
     return x
 
 
-@compiled(error_model="numpy")
+@compiled_part(error_model="numpy")
 def _both_tails(
     x: Any, squares: Any, f: Any, n_kept: Any, share: Any, about: Any, q: Any, of_g: Any,
     centre: Any,

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from hlmm_dask.kernels.compiled import compiled
+from hlmm_dask.kernels.compiled import compiled, compiled_part
 
 # fastmath lets the compiler split each sum over vector lanes; NaN and infinity can't occur.
 _FAST: Any = {"reassoc", "nsz", "contract"}
@@ -23,7 +23,7 @@ def count(codes: Any, out: Any) -> None:  # pragma: no cover - compiled
         out[0, j], out[1, j], out[2, j] = zero, one, two
 
 
-@compiled(fastmath=_FAST)
+@compiled_part(fastmath=_FAST)
 def _add_row(out: Any, factor: Any, row: Any) -> None:  # pragma: no cover - compiled
     for k in range(out.shape[0]):
         out[k] += factor * row[k]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hlmm_dask.kernels.compiled import compiled
+from hlmm_dask.kernels.compiled import compiled, compiled_part
 
 # The machine code of loops in other modules that call these is kept by their own modules' time of
 # change alone: touch `score_loops` and `score_null_loops` after a change here.
@@ -20,7 +20,7 @@ from hlmm_dask.kernels.compiled import compiled
 _STEPS = 60
 
 
-@compiled(error_model="numpy")
+@compiled_part(error_model="numpy")
 def _sums(
     f: Any, weight: Any, size: Any, q: Any, top: Any, t: Any, out: Any
 ) -> None:  # pragma: no cover - compiled
@@ -48,7 +48,7 @@ def _sums(
     out[1] = second
 
 
-@compiled(error_model="numpy")
+@compiled_part(error_model="numpy")
 def _cumulant(
     f: Any, weight: Any, size: Any, q: Any, top: Any, t: Any, out: Any
 ) -> None:  # pragma: no cover - compiled
@@ -69,8 +69,8 @@ def _cumulant(
     out[0] = total
 
 
-@compiled(error_model="numpy")
-def tail(
+@compiled_part(error_model="numpy")
+def _tail(
     f: Any, weight: Any, size: Any, q: Any, u: Any, out: Any
 ) -> None:  # pragma: no cover - compiled
     """Write r* of P(U ≥ u) to out[0], u in standard deviations of U and above zero.
@@ -138,16 +138,16 @@ def tail(
             t = 4.0 * low
 
 
-@compiled(error_model="numpy")
-def both_tails(
+@compiled_part(error_model="numpy")
+def _both_tails(
     f: Any, weight: Any, size: Any, q: Any, u: Any, out: Any
 ) -> None:  # pragma: no cover - compiled
-    """Write r* of P(U ≥ |u|) and of P(U ≤ -|u|) to out[:2] (3,); f keeps its values."""
-    tail(f, weight, size, q, abs(u), out)
+    """Do what ``both_tails`` says, as a part of other loops."""
+    _tail(f, weight, size, q, abs(u), out)
     upper = out[0]
     for i in range(size):
         f[i] = -f[i]
-    tail(f, weight, size, q, abs(u), out)
+    _tail(f, weight, size, q, abs(u), out)
     for i in range(size):
         f[i] = -f[i]
     out[1] = out[0]
@@ -155,6 +155,14 @@ def both_tails(
 
 
 @compiled(error_model="numpy")
+def both_tails(
+    f: Any, weight: Any, size: Any, q: Any, u: Any, out: Any
+) -> None:  # pragma: no cover - compiled
+    """Write r* of P(U ≥ |u|) and of P(U ≤ -|u|) to out[:2] (3,); f keeps its values."""
+    _both_tails(f, weight, size, q, u, out)
+
+
+@compiled_part(error_model="numpy")
 def score_tails(
     u: Any, v0: Any, v: Any, weight: Any, size: Any, q: Any, at: Any, wanted: Any, f: Any, out: Any
 ) -> None:  # pragma: no cover - compiled
@@ -181,21 +189,21 @@ def score_tails(
     """
     found = np.empty(3)
     if wanted[0]:
-        both_tails(u, weight, size, q, at[7], found)
+        _both_tails(u, weight, size, q, at[7], found)
         out[0], out[1] = found[0], found[1]
     if wanted[1]:
-        both_tails(v0, weight, size, q, at[13], found)
+        _both_tails(v0, weight, size, q, at[13], found)
         out[2], out[3] = found[0], found[1]
     if wanted[2]:
-        both_tails(v, weight, size, q, at[8], found)
+        _both_tails(v, weight, size, q, at[8], found)
         out[4], out[5] = found[0], found[1]
     if wanted[3]:
         for i in range(size):
             f[i] = at[9] * u[i] + at[10] * v0[i]
-        tail(f, weight, size, q, at[11], found)
+        _tail(f, weight, size, q, at[11], found)
         out[6] = found[0]
     if wanted[4]:
         for i in range(size):
             f[i] = at[12] * u[i] + at[10] * v0[i]
-        both_tails(f, weight, size, q, np.sqrt(at[11] * at[11] - at[7] * at[7]), found)
+        _both_tails(f, weight, size, q, np.sqrt(at[11] * at[11] - at[7] * at[7]), found)
         out[7], out[8] = found[0], found[1]
