@@ -13,6 +13,8 @@ class Parser(argparse.ArgumentParser):
     def option(self, name: str, **settings: Any) -> None:
         """Add ``--name`` in both spellings."""
         names = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"])
+        if "choices" in settings:
+            settings["type"] = str.lower
         self.add_argument(*names, **settings)
 
     def error(self, message: str) -> NoReturn:
@@ -71,6 +73,8 @@ def _add_run_options(parser: Parser) -> None:
 
     def option(name: str, **settings: Any) -> None:
         names = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"])
+        if "choices" in settings:
+            settings["type"] = str.lower
         group.add_argument(*names, **settings)
 
     _add_cluster_options(option)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from hlmm_dask.arguments import choice
 from hlmm_dask.errors import InputError
 from hlmm_dask.samples import AlignedSamples
 from hlmm_dask.text import shown
@@ -26,16 +27,12 @@ def chosen_transforms(text: str) -> list[str]:
     InputError
         If there is no such transform.
     """
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        check_transform(name)
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(known_transform(name.strip()) for name in text.split(",")))
 
 
-def check_transform(name: str) -> None:
-    """Raise an `InputError` unless there is such a transform."""
-    if name not in TRANSFORMS:
-        raise InputError(f"transform '{name}': expected none, log or rint")
+def known_transform(name: object) -> str:
+    """Return the transform of that name, or raise an `InputError`."""
+    return choice("transform", name, TRANSFORMS)
 
 
 def title_of(phenotype: str, transform: str) -> str:

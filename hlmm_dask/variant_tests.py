@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from hlmm_dask.arguments import flag
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.packed import encode
 from hlmm_dask.kernels.block import fit_packed
@@ -64,7 +65,7 @@ def variant_tests(
     config = ScanConfig(
         min_maf=min_maf, method=method, spa_threshold=spa_threshold, tests=tuple(tests)
     )
-    config.check()
+    flag("fit_covariates", fit_covariates)
     values = np.asarray(y, dtype=np.float64)
     genotypes = np.asarray(genotypes)
     if genotypes.ndim != 2 or values.shape != genotypes.shape[1:]:
@@ -93,7 +94,7 @@ def variant_tests(
     null = fit_null_arrays(aligned, design, fit_covariates=fit_covariates)
     model = block_model(
         null.model, PackedLayout(len(values), np.arange(len(values))), Filters(min_maf, 100.0),
-        method=method, spa_threshold=spa_threshold, tests=config.tests,
+        method=config.method, spa_threshold=config.spa_threshold, tests=config.tests,
     )  # fmt: skip
     return pd.DataFrame(fit_packed(model, encode(genotypes)), columns=list(config.columns))
 

@@ -49,13 +49,15 @@ def test_models_know_numpy_and_scipy_only(module: str) -> None:
         assert (
             top in sys.stdlib_module_names
             or top in {"numpy", "scipy"}
-            or within(name, "hlmm_dask.models")
+            or any(within(name, f"hlmm_dask.{n}") for n in ("models", "errors", "arguments"))
         ), name
 
 
 @pytest.mark.parametrize("module", under("kernels"))
 def test_kernels_know_models_and_the_schema(module: str) -> None:
-    allowed = [f"hlmm_dask.{name}" for name in ("errors", "schema", "models", "kernels")]
+    allowed = [
+        f"hlmm_dask.{name}" for name in ("errors", "arguments", "schema", "models", "kernels")
+    ]
     for name in uses(module, "hlmm_dask"):
         assert any(within(name, a) for a in allowed), name
 

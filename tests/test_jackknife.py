@@ -22,7 +22,6 @@ from hlmm_dask.models.dispersion import (
 )
 from hlmm_dask.models.huber import huber_slope
 from hlmm_dask.models.jackknife import SlopeErrors, jackknife_blocks, jackknife_covariance
-from hlmm_dask.scanning.dispersion import check_options
 
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 AUTO = DispersionOptions(blocks="auto")
@@ -248,15 +247,15 @@ def test_noise_close_to_the_variance_of_add_is_warned_of() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"blocks": 4}, "blocks 4: expected at least 5 windows"),
-        ({"blocks": "genes"}, "blocks 'genes': expected chromosomes or a number"),
+        ({"blocks": 4}, "blocks 4: expected a whole number of at least 5"),
+        ({"blocks": "genes"}, "blocks 'genes': expected auto or chromosomes"),
         ({"exclude": 1.5}, "exclude 1.5: expected a p-value"),
         ({"exclude": 0.0}, "exclude 0: expected a p-value"),
     ],
 )
 def test_options_that_make_no_sense(options, message) -> None:
     with pytest.raises(InputError, match=message):
-        check_options(DispersionOptions(**options))
+        DispersionOptions(**options)
 
 
 def test_table_of_a_scan_and_of_hlmm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,7 +284,7 @@ def test_table_of_a_scan_and_of_hlmm(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert dispersion_main([str(bare), str(tmp_path / "e.gz")]) == 0
     assert "(20 windows)" in capsys.readouterr().err
     refused = [str(bare), str(tmp_path / "f.gz"), "--dispersion-blocks"]
-    for option, message in (("chromosomes", "no column chrom"), ("2", "at least 5 windows")):
+    for option, message in (("chromosomes", "no column chrom"), ("2", "at least 5")):
         assert dispersion_main([*refused, option]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "f.gz").exists()

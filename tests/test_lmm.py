@@ -1,5 +1,6 @@
 """Linear mixed models with one relationship matrix: reference data, dense oracles, differences."""
 
+import ast
 import json
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pandas as pd
 import pytest
 from bed_reader import open_bed
 from numpy.typing import NDArray
-from scipy import linalg, stats
+from scipy import linalg, special, stats
 
+from hlmm_dask.errors import InputError
 from hlmm_dask.models import (
     LinearMixedModel,
     fit_heritability,
@@ -268,12 +270,131 @@ def test_an_optimum_at_a_bound_is_an_error() -> None:
     y, X, Z = example(200, 300)
     model, _ = LinearMixedModel.from_random_effects(y, X, Z)
     best = model.fit().log_gamma
-    with pytest.raises(ValueError, match="lower bound of log gamma"):
+    with pytest.raises(ValueError, match="lower bound of log_gamma"):
         model.fit(bounds=(best + 1.0, 8.0))
-    with pytest.raises(ValueError, match="upper bound of log gamma"):
+    with pytest.raises(ValueError, match="upper bound of log_gamma"):
         model.fit(bounds=(-8.0, best - 1.0))
     with pytest.raises(ValueError, match="within 1 iterations"):
         model.fit(maxiter=1)
+
+
+def test_what_the_error_at_a_bound_advises_works() -> None:
+    y, X, Z = example(200, 300)
+    model, _ = LinearMixedModel.from_random_effects(y, X, Z)
+    whole = model.fit()
+    for bounds in ((whole.log_gamma + 1.0, 8.0), (-8.0, whole.log_gamma - 1.0)):
+        with pytest.raises(InputError, match="give bounds=") as caught:
+            model.fit(bounds=bounds)
+        advised = ast.literal_eval(str(caught.value).split("bounds=")[1])
+        assert model.fit(bounds=advised).log_gamma == pytest.approx(whole.log_gamma, abs=1e-6)
+    # Here the likelihood falls all the way from h² = 0.
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        model, _ = LinearMixedModel.from_random_effects(rng.standard_normal(200), X, Z)
+        if fit_heritability(model.data).h2 == 0.0:
+            break
+    with pytest.raises(InputError, match="wider bounds don't help; give log_gamma=-8") as caught:
+        model.fit()
+    with pytest.raises(InputError, match="lower bound of log_gamma, -20"):
+        model.fit(bounds=(-20.0, 8.0))
+    there = model.fit(log_gamma=-8.0)
+    assert there.h_sq == pytest.approx(special.expit(-8.0))
+    assert "models.fit_heritability(model.data)" in str(caught.value)
+    assert fit_heritability(model.data).at_bound
+
+
+def test_repeated_and_zero_columns_add_nothing() -> None:
+    y, X, Z = example(60, 8)
+    more = np.column_stack([Z, Z[:, 0], np.zeros(60), Z[:, 1]])
+    model, p = LinearMixedModel.from_random_effects(y, X, more)
+    assert p.shape == (8, 60)
+    assert model.low_rank
+    assert "11 columns, of which 8 are linearly independent" in model.notes[0]
+    # The same K from 8 columns.
+    half = Z @ np.diag(np.r_[np.full(2, 2.0**0.5), np.ones(6)])
+    same, _ = LinearMixedModel.from_random_effects(y, X, half)
+    assert same.notes == ()
+    for name in ("log_gamma", "sigma_sq", "tau_sq", "loglik"):
+        assert getattr(model.fit(), name) == pytest.approx(getattr(same.fit(), name), rel=1e-6)
+    with pytest.raises(InputError, match="no column, or zeros alone"):
+        LinearMixedModel.from_random_effects(y, X, np.zeros((60, 3)))
+
+
+def missing_calls_grm(n: int, m: int, missing: float, seed: int = 3) -> np.ndarray:
+    """Relationships from the variants that both of a pair have, as this program computes them."""
+    rng = np.random.default_rng(seed)
+    f = rng.uniform(0.05, 0.5, m)
+    z = (rng.binomial(2, f, (n, m)) - 2 * f) / np.sqrt(2 * f * (1 - f))
+    called = (rng.random((n, m)) >= missing).astype(float)
+    z *= called
+    return (z @ z.T) / (called @ called.T)
+
+
+@pytest.mark.parametrize("size", [(100, 40), (150, 150), (120, 600)])
+def test_negative_eigenvalues_of_missing_calls_become_zero(size: tuple[int, int]) -> None:
+    n = size[0]
+    K = missing_calls_grm(*size, missing=0.05)
+    K -= K.mean(axis=0)
+    K -= K.mean(axis=1)[:, None]
+    K -= 0.02 * np.eye(n)
+    K = 0.5 * (K + K.T)
+    values, vectors = np.linalg.eigh(K)
+    assert values[0] < -0.01
+    nearest = (vectors * np.maximum(values, 0.0)) @ vectors.T
+    rng = np.random.default_rng(8)
+    y, X = rng.standard_normal((n, 2)), np.ones((n, 1))
+    model, p = LinearMixedModel.from_kinship(y[:, 0], X, K)
+    assert p.shape == (n, n)
+    expected = fit_phenotypes(y, X, 0.5 * (nearest + nearest.T))
+    found = fit_phenotypes(y, X, K)
+    for fit, wanted in zip(found, expected, strict=True):
+        assert fit.loglik == pytest.approx(wanted.loglik, abs=1e-8)
+        assert "negative eigenvalues" in fit.notes[0]
+        assert wanted.notes == ()
+    assert model.notes == found[0].notes
+    # Eigenvalues of one's own are treated alike.
+    own = LinearMixedModel(vectors.T @ y[:, 0], vectors.T @ X, values)
+    assert own.notes == model.notes
+    assert own.compute_neg_log_reml(0.3) == pytest.approx(model.compute_neg_log_reml(0.3))
+
+
+def test_what_is_no_relationship_matrix_is_refused() -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.standard_normal((80, 80))
+    noise = (noise + noise.T) / 2**0.5
+    np.fill_diagonal(noise, 1.0)
+    points = rng.standard_normal((80, 3))
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    uniform = rng.random((80, 80))
+    uniform = (uniform + uniform.T) / 2
+    wrong = np.eye(80)
+    wrong[0, 1] = wrong[1, 0] = -2.0
+    for K in (noise, distance, uniform, wrong, -np.eye(80)):
+        with pytest.raises(InputError, match="not positive semidefinite: its smallest eigenvalue"):
+            fit_phenotypes(noise[:, :1], np.ones((80, 1)), K)
+
+
+def test_a_phenotype_that_cannot_be_fitted_has_its_own_status() -> None:
+    y, X, Z = example(50, 80)
+    K = Z @ Z.T / 80
+    Y = np.column_stack([y, np.full(50, np.nan), np.ones(50), y, X @ [1.0, 2.0, 3.0], y])
+    Y[3, 3] = np.inf
+    Y[3:, 5] = np.nan
+    names = ["good", "none", "same", "far", "explained", "few"]
+    fits = fit_phenotypes(pd.DataFrame(Y, columns=names), X, K)
+    assert [fit.name for fit in fits] == names
+    states = ["ok", "empty", "constant", "infinite", "not_fitted", "not_fitted"]
+    assert [fit.status for fit in fits] == states
+    alone = fit_phenotypes(Y[:, :1], X, K)[0]
+    assert (fits[0].h2, fits[0].loglik, fits[0].reason) == (alone.h2, alone.loglik, "")
+    assert alone.name == "phenotype 1"
+    for fit in fits[1:]:
+        assert fit.reason.startswith(f"{fit.name}: ")
+        assert np.isnan([fit.h2, fit.h2_se, fit.loglik, fit.sigma_sq, *fit.beta]).all()
+        assert fit.beta_cov.shape == (3, 3)
+    assert "no residual is left" in fits[4].reason
+    assert "3 samples are too few" in fits[5].reason
+    assert (fits[1].n_samples, fits[5].n_samples) == (0, 3)
 
 
 def test_the_highest_of_two_maxima_is_found() -> None:
@@ -295,27 +416,27 @@ def test_bad_input_is_named() -> None:
         (lambda: rotation_of_kinship(K[:, :5]), "expected a square matrix"),
         (lambda: rotation_of_kinship(np.triu(K)), "not symmetric"),
         (lambda: rotation_of_kinship(-K), "not positive semidefinite"),
-        (lambda: rotation_of_kinship(K, rank=21), "rank 21 is not between 1 and 20"),
+        (lambda: rotation_of_kinship(K, rank=21), "rank 21: expected at most 20"),
         (lambda: rotation_of_kinship(K).rotate(y[1:], X[1:]), "y has 19 values, but K has 20"),
         (lambda: rotation_of_kinship(K).rotate(y, X[:, [0, 1, 1]]), "linearly dependent"),
         (lambda: rotation_of_kinship(K).rotate(X[:, 1], X).profile(gamma_path, 0.0, "ml"), "no r"),
-        (lambda: rotation_of_effects(Z[:, [0, 1, 1]]), "drop dependent columns of z"),
+        (lambda: rotation_of_effects(0.0 * Z), "no column, or zeros alone"),
         (lambda: LinearMixedModel(p @ y, p @ X, np.ones(19)), "s has 19 values, but py has 20"),
-        (lambda: LinearMixedModel(p @ y, p @ X, -np.ones(20)), "negative eigenvalue"),
+        (lambda: LinearMixedModel(p @ y, p @ X, -np.ones(20)), "not positive semidefinite"),
         (lambda: LinearMixedModel(p @ y, p @ X, np.ones(20), y=y), "together"),
         (lambda: LinearMixedModel(p @ y, p @ X, np.ones(20), y, X[:, :2]), r"expected \(r, p\)"),
-        (lambda: model.truncated(0), "rank 0 is not between 1 and 20"),
+        (lambda: model.truncated(0), "rank 0: expected a whole number"),
         (lambda: model.truncated(5).fit_alternatives(0.0, np.ones((5, 1))), "needs a"),
         (
             lambda: model.truncated(5).fit_alternatives(0.0, np.ones((5, 1)), np.ones((20, 2))),
             "a has 2 columns, but pa has 1",
         ),
         (lambda: profile_loglik(model.data, [0.5, 1.1]), r"outside \[0, 1\]"),
-        (lambda: fit_heritability(model.data, bounds=(0.5, 0.4)), "not within"),
+        (lambda: fit_heritability(model.data, bounds=(0.5, 0.4)), "lower, upper"),
         (
             lambda: maximise(lambda t: model.data.profile(gamma_path, t, "ml"), (-8.0, 8.0),
-                             max_iterations=0),
-            "within 0 iterations",
+                             max_iterations=1),
+            "within 1 iterations",
         ),
     ]  # fmt: skip
     for call, message in cases:

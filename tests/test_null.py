@@ -83,7 +83,7 @@ def test_accounting_and_notes(study: Study) -> None:
 
 @pytest.mark.parametrize("h2_init", [0.0, -1.0, 1.0, float("nan"), float("inf")])
 def test_start_of_h2(study: Study, h2_init: float) -> None:
-    with pytest.raises(InputError, match="h2_init"):
+    with pytest.raises(InputError, match="--h2-init"):
         fit_null(study.bed, study.pheno, h2_init=h2_init)
 
 

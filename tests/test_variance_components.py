@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from pedigrees import draw, families
 from scipy import sparse, stats
 
+from hlmm_dask.errors import InputError
 from hlmm_dask.models.variance_components import VarianceComponents
 from hlmm_dask.models.vc_effects import RandomEffect
 from hlmm_dask.relationship.pedigree import read_pedigree
@@ -359,7 +361,7 @@ def test_sparse_dense_and_incidence_say_the_same() -> None:
         (lambda: small_model().fit(maximiser="simplex"), "expected average"),  # type: ignore[arg-type]
         (lambda: small_model().fit(start=[1.0, 1.0, -1.0]), "not negative"),
         (lambda: small_model().fit(start=[1.0, 1.0]), "shape"),
-        (lambda: small_model().fit(tolerance=0), "positive"),
+        (lambda: small_model().fit(tolerance=0), "above 0"),
         (lambda: small_model().fit().predict("x"), "no component"),
     ],
 )  # fmt: skip
@@ -458,3 +460,28 @@ def test_standard_errors_match_the_spread_over_replicates() -> None:
     spread = np.std(found, axis=0, ddof=1)
     np.testing.assert_allclose(np.sqrt(np.mean(squared, axis=0)), spread, rtol=0.1)
     np.testing.assert_allclose(np.mean(found, axis=0), [1.0, 0.6, 0.8], atol=4 * spread.max() / 22)
+
+
+@pytest.mark.parametrize(
+    "absent", [None, float("nan"), pd.NA, pd.NaT, np.datetime64("NaT"), "NA", "nan", "", " . "]
+)
+def test_a_missing_level_is_refused_or_its_own(absent: Any) -> None:
+    values = ["a", "b", absent, "a", "b", absent]
+    with pytest.raises(
+        InputError, match=r"'home' has no level for 2 of 6 samples \(first: sample 3"
+    ):
+        RandomEffect.from_levels("home", values)
+    own = RandomEffect.from_levels("home", values, missing="own")
+    assert own.levels == ("a", "b", "home of sample 3", "home of sample 6")
+    V: Any = own.V
+    expected = np.eye(6)
+    expected[[0, 3, 1, 4], [3, 0, 4, 1]] = 1.0
+    np.testing.assert_array_equal(V.toarray(), expected)
+    # The levels that are given decide what is one.
+    given = RandomEffect.from_levels("home", values, levels="ab", missing="own")
+    assert given.levels == own.levels
+    if isinstance(absent, str):
+        known = RandomEffect.from_levels("home", values, levels=["a", "b", absent])
+        assert known.levels == ("a", "b", absent)
+    with pytest.raises(InputError, match="no rows for levels of their own"):
+        RandomEffect.from_levels("home", values, np.eye(2), levels="ab", missing="own")

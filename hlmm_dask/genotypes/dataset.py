@@ -9,6 +9,7 @@ from bed_reader import open_bed as open_bed_file
 from dask.array import map_blocks
 from numpy.typing import DTypeLike, NDArray
 
+from hlmm_dask.arguments import flag, whole_number
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 
@@ -47,8 +48,8 @@ def open_bed(genofile: Paths, *, chunk_variants: int = 1000, count_a1: bool = Tr
     InputError
         As `open_plink`.
     """
-    if chunk_variants < 1:
-        raise ValueError(f"chunk_variants must be at least 1, not {chunk_variants}")
+    whole_number("chunk_variants", chunk_variants, least=1)
+    flag("count_a1", count_a1)
     plink = open_plink(genofile)
     full, rest = divmod(plink.n_variants, chunk_variants)
     rows = (chunk_variants,) * full + ((rest,) if rest else ())

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from hlmm_dask.arguments import choice, flag, number, whole_number
 from hlmm_dask.models.huber import huber_slope
 from hlmm_dask.models.inference import neg_log10_p_normal
 from hlmm_dask.models.jackknife import MIN_BLOCKS, Blocks, SlopeErrors, slope_errors
@@ -47,19 +48,17 @@ class DispersionOptions:
     exclude: float | None = None
     slope_error: bool = False
 
-    def check(self) -> None:
-        """Raise a ValueError for values that make no sense."""
-        if isinstance(self.blocks, int):
-            if self.blocks < MIN_BLOCKS:
-                raise ValueError(
-                    f"dispersion blocks {self.blocks}: expected at least {MIN_BLOCKS} windows"
-                )
-        elif self.blocks not in ("auto", "chromosomes", None):
-            raise ValueError(
-                f"dispersion blocks '{self.blocks}': expected chromosomes or a number of windows"
-            )
-        if self.exclude is not None and not 0.0 < self.exclude < 1.0:
-            raise ValueError(f"dispersion exclude {self.exclude:g}: expected a p-value")
+    def __post_init__(self) -> None:
+        """Raise an `InputError` for values that make no sense."""
+        if isinstance(self.blocks, str):
+            blocks = choice("dispersion blocks", self.blocks, ("auto", "chromosomes"))
+            object.__setattr__(self, "blocks", blocks)
+        elif self.blocks is not None:
+            whole_number("dispersion blocks", self.blocks, least=MIN_BLOCKS)
+        if self.exclude is not None:
+            expected = "a p-value, above 0 and below 1"
+            number("dispersion exclude", self.exclude, above=0.0, below=1.0, expected=expected)
+        flag("slope_error", self.slope_error)
 
 
 @dataclass(frozen=True)
@@ -189,8 +188,8 @@ def dispersion_effects(
             "add, add_se, var and var_se must be 1-D of one length, found "
             f"{a.shape}, {a_se.shape}, {v.shape} and {v_se.shape}"
         )
+    flag("to_fixed_point", to_fixed_point)
     options = options or DispersionOptions()
-    options.check()
     fitted = np.isfinite(a) & np.isfinite(a_se) & np.isfinite(v) & np.isfinite(v_se)
     used = fitted
     if options.exclude is not None:

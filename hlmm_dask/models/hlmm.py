@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 
+from hlmm_dask.arguments import flag, number, whole_number
 from hlmm_dask.models.design import (
     as_design,
     as_vector,
@@ -243,8 +244,10 @@ class HLMM:
         HLMMFit
             Estimates; ``convergence`` says whether they are a maximum.
         """
-        bound = self.h2_min if h2_min is None else h2_min
-        h2_start = max(0.05 * self.mean_square if h2_init is None else h2_init, bound)
+        flag("fix_h2", fix_h2)
+        bound = self.h2_min if h2_min is None else number("h2_min", h2_min, least=0.0)
+        first = 0.05 * self.mean_square
+        h2_start = max(first if h2_init is None else number("h2_init", h2_init, least=0.0), bound)
         c, v = self.X.shape[1], self.V.shape[1]
         if start is None:
             alpha = self.alpha_ols()
@@ -423,6 +426,9 @@ def simulate(
     HLMM
         Model with the simulated data.
     """
+    whole_number("n_samples", n_samples, least=1)
+    whole_number("n_random", n_random, least=1)
+    number("h2", h2, least=0.0)
     rng = np.random.default_rng(seed)
     alpha = np.atleast_1d(np.asarray(alpha, dtype=np.float64))
     beta = np.atleast_1d(np.asarray(beta, dtype=np.float64))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hlmm_dask.arguments import flag, number, whole_number
+
 _FIXED_POINT_TOL = 1e-14
 _FIXED_POINT_MAX_ITER = 1000
 
@@ -75,6 +77,10 @@ def huber_slope(
     ValueError
         If x and y are not 1-D of one length, not finite, or x is all zero.
     """
+    number("k", k, above=0.0)
+    number("tol", tol, above=0.0)
+    whole_number("max_iter", max_iter, least=1)
+    flag("to_fixed_point", to_fixed_point)
     x_ = np.asarray(x, dtype=np.float64)
     y_ = np.asarray(y, dtype=np.float64)
     if x_.ndim != 1 or x_.shape != y_.shape:

@@ -6,10 +6,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from hlmm_dask.arguments import bounds as check_bounds
+from hlmm_dask.arguments import flag, number
+from hlmm_dask.errors import InputError
 from hlmm_dask.models.design import as_design, as_vector
 from hlmm_dask.models.lmm_alternatives import Alternatives, tested_alternatives
-from hlmm_dask.models.lmm_heritability import standard_error
-from hlmm_dask.models.lmm_rotation import Rotation, rotation_of_effects, rotation_of_kinship
+from hlmm_dask.models.lmm_heritability import fit_heritability, standard_error
+from hlmm_dask.models.lmm_rotation import (
+    Rotation,
+    not_negative,
+    rotation_of_effects,
+    rotation_of_kinship,
+)
 from hlmm_dask.models.lmm_spectral import (
     LOG_2PI,
     Profile,
@@ -68,11 +76,18 @@ class LinearMixedModel:
     px : (r, p) array_like
         Rotated design.
     s : (r,) array_like
-        Eigenvalues of K, >= 0.
+        Eigenvalues of K; negative ones are taken as zero, as in `rotation_of_kinship`.
     y : (n,) array_like, optional
         Phenotype, for a low-rank model.
     x : (n, p) array_like, optional
         Design, for a low-rank model.
+
+    Attributes
+    ----------
+    data : RotatedData
+        Phenotype and design in the eigenbasis of K.
+    notes : tuple of str
+        What was done to K: negative eigenvalues taken as zero, dependent columns left out.
 
     Raises
     ------
@@ -97,8 +112,8 @@ class LinearMixedModel:
         s = as_vector("s", s)
         if len(s) != len(py):
             raise ValueError(f"s has {len(s)} values, but py has {len(py)}")
-        if np.any(s < 0):
-            raise ValueError(f"s has a negative eigenvalue, {s.min():.6g}")
+        s, notes = not_negative(s)
+        self.notes = tuple(f"the relationship matrix is {note}" for note in notes)
         if y is None and x is None:
             self.data = RotatedData.full(py, px, s)
             return
@@ -114,14 +129,18 @@ class LinearMixedModel:
     def from_kinship(
         cls, y: ArrayLike, x: ArrayLike, k: ArrayLike
     ) -> tuple["LinearMixedModel", FloatArray]:
-        """Full-rank model from K (n, n), and its P (n, n)."""
+        """Full-rank model from K (n, n), and its P (n, n); negative eigenvalues become zero."""
         return cls._from_rotation(rotation_of_kinship(k), y, x)
 
     @classmethod
     def from_random_effects(
         cls, y: ArrayLike, x: ArrayLike, z: ArrayLike, max_condition_number: float = 1e10
     ) -> tuple["LinearMixedModel", FloatArray]:
-        """Model with K = zzᵀ from z (n, m), and its P; of low rank m exactly if n > m."""
+        """Model with K = zzᵀ from z (n, m), and its P (r, n).
+
+        If n > m its rank r is that of z: repeated columns and zeros add nothing. Eigenvalues
+        below the largest one over ``max_condition_number`` count as zero.
+        """
         rotation = rotation_of_effects(z, max_condition_number=max_condition_number)
         return cls._from_rotation(rotation, y, x)
 
@@ -129,12 +148,13 @@ class LinearMixedModel:
     def _from_rotation(
         cls, rotation: Rotation, y: ArrayLike, x: ArrayLike
     ) -> tuple["LinearMixedModel", FloatArray]:
-        return cls._from_data(rotation.rotate(y, x)), rotation.vectors.T
+        return cls._from_data(rotation.rotate(y, x), rotation.notes), rotation.vectors.T
 
     @classmethod
-    def _from_data(cls, data: RotatedData) -> "LinearMixedModel":
+    def _from_data(cls, data: RotatedData, notes: tuple[str, ...]) -> "LinearMixedModel":
         model = cls.__new__(cls)
         model.data = data
+        model.notes = notes
         return model
 
     @property
@@ -159,7 +179,7 @@ class LinearMixedModel:
 
     def truncated(self, rank: int) -> "LinearMixedModel":
         """Keep the first ``rank`` eigenvectors; the other eigenvalues are taken to be zero."""
-        return self._from_data(self.data.truncated(rank))
+        return self._from_data(self.data.truncated(rank), self.notes)
 
     def compute_neg_log_reml(
         self, log_gamma: float, return_parameters: bool = False
@@ -168,7 +188,8 @@ class LinearMixedModel:
 
         It is -log REML up to a constant; with ``return_parameters`` also β, σ² and τ².
         """
-        at = self._at(log_gamma)
+        flag("return_parameters", return_parameters)
+        at = self._at(number("log_gamma", log_gamma))
         df = self.n - self.f
         log_xx = 2.0 * float(np.log(np.abs(np.diag(self.data.triangle))).sum())
         value = -at.loglik - 0.5 * df * (LOG_2PI + 1.0) + 0.5 * log_xx
@@ -204,15 +225,13 @@ class LinearMixedModel:
         """
         error = np.nan
         if log_gamma is None:
+            bounds = check_bounds("bounds", bounds)
             log_gamma = maximise(self._at, bounds, tolerance=tol, max_iterations=maxiter)
-            for name, bound in zip(("lower", "upper"), bounds, strict=True):
-                if abs(log_gamma - bound) <= tol:
-                    raise ValueError(
-                        f"the likelihood is highest at the {name} bound of log gamma, {bound:g} "
-                        f"(h_sq {special.expit(bound):.6g}): give wider bounds, or a log_gamma"
-                    )
+            if min(abs(log_gamma - bound) for bound in bounds) <= tol:
+                raise InputError(self._at_bound(bounds, log_gamma, tol))
             h_sq = float(special.expit(log_gamma))
             error = standard_error(self.data.profile(heritability_path, h_sq, "reml"))
+        log_gamma = number("log_gamma", log_gamma)
         at = self._at(log_gamma)
         sigma_sq = at.rss / (self.n - self.f)
         gamma = float(np.exp(log_gamma))
@@ -251,7 +270,24 @@ class LinearMixedModel:
             For a low-rank model, the covariates as they are (of a full-rank model that was
             truncated, all n rotated rows).
         """
-        return tested_alternatives(self.data, log_gamma, pa, a)
+        return tested_alternatives(self.data, number("log_gamma", log_gamma), pa, a)
+
+    def _at_bound(self, bounds: tuple[float, float], log_gamma: float, tol: float) -> str:
+        """Say what helps where the likelihood is highest at a bound of log γ."""
+        name, bound = ("lower", bounds[0]) if log_gamma < sum(bounds) / 2 else ("upper", bounds[1])
+        found = f"the likelihood is highest at the {name} bound of log_gamma, {bound:g}"
+        best = fit_heritability(self.data, tolerance=min(tol, 1e-8))
+        if not best.at_bound and not bounds[0] <= special.logit(best.h2) <= bounds[1]:
+            wider = (float(np.floor(special.logit(best.h2))) - 1.0, bounds[1])
+            if name == "upper":
+                wider = (bounds[0], float(np.ceil(special.logit(best.h2))) + 1.0)
+            return f"{found}; its maximum is at h_sq {best.h2:.6g}: give bounds={wider}"
+        end = 0 if name == "lower" else 1
+        return (
+            f"{found} (h_sq {special.expit(bound):.6g}), and rises on towards h_sq {end}: wider "
+            f"bounds don't help; give log_gamma={bound:g} to fit there, or use "
+            "models.fit_heritability(model.data), which allows for h_sq at its bound"
+        )
 
     def _at(self, log_gamma: float) -> Profile:
         return self.data.profile(gamma_path, log_gamma, "reml")

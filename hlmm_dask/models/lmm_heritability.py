@@ -7,11 +7,15 @@ A rotation by the eigenvectors of K serves every phenotype of the same samples:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hlmm_dask.arguments import bounds as check_bounds
+from hlmm_dask.arguments import choice, number
+from hlmm_dask.errors import InputError
 from hlmm_dask.models.design import as_design
 from hlmm_dask.models.lmm_rotation import rotation_of_kinship
 from hlmm_dask.models.lmm_spectral import (
@@ -23,6 +27,7 @@ from hlmm_dask.models.lmm_spectral import (
 )
 
 FloatArray = NDArray[np.float64]
+FitStatus = Literal["ok", "empty", "constant", "infinite", "not_fitted"]
 # With a singular K there is no density at h² = 1, and the likelihood can rise without limit
 # towards it; the search ends where γ is 1e5.
 _SINGULAR_LIMIT = 1.0 - 1e-5
@@ -54,6 +59,14 @@ class HeritabilityFit:
         σ² with n.
     loglik : float
         Log-likelihood with all constants; REML with + ½ log|XᵀX|.
+    name : str
+        Name of the phenotype; empty where none is known.
+    status : {"ok", "empty", "constant", "infinite", "not_fitted"}
+        Whether there are estimates; without them, all but ``n_samples`` are NaN.
+    reason : str
+        Why there are none, in one line.
+    notes : tuple of str
+        What was done to K.
     """
 
     method: Method
@@ -67,6 +80,10 @@ class HeritabilityFit:
     sigma_sq: float
     sigma_sq_ml: float
     loglik: float
+    name: str = ""
+    status: FitStatus = "ok"
+    reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def profile_loglik(
@@ -88,6 +105,7 @@ def profile_loglik(
     float64, same shape
         With all constants; -inf at h² = 1 if K is singular.
     """
+    method = choice("method", method, get_args(Method))
     values = np.asarray(h2, dtype=np.float64)
     if not np.all((values >= 0.0) & (values <= 1.0)):
         raise ValueError("h2 has values outside [0, 1]")
@@ -115,9 +133,8 @@ def fit_heritability(
     tolerance : float
         Length of the step in h² at which to stop.
     """
-    low, high = bounds
-    if not 0.0 <= low < high <= 1.0:
-        raise ValueError(f"bounds {bounds} are not within [0, 1]")
+    method = choice("method", method, get_args(Method))
+    low, high = check_bounds("bounds", bounds, least=0.0, most=1.0)
     if data.singular:
         high = min(high, _SINGULAR_LIMIT)
     h2 = maximise(
@@ -132,6 +149,8 @@ def heritability_fit_at(
     data: RotatedData, h2: float, *, method: Method = "reml", at_bound: bool = False
 ) -> HeritabilityFit:
     """Everything else at a given h², which is taken for the maximum unless ``at_bound``."""
+    method = choice("method", method, get_args(Method))
+    h2 = number("h2", h2, least=0.0, most=1.0)
     at = data.profile(heritability_path, h2, method)
     sigma_sq = at.rss / (data.n_samples - data.n_covariates)
     cov = sigma_sq * at.unscaled_cov
@@ -155,18 +174,81 @@ def fit_phenotypes(
 ) -> tuple[HeritabilityFit, ...]:
     """Fit every column of Y (n, t), each over the samples that have it (not NaN).
 
-    Phenotypes that miss the same samples share one rotation.
+    Phenotypes that miss the same samples share one rotation. A phenotype that can't be fitted
+    has its own status and NaN for its estimates; the others are fitted.
+
+    Parameters
+    ----------
+    Y : (n, t) array_like or DataFrame
+        Phenotypes, NaN where missing. The columns of a DataFrame give the fits their names.
+    X : (n, c) array_like
+        Design of the mean.
+    K : (n, n) array_like
+        Relationships; negative eigenvalues are taken as zero, as in `rotation_of_kinship`.
+    method : str
+        "reml" or "ml".
+
+    Returns
+    -------
+    tuple of HeritabilityFit
+        One for each column.
     """
+    method = choice("method", method, get_args(Method))
+    labels = getattr(Y, "columns", None)
     Y = np.asarray(Y, dtype=np.float64)
+    if Y.ndim != 2:
+        raise InputError(f"Y has {Y.ndim} dimensions, expected 2: a column for each phenotype")
+    names = [f"phenotype {j + 1}" if labels is None else str(labels[j]) for j in range(Y.shape[1])]
     X = as_design("X", X, len(Y))
     K = as_design("K", K, len(Y))
     fits: dict[int, HeritabilityFit] = {}
     for present, columns in _by_subset(Y):
-        rotation = rotation_of_kinship(K[np.ix_(present, present)])
+        fitted = []
         for j in columns:
-            data = rotation.rotate(Y[present, j], X[present])
-            fits[j] = fit_heritability(data, method=method)
-    return tuple(fits[j] for j in range(Y.shape[1]))
+            status = _unusable(Y[present, j])
+            if status is None:
+                fitted.append(j)
+            else:
+                reason = f"{names[j]}: {_REASONS[status]}"
+                fits[j] = _not_fitted(method, len(present), X.shape[1], status, reason)
+        if not fitted:
+            continue
+        rotation = rotation_of_kinship(K[np.ix_(present, present)])
+        for j in fitted:
+            try:
+                data = rotation.rotate(Y[present, j], X[present])
+                fits[j] = fit_heritability(data, method=method)
+            except ValueError as error:
+                reason = f"{names[j]}: {error}"
+                fits[j] = _not_fitted(method, len(present), X.shape[1], "not_fitted", reason)
+            fits[j] = replace(fits[j], notes=rotation.notes)
+    return tuple(replace(fits[j], name=name) for j, name in enumerate(names))
+
+
+_REASONS: dict[FitStatus, str] = {
+    "empty": "no sample has a value",
+    "constant": "all samples have the same value",
+    "infinite": "it has infinite values; leave these samples out, or make them NaN",
+}
+
+
+def _unusable(y: FloatArray) -> FitStatus | None:
+    if not y.size:
+        return "empty"
+    if not np.all(np.isfinite(y)):
+        return "infinite"
+    return "constant" if np.ptp(y) == 0.0 else None
+
+
+def _not_fitted(
+    method: Method, n_samples: int, c: int, status: FitStatus, reason: str
+) -> HeritabilityFit:
+    nan: Any = float("nan")
+    none = np.full(c, np.nan)
+    return HeritabilityFit(
+        method, n_samples, nan, nan, False, none, none, np.full((c, c), np.nan), nan, nan, nan,
+        status=status, reason=reason,
+    )  # fmt: skip
 
 
 def standard_error(at: Profile) -> float:

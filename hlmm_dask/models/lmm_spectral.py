@@ -7,12 +7,13 @@ taken to be zero outside them, and what lies there enters by its cross products 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from hlmm_dask.arguments import choice, number, whole_number
 from hlmm_dask.models.design import check_full_rank, check_parameter_count
 
 FloatArray = NDArray[np.float64]
@@ -159,6 +160,7 @@ class RotatedData:
         With D the diagonal covariance, A = QᵀD⁻¹Q, e the residual and ' along the path:
         (log|D|)' = tr D⁻¹D',  (log|A|)' = tr A⁻¹A',  rss' = -eᵀD⁻¹D'D⁻¹e.
         """
+        method = choice("method", method, get_args(Method))
         n, c = self.n_samples, self.n_covariates
         n_rest = n - len(self.values)
         (v, v0), (v1, v1_0), (v2, v2_0) = (
@@ -233,6 +235,8 @@ def maximise(
     ValueError
         If the steps are not below ``tolerance`` within ``max_iterations``.
     """
+    number("tolerance", tolerance, above=0.0)
+    whole_number("max_iterations", max_iterations, least=1)
     grid = np.linspace(*bounds, n_grid)
     best = int(np.argmax([evaluate(float(t)).loglik for t in grid]))
     low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, n_grid - 1)])
@@ -269,5 +273,5 @@ def _impossible(method: Method, c: int) -> Profile:
 
 def check_rank(rank: int | None, largest: int) -> None:
     """Raise a ValueError unless ``rank`` is None or from 1 to ``largest``."""
-    if rank is not None and not 1 <= rank <= largest:
-        raise ValueError(f"rank {rank} is not between 1 and {largest}")
+    if rank is not None and whole_number("rank", rank, least=1) > largest:
+        raise ValueError(f"rank {rank}: expected at most {largest}")

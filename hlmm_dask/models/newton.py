@@ -11,6 +11,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.arguments import number, whole_number
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Evaluate = Callable[[FloatArray, IntArray], tuple[FloatArray, FloatArray, FloatArray]]
@@ -211,6 +213,8 @@ def minimise(
     NewtonResult
         One row per problem, with the reason why its iteration ended.
     """
+    tolerance = number("tolerance", tolerance, above=0.0)
+    whole_number("max_iterations", max_iterations, least=1)
     x = np.array(start, dtype=np.float64)
     b = len(x)
     rows = np.arange(b)

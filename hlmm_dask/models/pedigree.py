@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
+
+from hlmm_dask.arguments import choice
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -125,8 +127,7 @@ class Pedigree:
         if np.any(self.sex == UNKNOWN_SEX):
             unknown = int(np.argmax(self.sex == UNKNOWN_SEX))
             raise ValueError(f"person {unknown} has no sex, which X-linked relationships need")
-        if males not in ("equal", "compensated", "single"):
-            raise ValueError(f"males {males!r}, expected equal, compensated or single")
+        males = choice("males", males, get_args(Males))
         # s_i s_j of two males, and of a male and a female.
         both, one = {"equal": (1.0, 2.0**0.5), "compensated": (2.0, 2.0), "single": (0.5, 1.0)}[
             males

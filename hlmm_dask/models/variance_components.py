@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import linalg
 
+from hlmm_dask.arguments import choice, flag
 from hlmm_dask.models.design import (
     as_design,
     as_vector,
@@ -99,6 +100,7 @@ class VarianceComponents:
         *,
         residual: bool = True,
     ) -> None:
+        flag("residual", residual)
         self.y = as_vector("y", y)
         n = self.n_samples
         self.X = as_design("X", X, n)
@@ -160,6 +162,7 @@ class VarianceComponents:
         ValueError
             If ``beta`` is given for REML, or a shape is wrong.
         """
+        flag("reml", reml)
         state = self.state(components)
         if state is None:
             return -np.inf
@@ -185,6 +188,7 @@ class VarianceComponents:
 
         ½ (yᵀPV_iPy - tr(T V_i)), T = P for REML and Σ⁻¹ for ML.
         """
+        flag("reml", reml)
         traces = state.factored.traces()
         if reml:
             for i, effect in enumerate(self.effects):
@@ -201,8 +205,8 @@ class VarianceComponents:
         Average ½ yᵀPV_iPV_jPy, expected ½ tr(T V_i T V_j), observed twice the first less the
         second: minus the second derivatives of the log-likelihood (for ML profiled over β).
         """
-        if kind not in ("observed", "expected", "average"):
-            raise ValueError(f"information {kind!r}, expected observed, expected or average")
+        kind = choice("information", kind, get_args(Information))
+        flag("reml", reml)
         if kind == "average":
             VPy = self._VPy(state)
             average = 0.5 * VPy.T @ state.project(VPy)
@@ -255,6 +259,9 @@ class VarianceComponents:
         ValueError
             If an option is unknown, or the covariance at ``start`` is not positive definite.
         """
+        flag("reml", reml)
+        flag("verbose", verbose)
+        kind = choice("information", information, get_args(Information))
         first = self.default_start() if start is None else np.asarray(start, dtype=np.float64)
         result = maximise(
             self,
@@ -265,7 +272,7 @@ class VarianceComponents:
             tolerance=tolerance,
             verbose=verbose,
         )
-        return VCFit(self, result, reml, information)
+        return VCFit(self, result, reml, kind)
 
     def default_start(self) -> FloatArray:
         """Equal shares of the residual variance, scaled to the best total."""

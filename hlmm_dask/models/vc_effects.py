@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from hlmm_dask.arguments import choice
+from hlmm_dask.errors import InputError
+
 FloatArray = NDArray[np.float64]
 Matrix = FloatArray | sparse.csr_array
+MissingLevels = Literal["refuse", "own"]
+# Text that stands for a missing value, in lower case; the types of pandas' missing values.
+_MISSING_TEXT = ("", ".", "na", "n/a", "nan", "nat", "<na>", "none", "null")
+_MISSING_TYPES = ("NoneType", "NAType", "NaTType")
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,7 @@ class RandomEffect:
         covariance: Any = None,
         *,
         levels: Sequence[Any] | None = None,
+        missing: MissingLevels = "refuse",
     ) -> "RandomEffect":
         """One effect for each level of a column, such as a household.
 
@@ -113,14 +121,39 @@ class RandomEffect:
         levels : sequence, optional
             The levels, also those that no sample has; by default those found, in the order of
             their first sample.
+        missing : {"refuse", "own"}
+            What to do with a sample without a level: None, NaN, pandas' NA and NaT, and text such
+            as ``NA``, ``.`` or nothing, unless ``levels`` has it. ``own``: a level of its own,
+            unrelated to the others.
 
         Raises
         ------
         ValueError
-            If a sample's level is not among ``levels``, or one of these comes twice.
+            If a sample's level is missing or not among ``levels``, or one of these comes twice.
         """
-        labels = [str(value) for value in values]
-        names = list(dict.fromkeys(labels)) if levels is None else [str(item) for item in levels]
+        missing = choice("missing", missing, get_args(MissingLevels))
+        known = None if levels is None else [str(item) for item in levels]
+        absent = [_no_level(value) and str(value) not in (known or ()) for value in values]
+        labels = [
+            f"{name} of sample {i}" if none else str(value)
+            for i, (value, none) in enumerate(zip(values, absent, strict=True), 1)
+        ]
+        if any(absent):
+            first = absent.index(True)
+            what = f"{name!r} has no level for {sum(absent)} of {len(labels)} samples"
+            if missing == "refuse":
+                raise InputError(
+                    f"{what} (first: sample {first + 1}, {values[first]!r}); leave these samples "
+                    'out, or give missing="own" for a level of its own for each'
+                )
+            if covariance is not None:
+                raise InputError(
+                    f"{what}, and the covariance has no rows for levels of their own; leave these "
+                    "samples out"
+                )
+        names = list(dict.fromkeys(labels)) if known is None else known
+        if known is not None:
+            names = [*known, *(label for label, none in zip(labels, absent, strict=True) if none)]
         column = {label: j for j, label in enumerate(names)}
         if len(column) != len(names):
             raise ValueError(f"a level of {name!r} comes twice")
@@ -156,6 +189,15 @@ class RandomEffect:
         """(Z A)ᵀ ``py`` (q,)."""
         matrix = self.V if self.loading is None else self.loading
         return py if matrix is None else np.asarray(matrix.T @ py)
+
+
+def _no_level(value: Any) -> bool:
+    if type(value).__name__ in _MISSING_TYPES:
+        return True
+    if isinstance(value, str):
+        return value.strip().lower() in _MISSING_TEXT
+    # NaN and NumPy's NaT are not equal to themselves.
+    return bool(value != value)
 
 
 def _matrix(what: str, value: ArrayLike | Any) -> Matrix:

@@ -4,11 +4,12 @@ import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from scipy import linalg
 
+from hlmm_dask.arguments import choice, number, whole_number
 from hlmm_dask.models.vc_effects import FloatArray
 
 if TYPE_CHECKING:
@@ -88,11 +89,11 @@ def maximise(
 
     Options are those of ``VarianceComponents.fit``.
     """
-    if maximiser not in ("average", "fisher", "newton", "em", "grid"):
-        raise ValueError(f"maximiser {maximiser!r}, expected average, fisher, newton, em or grid")
-    if not tolerance > 0:
-        raise ValueError(f"tolerance {tolerance}, expected a positive number")
-    limit = _LIMITS.get(maximiser, 100) if max_iterations is None else max_iterations
+    maximiser = choice("maximiser", maximiser, get_args(Maximiser))
+    tolerance = number("tolerance", tolerance, above=0.0)
+    limit = _LIMITS.get(maximiser, 100)
+    if max_iterations is not None:
+        limit = whole_number("max_iterations", max_iterations, least=0)
     state = model.state(start)
     if state is None or not np.all(np.isfinite(start)):
         raise ValueError(
@@ -126,7 +127,7 @@ def _climb(
 ) -> tuple["VCState", Status]:
     loglik = model.loglik_of(state, reml=reml)
     note(state, loglik, 0.0)
-    for number in range(limit + 1):
+    for iteration in range(limit + 1):
         v = state.components
         score = model.score(state, reml=reml)
         # What is left to go is measured in the same way for every maximiser.
@@ -134,11 +135,11 @@ def _climb(
         left = np.max(np.abs(np.maximum(v + average, 0.0) - v)) / v.sum()
         if left <= tolerance:
             return state, "converged"
-        if number == limit:
+        if iteration == limit:
             break
         step = average
         if maximiser in ("fisher", "newton"):
-            step = _scored(model, state, score, reml, maximiser == "newton", number)
+            step = _scored(model, state, score, reml, maximiser == "newton", iteration)
         elif maximiser == "em":
             state, loglik = _drop(model, state, loglik, average, reml)
             if state.components is not v:

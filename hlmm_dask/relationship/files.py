@@ -4,11 +4,12 @@ import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.arguments import choice
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError
 from hlmm_dask.ids import require_unique
@@ -23,6 +24,7 @@ _ASYMMETRY = 1e-5
 
 def kinship_paths(prefix: str | os.PathLike[str], file_format: Format) -> tuple[Path, ...]:
     """Files that `write_kinship` makes; the first is the one to read."""
+    file_format = choice("file_format", file_format, get_args(Format))
     suffixes = {
         "npz": (".npz",),
         "grm": (".grm.bin", ".grm.id", ".grm.N.bin"),
@@ -52,6 +54,7 @@ def write_kinship(
     Path
         The file to read.
     """
+    file_format = choice("file_format", file_format, get_args(Format))
     first, *others = kinship_paths(prefix, file_format)
     if file_format == "npz":
         fid, iid = (np.array(part, dtype=np.str_) for part in zip(*kinship.ids, strict=True))

@@ -9,7 +9,6 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.samples import AlignedSamples
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
-from hlmm_dask.scanning.dispersion import check_options
 from hlmm_dask.scanning.events import Note, NullFitted, Observer, tell
 from hlmm_dask.scanning.fit_model import require_random_file
 from hlmm_dask.scanning.left_out import require_positions
@@ -164,7 +163,8 @@ def check_job(
 
 def _check_options(job: "ScanJob") -> None:
     check_model_options(job)
-    job.config.check()
+    # Both check themselves when they are made.
+    _ = job.config
     job.cluster.check()
     check_h2_init(job.h2_init)
     require_random_file(job.random_gts, job.random_gts_txt)
@@ -176,7 +176,7 @@ def _check_options(job: "ScanJob") -> None:
             fit_covariates=job.fit_covariates and bool(job.mean_covar or job.var_covar),
         )
     chosen_transforms(job.transform)
-    check_options(job.dispersion_options)
+    _ = job.dispersion_options
     if job.resume and job.overwrite:
         raise InputError("--resume and --overwrite exclude each other; give one")
     if job.block_size is not None and job.block_size < 1:

@@ -1,15 +1,17 @@
 """What decides the numbers of a scan, besides its input."""
 
-import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from hlmm_dask.arguments import check_filters, choice, flag, number, whole_number
 from hlmm_dask.errors import InputError
 from hlmm_dask.kernels.block_model import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.kernels.table import Filters
 from hlmm_dask.schema import RESULT_NAMES, TEST_COLUMNS
+
+H2 = Literal["refit", "null"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class ScanConfig:
     min_maf: float = 0.05
     max_missing: float = 5.0
     count_a2: bool = False
-    h2: Literal["refit", "null"] = "refit"
+    h2: H2 = "refit"
     method: Method = "auto"
     engine: Engine = "numba"
     loco: bool = False
@@ -57,42 +59,40 @@ class ScanConfig:
     spa_threshold: float = SPA_THRESHOLD
     tests: tuple[str, ...] = ()
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Raise an `InputError` for values that make no sense."""
-        if not 0.0 <= self.min_maf < 0.5:
-            raise InputError(f"min_maf {self.min_maf}: expected 0 <= min_maf < 0.5")
-        if not 0.0 < self.max_missing <= 100.0:
-            raise InputError(
-                f"max_missing {self.max_missing}: expected a percentage, 0 < max_missing <= 100"
-            )
-        if self.h2 not in ("refit", "null"):
-            raise InputError(f"h2 '{self.h2}': expected refit or null")
-        if self.method not in ("auto", "exact", "linear"):
-            raise InputError(f"method '{self.method}': expected auto, exact or linear")
-        if self.engine not in ("numba", "numpy"):
-            raise InputError(f"engine '{self.engine}': expected numba or numpy")
-        if self.loco and self.exclude_window is not None:
-            raise InputError(
-                "--loco leaves out whole chromosomes, --exclude-window parts of them; give one"
-            )
-        if self.exclude_window is not None and not 0.0 <= self.exclude_window < math.inf:
-            raise InputError(
-                f"exclude_window {self.exclude_window:g}: expected kilobases, 0 or more"
-            )
-        for test in self.tests:
-            if test == "quail":
+        whole_number("start", self.start, least=0)
+        if self.stop is not None:
+            whole_number("stop", self.stop, least=0)
+        check_filters(self.min_maf, self.max_missing)
+        for name, allowed in (("h2", get_args(H2)), ("method", get_args(Method)),
+                              ("engine", get_args(Engine))):  # fmt: skip
+            object.__setattr__(self, name, choice(name, getattr(self, name), allowed))
+        for name in ("count_a2", "loco"):
+            flag(name, getattr(self, name))
+        if self.exclude_window is not None:
+            if self.loco:
                 raise InputError(
-                    "test 'quail': needs quantile regressions on all covariates before the scan; "
-                    f"give some of {', '.join(TEST_COLUMNS)}"
+                    "--loco leaves out whole chromosomes, --exclude-window parts of them; give one"
                 )
-            if test not in TEST_COLUMNS or self.tests.count(test) > 1:
-                raise InputError(
-                    f"test '{test}': expected each at most once of {', '.join(TEST_COLUMNS)}"
-                )
-        if not self.spa_threshold >= 0.0:
+            expected = "kilobases, 0 or more"
+            number("--exclude-window", self.exclude_window, least=0.0, expected=expected)
+        expected = "standard deviations, 0 or more, or inf"
+        number("--spa-threshold", self.spa_threshold, least=0.0, infinite=True, expected=expected)
+        tests = tuple(self._test(test) for test in self.tests)
+        for test in tests:
+            if tests.count(test) > 1:
+                raise InputError(f"test {test!r} is given twice; give it once")
+        object.__setattr__(self, "tests", tests)
+
+    @staticmethod
+    def _test(test: object) -> str:
+        if test == "quail":
             raise InputError(
-                f"spa_threshold {self.spa_threshold:g}: expected standard deviations, 0 or more"
+                "test 'quail': needs quantile regressions on all covariates before the scan; "
+                f"give some of {', '.join(TEST_COLUMNS)}"
             )
+        return choice("test", test, tuple(TEST_COLUMNS))
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -42,14 +42,6 @@ def estimate_dispersion(
     )
 
 
-def check_options(options: DispersionOptions) -> None:
-    """Raise an `InputError` for options that make no sense."""
-    try:
-        options.check()
-    except ValueError as error:
-        raise InputError(f"{error}") from error
-
-
 def contigs(store: ResultsStore) -> Iterator[NDArray[Any]]:
     """Names of the variants' chromosomes, some at a time."""
     names = array_of(zarr.open_group(store.path, mode="r"), "variant_contig")
@@ -84,7 +76,6 @@ def add_dispersion(
     InputError
         If the table can't be read, ``out`` exists, or nothing can be estimated.
     """
-    check_options(options)
     target = Path(out)
     if target.exists() and not overwrite:
         raise InputError(f"{target}: exists; give --overwrite or another name")

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.arguments import check_filters, choice
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.contigs import contig_runs, plain_contig
 from hlmm_dask.genotypes.paths import Paths
@@ -250,12 +251,8 @@ def _prepare(
     min_maf: float,
     max_missing: float,
 ) -> tuple[PlinkGenotypes, list[Id], RelationshipModel]:
-    if kind not in ("standardised", "centred", "scaled"):
-        raise InputError(f"kind {kind!r}: expected standardised, centred or scaled")
-    if not 0.0 <= min_maf < 0.5:
-        raise InputError(f"--min-maf {min_maf:g}: expected 0 or more and less than 0.5")
-    if not 0.0 < max_missing <= 100.0:
-        raise InputError(f"--max-missing {max_missing:g}: expected a percentage above 0, up to 100")
+    kind = choice("kind", kind, get_args(Kind))
+    check_filters(min_maf, max_missing)
     source = genotypes if isinstance(genotypes, PlinkGenotypes) else open_plink(genotypes)
     everyone = list(zip(source.samples["fid"], source.samples["iid"], strict=True))
     index = np.arange(len(everyone), dtype=np.int64)

@@ -33,9 +33,6 @@ from hlmm_dask.scanning.null_input import (
 from hlmm_dask.scanning.relationships import Relationships, Rotated
 from hlmm_dask.transforms import title_of
 
-# Share of negative eigenvalues.
-_WORTH_A_NOTE = 1e-3
-
 FloatArray = NDArray[np.float64]
 KinshipLike: TypeAlias = str | PathLike[str] | Kinship | RelationshipParts | Relationships
 
@@ -225,20 +222,11 @@ def fit_lmm_input(given: NullInput, relationships: Relationships) -> LMMNullMode
             aligned.mean_scale,
         ),
         accounting=aligned.accounting,
-        notes=(*given.notes, *_notes(rotated, relationships)),
+        notes=(*given.notes, *(f"{relationships.source}: {n}" for n in rotated.rotation.notes)),
         input_sha256=lmm_input_sha256(aligned),
         file_samples_sha256=given.file_samples_sha256,
         transform=given.transform,
     )
-
-
-def _notes(rotated: Rotated, relationships: Relationships) -> list[str]:
-    if rotated.negative < _WORTH_A_NOTE:
-        return []
-    return [
-        f"{relationships.source}: not positive semidefinite; its negative eigenvalues, "
-        f"{rotated.negative:.2%} of the others, are taken as zero"
-    ]
 
 
 def variance_estimates(null: LMMNull, diagonal: float, left_out: str = "none") -> VarianceEstimates:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
+from hlmm_dask.arguments import choice
 from hlmm_dask.durable import working_folder
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.contigs import contig_runs
@@ -48,8 +49,7 @@ _LMM_ONLY = ("kinship", "grm_from", "grm_kind", "grm_min_maf", "lmm_test")
 def check_model_options(job: "ScanJob") -> None:
     """Raise an `InputError` for options that don't go with the model."""
     default = {field.name: field.default for field in fields(job)}
-    if job.model not in ("hlmm", "lmm"):
-        raise InputError(f"--model {job.model}: expected hlmm or lmm")
+    choice("--model", job.model, ("hlmm", "lmm"))
     if job.model == "hlmm":
         for name in _LMM_ONLY:
             if getattr(job, name) != default[name]:
@@ -58,8 +58,7 @@ def check_model_options(job: "ScanJob") -> None:
     for name, what in _HLMM_ONLY.items():
         if getattr(job, name) != default[name]:
             raise InputError(f"--{name}: --model lmm does not have {what}; leave it out")
-    if job.lmm_test not in ("refit", "fixed"):
-        raise InputError(f"--lmm-test {job.lmm_test}: expected refit or fixed")
+    choice("--lmm-test", job.lmm_test, ("refit", "fixed"))
     if (job.kinship is None) == (job.grm_from is None):
         raise InputError(
             "--model lmm needs one relationship matrix: give --kinship FILE, or --grm-from GENO"

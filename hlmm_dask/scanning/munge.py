@@ -8,7 +8,7 @@ from hlmm_dask.export import Values
 from hlmm_dask.formats.effects import EFFECTS, Effect, effects_in, require_columns
 from hlmm_dask.formats.munge import check_targets, write_formats
 from hlmm_dask.models.dispersion import DispersionOptions, NotEstimable
-from hlmm_dask.scanning.dispersion import check_options, dispersion_columns, estimate_dispersion
+from hlmm_dask.scanning.dispersion import dispersion_columns, estimate_dispersion
 from hlmm_dask.scanning.outputs import check_outprefix
 from hlmm_dask.store import ResultsStore
 
@@ -48,7 +48,6 @@ class MungeJob:
         InputError, StoreError
             If the store is not complete, lacks an effect that was asked for, or a file exists.
         """
-        check_options(self.dispersion)
         store = ResultsStore.open(f"{self.outprefix}.zarr")
         check_outprefix(self.outprefix)
         store.require_intact()

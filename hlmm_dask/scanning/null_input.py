@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pandas as pd
 
+from hlmm_dask.arguments import flag, number
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
@@ -16,7 +17,7 @@ from hlmm_dask.models.random_design import RandomDesign
 from hlmm_dask.random_effects import random_effects
 from hlmm_dask.samples import AlignedSamples, People
 from hlmm_dask.tables import Table, read_table
-from hlmm_dask.transforms import check_transform, transformed
+from hlmm_dask.transforms import known_transform, transformed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -189,8 +190,8 @@ def read_null_inputs(
     """As :func:`read_null_input` for several phenotypes, each a column and a transform of it."""
     samples, source = genotyped_samples(genotypes)
     check_h2_init(h2_init)
-    for _, transform in chosen:
-        check_transform(transform)
+    flag("fit_covariates", fit_covariates)
+    chosen = [(column, known_transform(transform)) for column, transform in chosen]
     if random_genotypes is not None and random_table is not None:
         raise InputError("random effects are given as genotypes and as a table; give one of them")
     tables = [_table(phenotype, missing)] + [
@@ -234,8 +235,8 @@ def read_null_inputs(
 
 def check_h2_init(h2_init: float) -> None:
     """Raise an `InputError` unless h2 can start there."""
-    if not 0.0 < h2_init < 1.0:
-        raise InputError(f"h2_init {h2_init:g}: expected a share of the variance, 0 < h2_init < 1")
+    expected = "a share of the variance, above 0 and below 1"
+    number("--h2-init", h2_init, above=0.0, below=1.0, expected=expected)
 
 
 def table_notes(tables: Sequence[Table | None]) -> tuple[str, ...]:

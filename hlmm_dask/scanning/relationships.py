@@ -16,8 +16,6 @@ from hlmm_dask.models.lmm_rotation import Rotation, rotation_of_kinship
 from hlmm_dask.relationship.kinship import FloatArray, Id, Kinship
 from hlmm_dask.scanning.kinship import RelationshipParts
 
-# A matrix whose pairs have different variants need not be positive semidefinite, but nearly is.
-_INDEFINITE = 0.1
 # Matrices of n x n doubles that a decomposition has in memory at the most.
 DECOMPOSITION_MATRICES = 6
 
@@ -32,13 +30,10 @@ class Rotated:
         Eigenvalues, and eigenvectors mapped from the file.
     diagonal : float
         Mean of the matrix' diagonal.
-    negative : float
-        Sum of the negative eigenvalues, which are taken as zero, as a share of the others.
     """
 
     rotation: Rotation
     diagonal: float
-    negative: float
 
 
 @dataclass(frozen=True)
@@ -107,15 +102,15 @@ class Relationships:
                 f"{self.source}: no relationships vary among the {len(ids)} analysed samples"
             )
         try:
-            rotation = rotation_of_kinship(K, indefinite=_INDEFINITE)
+            rotation = rotation_of_kinship(K)
         except ValueError as error:
             raise InputError(f"{self.source}: no relationship matrix: {error}") from error
         del K
         path = self.folder / f"vectors{number}.npy"
         np.save(path, rotation.vectors)
         values, vectors = rotation.values.copy(), np.load(path, mmap_mode="r")
-        total = float(values.sum())
-        return Rotated(Rotation(values, vectors), total / len(ids), 1.0 - trace / total)
+        kept = Rotation(values, vectors, rotation.notes)
+        return Rotated(kept, float(values.sum()) / len(ids))
 
     def _matrix(self, without: str | None) -> Kinship:
         if isinstance(self.matrices, Kinship):

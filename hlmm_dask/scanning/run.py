@@ -102,7 +102,6 @@ def run_scans(
         Complete, and marked as finished with a summary.
     """
     began = time.perf_counter()
-    config.check()
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other; give one")
     if block_size is not None and block_size < 1:

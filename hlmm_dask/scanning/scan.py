@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, overloa
 
 from distributed import Client
 
+from hlmm_dask.arguments import flag, whole_number
 from hlmm_dask.errors import InputError
 from hlmm_dask.kernels.block_model import Method
 from hlmm_dask.kernels.packed import Engine
@@ -162,6 +163,10 @@ def scan(
         start, stop, min_maf, max_missing, count_a2, h2, method, engine, loco, exclude_window,
         spa_threshold, tuple(tests),
     )  # fmt: skip
+    for name, value in (("resume", resume), ("overwrite", overwrite), ("background", background)):
+        flag(name, value)
+    if block_size is not None:
+        whole_number("block_size", block_size, least=1)
     nulls = [null] if isinstance(null, NullModel | LMMNullModel) else list(null)
     outs = [out] if out is None or isinstance(out, str | os.PathLike) else list(out)
     if len(outs) != len(nulls) and out is not None:

@@ -1,7 +1,9 @@
 """Colours of pictures, light and dark; told apart by the colour blind, and by lightness alone."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from hlmm_dask.arguments import choice
 
 Style = Literal["light", "dark"]
 
@@ -49,6 +51,4 @@ DARK = Theme(
 
 def theme(style: Style) -> Theme:
     """Return the colours of a style."""
-    if style not in ("light", "dark"):
-        raise ValueError(f"style '{style}': expected light or dark")
-    return DARK if style == "dark" else LIGHT
+    return DARK if choice("style", style, get_args(Style)) == "dark" else LIGHT
