@@ -188,7 +188,7 @@ def test_genotypes_changed_between_runs(study: Study, run_script: Run, capsys: C
     """Also where several files hold them, and where all blocks are finished."""
     beds = []
     for name, rows in (("chr1", slice(0, 25)), ("chr2", slice(25, 60))):
-        part = study.variants.iloc[rows]
+        part = study.variants.iloc[rows].assign(contig=name[3:])
         beds.append(write_plink(study.out(f"{name}.bed"), study.counts[rows], study.samples, part))
     options = [study.out("chr@.bed"), study.pheno, study.out("out"), "--block-size", 10]
     options += ["--range", 3, 60]

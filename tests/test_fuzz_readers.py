@@ -36,7 +36,8 @@ MOST = 20  # replacements of one mutation: they multiply
 N, M = 9, 5
 FAM = b"".join(b"f%d 00%d 0 0 %d -9\n" % (i // 2, i, i % 3) for i in range(N))
 BIM = b"".join(b"%s\trs%d\t0\t%d\tA\tG\n" % (b"1" if j < 3 else b"X", j, 10 * j) for j in range(M))
-BED = b"\x6c\x1b\x01" + bytes(range(7, 7 + 3 * M))
+# One sample in the last byte of a variant, and zeros.
+BED = b"\x6c\x1b\x01" + b"".join(bytes([7 + 3 * j, 8 + 3 * j, j % 4]) for j in range(M))
 TABLE = b"FID IID height sex\n" + b"".join(
     b"f%d 00%d %.3f %d\n" % (i // 2, i, (i * 7 % 5) / 3, 1 + i % 2) for i in range(N)
 )

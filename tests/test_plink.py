@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hlmm_dask.errors import InputError
+from hlmm_dask.errors import ChangedInputError, InputError
 from hlmm_dask.genotypes.plink import (
     decode,
     encode,
@@ -255,13 +255,12 @@ def test_size_of_pickle_does_not_grow(tmp_path):
 
 
 def test_several_files(tmp_path):
-    sizes = {"10": 3, "2": 4, "X": 2, "MT": 1, "Y": 2, "scaffold": 1}
+    sizes = {"10": 3, "02": 4, "X": 2, "MT": 1, "24": 2, "PAR1": 1}
     parts = {k: make(tmp_path / f"chr{k}.bed", m=m, contig=k) for k, m in sizes.items()}
-    (tmp_path / "chr1.old.bed").write_bytes(b"not taken")
-    order = ["2", "10", "X", "Y", "MT", "scaffold"]
+    order = ["02", "10", "X", "24", "PAR1", "MT"]
     plink = open_plink(tmp_path / "chr@.bed")
     assert [p.stem for p in plink.paths] == [f"chr{k}" for k in order]
-    assert plink == open_plink([tmp_path / f"chr{k}" for k in order])
+    assert plink.files == open_plink([tmp_path / f"chr{k}" for k in order]).files
     expected = np.concatenate([parts[k] for k in order])
     for start, stop in [(0, 13), (3, 5), (4, 4), (6, 13)]:
         np.testing.assert_array_equal(
@@ -271,8 +270,137 @@ def test_several_files(tmp_path):
     table = pd.concat(plink.iter_variants(2, 12, chunk_size=3))
     assert table["contig"].tolist() == contigs[2:12].tolist()
     assert table.index.tolist() == list(range(2, 12))
-    given = open_plink([tmp_path / "chrX.bed", tmp_path / "chr2.bed"])
-    assert [p.stem for p in given.paths] == ["chrX", "chr2"]
+    given = open_plink([tmp_path / "chrX.bed", tmp_path / "chr02.bed"])
+    assert [p.stem for p in given.paths] == ["chrX", "chr02"]
+
+
+def test_a_pattern_takes_labels_of_chromosomes_alone(tmp_path):
+    folder = tmp_path / "batch@1"
+    folder.mkdir()
+    for name in (
+        "chr1",
+        "chr2",
+        "chr1_qc",
+        "chr2_old",
+        "chrs",
+        "chr99",
+        "chr001",
+        "chr",
+        "chrchr3",
+    ):
+        make(folder / f"{name}.bed", contig=name[3:4] or "1")
+    plink = open_plink(folder / "chr@")
+    assert [p.stem for p in plink.paths] == ["chr1", "chr2"]
+    taken, passed = plink.notes
+    assert taken == f"{folder}/chr@.bed: 2 files (chr1.bed, chr2.bed)"
+    assert "not taken: 7 files (chr.bed, chr001.bed, chr1_qc.bed, chr2_old.bed, ..., " in passed
+    # The prefix is taken where the pattern has it.
+    with pytest.raises(InputError, match=r"no file matches.*9 files .*: no chromosome"):
+        open_plink(folder / "@.bed")
+    # One label for all @, and none in a folder's name.
+    make(folder / "chr3.chr3.bed", contig="3")
+    make(folder / "chr3.chr4.bed", contig="3")
+    assert [p.stem for p in open_plink(folder / "chr@.chr@").paths] == ["chr3.chr3"]
+    with pytest.raises(InputError, match=r"batch@/chr1.bed: no such file"):
+        open_plink(tmp_path / "batch@" / "chr1.bed")
+    # A file of that very name is none of a pattern.
+    make(folder / "chr@.bed", contig="7")
+    assert [p.stem for p in open_plink(folder / "chr@.bed").paths] == ["chr@"]
+
+
+@pytest.mark.parametrize(
+    ("label", "contigs"),
+    [("1", ["01"]), ("05", ["chr5"]), ("X", ["23", "chrX", "25", "PAR1"]), ("26", ["MT", "chrM"]),
+     ("XY", ["25", "PAR2"]), ("m", ["MT"]), ("23", ["X"])],
+)  # fmt: skip
+def test_a_label_is_the_variants_chromosome_by_any_of_its_names(tmp_path, label, contigs):
+    table = pd.concat([variants(2, contig) for contig in contigs])
+    write_plink(tmp_path / f"c{label}", counts(len(table), 4), people(4), table)
+    assert open_plink(tmp_path / "c@").n_variants == len(table)
+
+
+def test_a_pattern_refuses_what_it_can_not_tell(tmp_path):
+    make(tmp_path / "chr1.bed")
+    # Not the first line alone.
+    table = pd.concat([variants(5, "2"), variants(2, "3")])
+    write_plink(tmp_path / "chr2", counts(7, 10), people(10), table)
+    with pytest.raises(InputError, match=r"chr2.bim: variants on chromosome '3', expected 2"):
+        open_plink(tmp_path / "chr@.bed")
+    make(tmp_path / "chr2.bed", contig="2")
+    for other, name in (("chr01", "1"), ("chrX", "X"), ("chr23", "X")):
+        make(tmp_path / f"{other}.bed", contig=name)
+        if other != "chrX":
+            with pytest.raises(InputError, match=rf"{other}.bed.* both of chromosome {name}; "):
+                open_plink(tmp_path / "chr@.bed")
+            (tmp_path / f"{other}.bed").unlink()
+    with pytest.raises(InputError, match=r"nowhere: can't be read"):
+        open_plink(tmp_path / "nowhere" / "chr@.bed")
+
+
+def test_other_formats_are_answered_with_the_command_that_converts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, command in [
+        ("a b.pgen", "plink2 --pfile 'a b' --make-bed --out 'a b'"),
+        ("x.psam", "plink2 --pfile x --make-bed --out x"),
+        ("x.bgen", "plink2 --bgen x.bgen ref-first --sample x.sample --make-bed --out x"),
+        ("x.VCF.gz", "plink2 --vcf x.VCF.gz --make-bed --out x"),
+        ("x.vcf", "plink2 --vcf x.vcf --make-bed --out x"),
+        ("x.bcf", "plink2 --bcf x.bcf --make-bed --out x"),
+        ("chr@.ped", "plink --file chr1 --make-bed --out chr1"),
+        ("x.bim", "give x.bed"),
+        ("x.fam", "give x.bed"),
+        ("x.bed.gz", "gunzip x.bed.gz"),
+        ("x.zarr", "xarray.open_zarr"),
+    ]:
+        with pytest.raises(InputError) as error:
+            open_plink(name)
+        assert str(error.value).startswith(f"{name}: ")
+        assert str(error.value).endswith(command) or command in str(error.value)
+    Path("y.pgen").write_bytes(b"")
+    with pytest.raises(InputError, match=r"y.bed: no such file; y.pgen is a PLINK 2 file, conv"):
+        open_plink("y")
+    Path("y.txt").write_text("FID IID x\n")
+    with pytest.raises(InputError, match=r"y.txt: its name does not end with .bed"):
+        open_plink("y.txt")
+    # A prefix may look like another format.
+    make("z.vcf.bed")
+    assert open_plink("z.vcf").n_variants == 7
+    Path("w.bed").write_bytes(b"\x6c\x1b\x10" + bytes(20))
+    for suffix in (".bim", ".fam"):
+        Path(f"w{suffix}").write_bytes(Path(f"z.vcf{suffix}").read_bytes())
+    with pytest.raises(InputError, match=r"w.bed: a PLINK 2 file.*plink2 --pfile w"):
+        open_plink("w")
+
+
+def test_a_bim_of_five_columns_has_no_centimorgans(tmp_path, monkeypatch):
+    make(tmp_path / "a.bed")
+    six = pd.concat(open_plink(tmp_path / "a").iter_variants())
+    bim = tmp_path / "a.bim"
+    lines = [line.split("\t") for line in bim.read_text().splitlines()]
+    short = ["\t".join(fields[:2] + fields[3:]) for fields in lines]
+    bim.write_text("\n".join(short) + "\n")
+    monkeypatch.setattr("hlmm_dask.genotypes.plink_tables.BIM_INDEX_ROWS", 4)
+    monkeypatch.setattr("hlmm_dask.genotypes.plink.BIM_INDEX_ROWS", 4)
+    plink = open_plink(tmp_path / "a")
+    pd.testing.assert_frame_equal(pd.concat(plink.iter_variants()), six)
+    pd.testing.assert_frame_equal(pd.concat(iter_bim(bim, chunk_size=2)), six)
+    bim.write_text("\n".join([*short[:5], "\t".join(lines[5]), short[6]]) + "\n")
+    with pytest.raises(InputError, match=r"line 6: 6 fields, expected 5 \(chromosome, ID, pos"):
+        open_plink(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "header"),
+    [(".fam", "#FID IID PAT MAT SEX PHENO1"), (".fam", "FID\tIID\tSEX"), (".fam", "#IID SEX"),
+     (".bim", "#CHROM\tID\tCM\tPOS\tALT\tREF"), (".bim", "#CHROM POS ID REF ALT"),
+     (".bim", "chr snp cm bp a1 a2")],
+)  # fmt: skip
+def test_a_header_is_named_as_one(tmp_path, suffix, header):
+    make(tmp_path / "a.bed", n=8)
+    path = tmp_path / f"a{suffix}"
+    path.write_text(f"{header}\n{path.read_text()}")
+    with pytest.raises(InputError, match=rf"a{suffix}, line 1: a header \(#?\w+ .*tail -n \+2"):
+        open_plink(tmp_path / "a")
 
 
 def test_variants_beyond_the_index(tmp_path, monkeypatch):
@@ -352,7 +480,7 @@ def test_changed_during_the_run(tmp_path):
     make(tmp_path / "a.bed", m=7, n=10)
     bed = tmp_path / "a.bed"
     plink = open_plink(bed)
-    later = plink.files[0].bed_mtime_ns + 10**9
+    later = plink.files[0].bed_stamp.mtime_ns + 10**9
     os.utime(bed, ns=(later, later))
     with pytest.raises(InputError, match="modified since it was opened"):
         plink.read_packed(0, 1)
@@ -371,6 +499,48 @@ def test_changed_during_the_run(tmp_path):
     bim.write_text("1 rs0 0 1 A C\n")
     with pytest.raises(InputError, match=r"a\.bim: changed .* 14 bytes"):
         list(plink.iter_variants())
+
+
+@pytest.mark.parametrize("how", ["replaced", "written to"])
+def test_changed_with_the_same_size_and_time(tmp_path, how):
+    make(tmp_path / "a.bed", m=7, n=10)
+    plink = open_plink(tmp_path / "a")
+    for name, read in (("bed", lambda: plink.read_packed(0, 1)),
+                       ("bim", lambda: list(plink.iter_variants()))):  # fmt: skip
+        path = tmp_path / f"a.{name}"
+        times = path.stat()
+        content = path.read_bytes()
+        target = tmp_path / "new" if how == "replaced" else path
+        target.write_bytes(content[:-1] + bytes([content[-1] ^ 4]))
+        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+        target.replace(path)
+        assert path.stat().st_mtime_ns == times.st_mtime_ns
+        with pytest.raises(ChangedInputError, match=rf"a.{name}: changed .* same size and time"):
+            read()
+
+
+@pytest.mark.parametrize("n", [6, 7, 8, 9])
+@pytest.mark.parametrize("lost", [0, -1])
+def test_a_fam_that_lost_a_line(tmp_path, n, lost):
+    make(tmp_path / "a.bed", m=200, n=n)
+    fam = tmp_path / "a.fam"
+    lines = fam.read_text().splitlines(keepends=True)
+    del lines[lost]
+    fam.write_text("".join(lines))
+    with pytest.raises(InputError, match=r"has genotypes after the last of the|bytes, expected"):
+        open_plink(tmp_path / "a")
+
+
+def test_padding_is_looked_at_in_every_variant_that_is_read(tmp_path):
+    make(tmp_path / "a.bed", m=200, n=10)
+    bed = tmp_path / "a.bed"
+    content = bytearray(bed.read_bytes())
+    content[3 + 3 * 3 - 1] |= 0x30  # the third variant, which is not looked at when opening
+    bed.write_bytes(content)
+    plink = open_plink(bed)
+    plink.read_packed(3, 200)
+    with pytest.raises(InputError, match=r"a.bed: variant 3 has genotypes after .* 10 samples"):
+        plink.read_packed(1, 200)
 
 
 def test_range_errors(tmp_path):

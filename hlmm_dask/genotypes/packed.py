@@ -24,6 +24,13 @@ def packed_width(n_samples: int) -> int:
     return -(-n_samples // 4)
 
 
+def padded_rows(packed: NDArray[np.uint8], n_samples: int) -> NDArray[np.int64]:
+    """Rows (k,) whose last byte has genotypes after the last sample: PLINK leaves zeros there."""
+    if n_samples % 4 == 0 or not packed.size:
+        return np.empty(0, dtype=np.int64)
+    return np.flatnonzero(packed[:, -1] >> np.uint8(2 * (n_samples % 4)))
+
+
 def decode(packed: NDArray[np.uint8], n_samples: int) -> NDArray[np.int8]:
     """Decode packed genotypes to counts of allele 1.
 

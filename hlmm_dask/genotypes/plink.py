@@ -1,8 +1,5 @@
 """PLINK 1 files (.bed, .bim, .fam): checked when opened, packed bytes read by range."""
 
-import os
-import shlex
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -14,12 +11,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import ChangedInputError, InputError
+from hlmm_dask.genotypes.bed_checks import (
+    check_bed,
+    check_padding,
+    file_crc,
+    no_padding,
+    read_header,
+)
 from hlmm_dask.genotypes.packed import (
-    HEADER,
     MISSING,
     decode,
     encode,
     packed_width,
+    padded_rows,
     to_dosage,
 )
 from hlmm_dask.genotypes.paths import Paths, expand_paths
@@ -34,6 +38,7 @@ from hlmm_dask.genotypes.plink_tables import (
     variants_frame,
 )
 from hlmm_dask.genotypes.plink_write import write_plink
+from hlmm_dask.genotypes.stamps import FileStamp
 from hlmm_dask.text import iter_rows, layout_notes, open_binary
 
 __all__ = [
@@ -64,10 +69,10 @@ class PlinkFile:
         Index of the file's first variant among those of all files.
     n_variants : int
         Variants of this file.
-    bed_size, bed_mtime_ns : int
-        Bytes of the .bed, and its time of modification in nanoseconds.
-    bim_size, bim_mtime_ns : int
-        The same of the .bim.
+    bed_stamp, bim_stamp : FileStamp
+        What tells the .bed and the .bim from files that replace them.
+    bim_fields : int
+        Fields in a line of the .bim.
     bim_crc, fam_crc : int
         CRC-32 of the two tables.
     bim_index : tuple of (int, int)
@@ -79,10 +84,9 @@ class PlinkFile:
     fam: Path
     first: int
     n_variants: int
-    bed_size: int
-    bed_mtime_ns: int
-    bim_size: int
-    bim_mtime_ns: int
+    bed_stamp: FileStamp
+    bim_stamp: FileStamp
+    bim_fields: int
     bim_crc: int
     fam_crc: int
     bim_index: tuple[tuple[int, int], ...]
@@ -92,9 +96,14 @@ class PlinkFile:
         """Index after the file's last variant."""
         return self.first + self.n_variants
 
+    @property
+    def bed_size(self) -> int:
+        """Bytes of the .bed."""
+        return self.bed_stamp.size
+
     def require_unchanged(self) -> None:
         """Raise a `ChangedInputError` if the .bed isn't the one that was opened."""
-        _require_unchanged(self.bed, self.bed_size, self.bed_mtime_ns)
+        self.bed_stamp.require_same(self.bed)
 
 
 @dataclass(frozen=True)
@@ -188,10 +197,15 @@ class PlinkGenotypes:
         ------
         ChangedInputError
             As for `read_packed`.
+        InputError
+            If there are genotypes after the last sample of the .fam.
         """
         row = 0
         for file, low, high in self.spans(start, start + len(packed)):
-            _read_into(file, packed[row : row + high - low], 3 + low * self.n_bytes)
+            part = packed[row : row + high - low]
+            _read_into(file, part, 3 + low * self.n_bytes)
+            if len(bad := padded_rows(part, self.n_samples)):
+                raise no_padding(file.bed, file.fam, low + int(bad[0]), self.n_samples)
             row += high - low
 
     def iter_variants(
@@ -228,9 +242,9 @@ class PlinkGenotypes:
                 skip=low - entry * BIM_INDEX_ROWS,
                 limit=high - low,
             ):
-                yield variants_frame(rows, at)
+                yield variants_frame(rows, at, file.bim_fields)
                 at += len(rows)
-            _require_unchanged(file.bim, file.bim_size, file.bim_mtime_ns)
+            file.bim_stamp.require_same(file.bim)
 
     def identity(self) -> dict[str, Any]:
         """Say what decides the genotypes, without paths: counts, sizes, checksums of the tables."""
@@ -262,8 +276,9 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
     Parameters
     ----------
     genofile : path or sequence of paths
-        A .bed (the suffix may be left out), several, or a pattern in which ``@`` stands for the
-        chromosome: files are then taken in the order 1, 2, ..., X, Y, XY, MT, others.
+        A .bed (the suffix may be left out), several, or a pattern in which ``@`` in the file's
+        name stands for the chromosome (1-26, X, Y, XY, PAR1, PAR2, MT): files are then taken in
+        the order of the chromosomes.
 
     Returns
     -------
@@ -272,30 +287,33 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
     Raises
     ------
     InputError
-        If a file is missing, empty, no variant-major .bed, or of a size that doesn't fit its
-        .bim and .fam; if the samples of the files differ.
+        If a file is missing, empty, of another format, no variant-major .bed, or of a size that
+        doesn't fit its .bim and .fam; if the samples of the files differ; if a file that a
+        pattern matches has variants of another chromosome than its name says.
     """
-    beds = expand_paths(genofile)
+    beds, notes = expand_paths(genofile)
     files: list[PlinkFile] = []
     samples: pd.DataFrame | None = None
-    notes: list[str] = []
     first = 0
-    for bed in beds:
+    for each in beds:
+        bed = each.path
         bim, fam = bed.with_suffix(".bim"), bed.with_suffix(".fam")
-        header = _read_header(bed)
-        fam_crc = _crc(fam)
+        # Before anything is read: what changes meanwhile is another file.
+        stamp, table_stamp = FileStamp.of(bed), FileStamp.of(bim)
+        header = read_header(bed)
+        fam_crc = file_crc(fam)
         if samples is None:
             samples = read_fam(fam)
             if not len(samples):
                 raise InputError(f"{fam}: no samples, expected one a line ({FAM_FIELDS})")
         elif fam_crc != files[0].fam_crc:
             require_same_samples(files[0].fam, samples, fam, read_fam(fam))
-        n_variants, index = scan_bim(bim)
-        table = os.stat(bim)
-        if n_variants == 0:
+        table = scan_bim(bim)
+        if table.n_variants == 0:
             raise InputError(f"{bim}: no variants, expected one a line ({BIM_FIELDS})")
-        status = os.stat(bed)
-        _check_bed(bed, header, status.st_size, n_variants, len(samples))
+        each.require_contigs(bim, table.contigs)
+        check_bed(bed, header, stamp.size, table.n_variants, len(samples))
+        check_padding(bed, fam, table.n_variants, len(samples))
         files.append(
             PlinkFile(
                 # Workers may have been started in another folder.
@@ -303,78 +321,22 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
                 bim=bim.absolute(),
                 fam=fam.absolute(),
                 first=first,
-                n_variants=n_variants,
-                bed_size=status.st_size,
-                bed_mtime_ns=status.st_mtime_ns,
-                bim_size=table.st_size,
-                bim_mtime_ns=table.st_mtime_ns,
-                bim_crc=_crc(bim),
+                n_variants=table.n_variants,
+                bed_stamp=stamp,
+                bim_stamp=table_stamp,
+                bim_fields=table.n_fields,
+                bim_crc=file_crc(bim),
                 fam_crc=fam_crc,
-                bim_index=index,
+                bim_index=table.index,
             )
         )
-        notes += layout_notes(fam, len(samples)) + layout_notes(bim, n_variants)
-        first += n_variants
+        notes += layout_notes(fam, len(samples)) + layout_notes(bim, table.n_variants)
+        first += table.n_variants
     assert samples is not None
     found = PlinkGenotypes(tuple(files), len(samples), first, tuple(notes))
     # Read already.
     vars(found)["samples"] = samples
     return found
-
-
-def _require_unchanged(path: Path, size: int, mtime_ns: int) -> None:
-    """Raise a `ChangedInputError` if a file isn't the one that was opened."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        raise ChangedInputError(f"{path}: no such file any more") from None
-    if status.st_size != size:
-        raise ChangedInputError(
-            f"{path}: changed while it was scanned: {status.st_size} bytes, {size} when it was "
-            "opened"
-        )
-    if status.st_mtime_ns != mtime_ns:
-        raise ChangedInputError(
-            f"{path}: changed while it was scanned: modified since it was opened"
-        )
-
-
-def _read_header(bed: Path) -> bytes:
-    with open_binary(bed) as stream:
-        return stream.read(3)
-
-
-def _check_bed(bed: Path, header: bytes, size: int, n_variants: int, n_samples: int) -> None:
-    if header[:2] != HEADER[:2]:
-        raise InputError(
-            f"{bed}: starts with bytes {header.hex(' ') or 'none (empty file)'}, "
-            f"expected {HEADER.hex(' ')}; this is no PLINK 1 .bed"
-        )
-    if header[2:] != b"\x01":
-        if header[2:] == b"\x00":
-            stem = str(bed.with_suffix(""))
-            raise InputError(
-                f"{bed}: sample-major (third byte 00), expected variant-major (01); convert it: "
-                + shlex.join(["plink", "--bfile", stem, "--make-bed", "--out", f"{stem}_variants"])
-            )
-        raise InputError(
-            f"{bed}: third byte {header[2:].hex() or 'missing'}, expected 01 (variant-major)"
-        )
-    expected = 3 + n_variants * packed_width(n_samples)
-    if size != expected:
-        raise InputError(
-            f"{bed}: {size} bytes, expected {expected} for the {n_variants} variants of its .bim "
-            f"and the {n_samples} samples of its .fam; the file is "
-            f"{'truncated' if size < expected else 'too long'}, or belongs to another .bim or .fam"
-        )
-
-
-def _crc(path: Path) -> int:
-    crc = 0
-    with open_binary(path) as stream:
-        while block := stream.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc
 
 
 def _read_into(file: PlinkFile, out: NDArray[np.uint8], offset: int) -> None:

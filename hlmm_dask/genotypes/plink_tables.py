@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,12 @@ from hlmm_dask.text import Lines, iter_rows, shown
 
 FAM_FIELDS = "FID, IID, father, mother, sex, phenotype"
 BIM_FIELDS = "chromosome, ID, centimorgan, position, allele 1, allele 2"
+# PLINK 2 reads a .bim without centimorgans, too.
+_SHORT_BIM_FIELDS = "chromosome, ID, position, allele 1, allele 2"
 BIM_INDEX_ROWS = 20_000
+# Names of columns in PLINK 2's .psam and .pvar, and in tables that were made by hand.
+_FAM_NAMES = {b"FID", b"IID"}
+_BIM_NAMES = {b"CHROM", b"CHR", b"SNP", b"POS", b"BP"}
 
 
 def read_fam(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -33,12 +39,15 @@ def read_fam(path: str | os.PathLike[str]) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If a line has not six fields, is not UTF-8, or a (FID, IID) comes twice.
+        If a line has not six fields, is not UTF-8, or a (FID, IID) comes twice; if the first line
+        is a header.
     """
     fid: list[str] = []
     iid: list[str] = []
     numbers: list[int] = []
     for rows in iter_rows(path):
+        if not numbers:
+            _refuse_header(rows, _FAM_NAMES, FAM_FIELDS)
         table = rows.split(6, FAM_FIELDS)
         fid += table.strings(0)
         iid += table.strings(1)
@@ -53,7 +62,7 @@ def iter_bim(path: str | os.PathLike[str], chunk_size: int = 100_000) -> Iterato
     Parameters
     ----------
     path : path
-        The .bim; six fields a line.
+        The .bim; six fields a line, or five (without centimorgans).
     chunk_size : int
         Variants in a chunk; the last chunk may have fewer.
 
@@ -66,38 +75,71 @@ def iter_bim(path: str | os.PathLike[str], chunk_size: int = 100_000) -> Iterato
     Raises
     ------
     InputError
-        If a line has not six fields, is not UTF-8, or its position is not an integer.
+        If a line has another number of fields than the first, is not UTF-8, or its position is not
+        an integer; if the first line is a header.
     """
-    first = 0
+    first = n_fields = 0
     for rows in iter_rows(path, chunk_rows=chunk_size):
-        yield variants_frame(rows, first)
+        n_fields = n_fields or bim_width(rows)
+        yield variants_frame(rows, first, n_fields)
         first += len(rows)
 
 
-def variants_frame(rows: Lines, first: int) -> pd.DataFrame:
+def variants_frame(rows: Lines, first: int, n_fields: int) -> pd.DataFrame:
     """Parse the variants of some lines, as from `iter_bim`; `first` is the index of the first."""
-    return pd.DataFrame(_columns(rows), index=pd.RangeIndex(first, first + len(rows)))
+    return pd.DataFrame(_columns(rows, n_fields), index=pd.RangeIndex(first, first + len(rows)))
 
 
-def _columns(rows: Lines) -> dict[str, Any]:
-    table = rows.split(6, BIM_FIELDS)
+def bim_width(rows: Lines) -> int:
+    """Fields in a line of a .bim, given its first lines: 6, or 5 without centimorgans."""
+    _refuse_header(rows, _BIM_NAMES, BIM_FIELDS)
+    return 5 if len(rows.lines[0].split()) == 5 else 6
+
+
+def _columns(rows: Lines, n_fields: int) -> dict[str, Any]:
+    table = rows.split(n_fields, BIM_FIELDS if n_fields == 6 else _SHORT_BIM_FIELDS)
     return {
         "contig": table.strings(0),
         "variant_id": table.strings(1),
-        "position": table.integers(3, "position"),
-        "allele1": table.strings(4),
-        "allele2": table.strings(5),
+        "position": table.integers(n_fields - 3, "position"),
+        "allele1": table.strings(n_fields - 2),
+        "allele2": table.strings(n_fields - 1),
     }
 
 
-def scan_bim(path: Path) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """Check every line before any work; count the variants, and index every 20,000th.
+def _refuse_header(rows: Lines, names: set[bytes], expected: str) -> None:
+    """Raise an `InputError` if the first line names columns: PLINK 1's tables have no header."""
+    start = rows.lines[0].split()[:3]
+    found = {word.lstrip(b"#").upper() for word in start}
+    if len(found & names) > 1 or start[0].upper() in {b"#" + name for name in names}:
+        raise InputError(
+            f"{rows.path}, line {rows.numbers[0]}: a header ({b' '.join(start).decode()} ...), "
+            f"expected no header ({expected}); remove the line, for example with `tail -n +2`"
+        )
 
-    Returns
-    -------
-    n_variants : int
+
+@dataclass(frozen=True)
+class BimSummary:
+    """What the lines of a .bim say together.
+
+    Attributes
+    ----------
+    n_variants, n_fields : int
+        Variants, and fields in a line.
     index : tuple of (int, int)
         Byte offset and line number from which to read variant 0, 20,000, ...
+    contigs : tuple of str
+        Chromosomes as they are named, in the order of their appearance.
+    """
+
+    n_variants: int
+    n_fields: int
+    index: tuple[tuple[int, int], ...]
+    contigs: tuple[str, ...]
+
+
+def scan_bim(path: Path) -> BimSummary:
+    """Check every line before any work; count the variants, and index every 20,000th.
 
     Raises
     ------
@@ -105,13 +147,17 @@ def scan_bim(path: Path) -> tuple[int, tuple[tuple[int, int], ...]]:
         As `iter_bim`.
     """
     n_variants, at = 0, (0, 1)
+    n_fields = 0
     index: list[tuple[int, int]] = []
+    contigs: dict[str, None] = {}
     for rows in iter_rows(path, chunk_rows=BIM_INDEX_ROWS):
-        _columns(rows)
+        n_fields = n_fields or bim_width(rows)
+        columns = _columns(rows, n_fields)
+        contigs |= dict.fromkeys(columns["contig"])
         index.append(at)
         n_variants += len(rows)
         at = rows.end
-    return n_variants, tuple(index)
+    return BimSummary(n_variants, n_fields, tuple(index), tuple(contigs))
 
 
 def require_same_samples(

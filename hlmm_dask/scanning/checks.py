@@ -9,7 +9,7 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.samples import AlignedSamples
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
-from hlmm_dask.scanning.events import Note, NullFitted, Observer, tell
+from hlmm_dask.scanning.events import FilesOpened, Note, NullFitted, Observer, tell
 from hlmm_dask.scanning.fit_model import require_random_file
 from hlmm_dask.scanning.left_out import require_positions
 from hlmm_dask.scanning.lmm import AnyNull, fit_lmm_input
@@ -134,6 +134,7 @@ def check_job(
     for one in jobs:
         check_output(one, tidy=tidy)
     genotypes = open_plink(job.genofile)
+    tell(observers, FilesOpened("genotypes", tuple(map(str, genotypes.paths))))
     for note in genotypes.notes:
         tell(observers, Note(note))
     config = job.config
@@ -147,7 +148,18 @@ def check_job(
         # The random effects may come from the same files.
         if text not in genotypes.notes:
             tell(observers, Note(text))
+    if inputs and isinstance(inputs[0].random, PlinkGenotypes):
+        paths = tuple(map(str, inputs[0].random.paths))
+        tell(observers, FilesOpened("random effects", paths))
     kinship = open_kinship(job, genotypes, inputs)
+    if kinship is not None and kinship.genotypes is not None:
+        tell(
+            observers,
+            FilesOpened("relationship matrix", tuple(map(str, kinship.genotypes.paths))),
+        )
+        for note in kinship.genotypes.notes:
+            if note not in genotypes.notes:
+                tell(observers, Note(note))
     columns = (
         len(TSV_HEADERS)
         + 2 * len(config.tests)

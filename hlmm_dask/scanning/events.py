@@ -220,9 +220,25 @@ class Note:
     text: str
 
 
+@dataclass(frozen=True)
+class FilesOpened:
+    """Genotype files have been opened and checked.
+
+    Attributes
+    ----------
+    what : str
+        What they are for: ``genotypes``, ``random effects``, ``relationship matrix``.
+    paths : tuple of str
+        The .bed files, in the order of their variants.
+    """
+
+    what: str
+    paths: tuple[str, ...]
+
+
 Event: TypeAlias = (
     Phase | NullFitted | Planned | ScanStarted | BlockDone | BlockFailed | BlockRetried
-    | ScanFinished | TablesWritten | Warned | Note
+    | ScanFinished | TablesWritten | Warned | Note | FilesOpened
 )  # fmt: skip
 
 

@@ -54,6 +54,7 @@ def run_kinship(job: KinshipJob) -> Iterator[str]:
     """
     _check_output(job)
     source = open_plink(job.genofile)
+    yield from source.notes
     samples = None if job.keep is None else read_ids(job.keep)
     variants = None if job.extract is None else _extracted(source, job.extract)
     with ExitStack() as stack:

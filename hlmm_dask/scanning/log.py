@@ -24,6 +24,7 @@ from hlmm_dask.scanning.events import (
     BlockFailed,
     BlockRetried,
     Event,
+    FilesOpened,
     Note,
     NullFitted,
     Phase,
@@ -77,6 +78,7 @@ class RunLog:
         self._warned: dict[str, int] = {}
         self._noted: dict[str, int] = {}
         self._phases: dict[str, float] = {}
+        self._files: dict[str, list[str]] = {}
         self._phenotypes: list[dict[str, Any]] = []
         self._failed: list[dict[str, Any]] = []
         self._tables: dict[str, Any] = {}
@@ -96,6 +98,7 @@ class RunLog:
             "versions": versions(),
             "machine": machine(),
             "options": dict(options),
+            "genotype_files": self._files,
             "phenotypes": self._phenotypes,
             "plan": None,
             "scan": None,
@@ -150,6 +153,9 @@ class RunLog:
         match event:
             case Phase():
                 self._enter(event.name)
+            case FilesOpened():
+                self._files[event.what] = list(event.paths)
+                self._say(f"{event.what}: {', '.join(event.paths)}")
             case Note():
                 self._count(self._noted, event.text, "note: ")
             case Warned():
