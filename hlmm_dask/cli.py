@@ -29,6 +29,7 @@ from hlmm_dask.cli_options import (
 )
 from hlmm_dask.ending import end_as_interrupted, keep_ending, lasting
 from hlmm_dask.errors import ClusterLostError, InputError, ScanError, StoreError
+from hlmm_dask.printable import say
 from hlmm_dask.scanning.prestart import (
     before_imports,
     imports_done,
@@ -124,19 +125,22 @@ def run(
         code = EXIT_INTERRUPTED
         if argv is None:
             keep_ending()
-        print(f"\n{parser.prog}: interrupted", file=sys.stderr)
+        # Below what the terminal has echoed.
+        print(file=sys.stderr)
+        say(f"{parser.prog}: interrupted")
         if not _resumable(options):
             return EXIT_INTERRUPTED
     else:
         return EXIT_OK
     again = [word for word in options.command if word not in ("--overwrite", "--resume")]
     line = shlex.join([*again, "--resume"])
-    print(f"finished blocks are kept; go on with:\n  {line}", file=sys.stderr)
+    say("finished blocks are kept; go on with:")
+    say(f"  {line}", whole=True)
     return code
 
 
 def _complain(program: str, error: Exception, code: int) -> int:
-    print(f"{program}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+    say(f"{program}: error: {error}")
     return code
 
 
@@ -208,10 +212,9 @@ def _scan(options: argparse.Namespace) -> None:
 def _chr(options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.job import ScanJob
 
-    print(
+    say(
         "effects are per copy of allele 2 (.bim column 6), as hlmm counted; "
-        "hlmm-scan counts allele 1",
-        file=sys.stderr,
+        "hlmm-scan counts allele 1"
     )
     _watch(
         ScanJob(
@@ -312,7 +315,7 @@ def _munge(options: argparse.Namespace) -> None:
     ).check()
     options.begun = True
     for line in job.write():
-        print(line, file=sys.stderr)
+        say(line)
 
 
 def _formats(options: argparse.Namespace) -> tuple[str, ...]:
@@ -351,7 +354,8 @@ def _dispersion(options: argparse.Namespace) -> None:
 
     how = _dispersion_options(options)
     lines = add_dispersion(options.table, options.out, how, overwrite=options.overwrite)
-    print("\n".join(lines), file=sys.stderr)
+    for line in lines:
+        say(line)
 
 
 def _dispersion_options(options: argparse.Namespace) -> "DispersionOptions":
@@ -368,7 +372,7 @@ def _loci(options: argparse.Namespace) -> None:
     if options.genofile is not None and len(options.genofile) == 1:
         given["genofile"] = options.genofile[0]  # may be a pattern
     for line in verdict_lines(loci(options.outprefix, **given)):
-        print(line)
+        say(line, stream=sys.stdout)
 
 
 def _kinship(options: argparse.Namespace) -> None:
@@ -390,7 +394,7 @@ def _kinship(options: argparse.Namespace) -> None:
     given = vars(options) | {"file_format": options.format, "cluster": cluster}
     job = KinshipJob(**{name: given[name] for name in KinshipJob.__dataclass_fields__})
     for line in run_kinship(job):
-        print(line, file=sys.stderr)
+        say(line)
 
 
 def _fit(options: argparse.Namespace) -> None:

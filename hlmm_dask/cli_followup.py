@@ -1,13 +1,13 @@
 """Command lines of what is done with chosen variants of a finished scan."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 from hlmm_dask.cli import run
 from hlmm_dask.cli_options import Parser, new_parser
+from hlmm_dask.printable import say
 from hlmm_dask.scanning.prestart import prepare_blas
 
 
@@ -82,7 +82,7 @@ def _check(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     for line in run_check(job):
-        print(line, file=sys.stderr)
+        say(line)
 
 
 def _interact(options: argparse.Namespace) -> None:
@@ -94,12 +94,12 @@ def _interact(options: argparse.Namespace) -> None:
         require_matplotlib()
     done = run_interact(InteractJob(**_chosen(options), covar=options.covar))
     for note in done.notes:
-        print(f"note: {note}", file=sys.stderr)
-    print(f"table: {done.path}", file=sys.stderr)
+        say(f"note: {note}")
+    say(f"table: {done.path}")
     if options.plots:
         folder = done.path.with_suffix("")
         write_interaction_plots(done, folder)
-        print(f"pictures: {folder}/", file=sys.stderr)
+        say(f"pictures: {folder}/")
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from hlmm_dask.view.reading import Source, require_results, thin
 from hlmm_dask.view.spread import by_genotype, genotype_counts, of_null, phenotype_scale
 from hlmm_dask.view.style import Style, theme
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned, expected_band
-from hlmm_dask.view.wording import decimals, short_id
+from hlmm_dask.view.wording import caption, decimals, short_id
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -235,7 +235,7 @@ def genotype_spread(
         raise InputError(f"variant {name}: no sample has a genotype and a phenotype")
     draw_spread(ax, classes, colours)
     titled(ax, short_id(name), colours)
-    ax.set_ylabel(scale.replace(" (", "\n(") if ylabel is None else ylabel)
+    ax.set_ylabel(caption(scale).replace(" (", "\n(") if ylabel is None else ylabel)
     return ax
 
 

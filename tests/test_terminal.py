@@ -81,8 +81,8 @@ def test_resumed_scan_counts_its_own_speed_alone(clock):
 
 def test_notes_pass_unchanged(clock):
     out = console(terminal=False)
-    TerminalProgress(out, clock=clock)(Note("a [bold]word[/bold] " + "x" * 200))
-    assert out.file.getvalue() == "a [bold]word[/bold] " + "x" * 200 + "\n"
+    TerminalProgress(out, clock=clock)(Note("a [bold]word[/bold] " + "long " * 60))
+    assert out.file.getvalue() == "a [bold]word[/bold] " + "long " * 60 + "\n"
 
 
 def test_bar_on_a_terminal_ends_and_gives_the_cursor_back(clock):

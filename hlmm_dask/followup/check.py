@@ -23,6 +23,7 @@ from hlmm_dask.kernels.table import Filters
 from hlmm_dask.models.hlm import HLM
 from hlmm_dask.scanning.left_out import left_out_sets
 from hlmm_dask.schema import Status, nothing_fitted
+from hlmm_dask.view.wording import short_id
 
 FloatArray = NDArray[np.float64]
 
@@ -84,8 +85,9 @@ def run_check(job: CheckJob) -> Iterator[str]:
         if int(one["status"].iloc[0]) == Status.OK:
             counts = scan.counts(one)[0, scan.study.null.sample_index]
             found = _columns(*_check(models[i], counts, job, row))
+            name = short_id(str(one["variant_id"].iloc[0]))
             yield (
-                f"{one['variant_id'].iloc[0]}: {found['permutations']:,} permutations, p "
+                f"{name}: {found['permutations']:,} permutations, p "
                 f"{found['score_perm_p']:.3g} (score), {found['classical_perm_p']:.3g} (classical)"
             )
         lines.append(found)

@@ -1,7 +1,6 @@
 """The loci of a finished scan, each looked at again: ``hlmm-loci``."""
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hlmm_dask import printable
 from hlmm_dask.durable import sweep
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.checks import Refitter
@@ -31,6 +31,7 @@ from hlmm_dask.schema import nothing_fitted
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.transforms import chosen_transforms
 from hlmm_dask.view.facts import Facts, gather
+from hlmm_dask.view.wording import short_id
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,7 @@ def loci(
         raise InputError(
             f"loci: no option {unknown[0]}, expected some of {', '.join(sorted(names))}"
         )
-    return follow_up(os.fspath(outprefix), LociOptions(**options), say=say or _to_terminal)  # type: ignore[arg-type]  # checked there
-
-
-def _to_terminal(text: str) -> None:
-    print(text, file=sys.stderr)
+    return follow_up(os.fspath(outprefix), LociOptions(**options), say=say or printable.say)  # type: ignore[arg-type]  # checked there
 
 
 def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None]) -> pd.DataFrame:
@@ -198,6 +195,7 @@ def _sex(study: Study, options: LociOptions) -> NDArray[np.int64] | None:
 def verdict_lines(table: pd.DataFrame) -> Sequence[str]:
     """Say each locus and its verdict in a line."""
     return [
-        f"{row['SNP']}  {row['chrom']}:{row['pos']}  {row['tests']}: {row['verdict']}"
+        f"{short_id(str(row['SNP']))}  {short_id(str(row['chrom']))}:{row['pos']}  "
+        f"{row['tests']}: {row['verdict']}"
         for row in table.to_dict("records")
     ]

@@ -14,6 +14,7 @@ from hlmm_dask.followup.leads import Lead, Window
 from hlmm_dask.view.spread import adjusted_phenotype, by_genotype, phenotype_scale
 from hlmm_dask.view.style import theme
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest
+from hlmm_dask.view.wording import caption, short_id
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +72,11 @@ def draw_loci(
         above, below = figure.subplots(2, height_ratios=(1.0, 1.1))
         _region(above, study, _shown(tests, lead), lead, window)
         above.set_title(
-            f"{lead.id}: {verdict}", loc="left", color=colours.text, fontsize=10, wrap=True
+            caption(f"{short_id(lead.id)}: {verdict}"),
+            loc="left",
+            color=colours.text,
+            fontsize=10,
+            wrap=True,
         )
         _by_genotype(below, study, lead)
         with replacing(folder / picture_name(lead)) as file:
@@ -96,7 +101,8 @@ def _region(ax: "Axes", study: Study, test: AssociationTest, lead: Lead, window:
     at = window.index == lead.index
     ax.scatter(x[at], y[at], marker="D", s=30, c=colours.text, zorder=3, label="lead")
     ax.axhline(-np.log10(GENOME_WIDE), color=colours.muted, lw=1.0, ls=(0, (1, 2)))
-    ax.set(xlabel=f"Position on chromosome {lead.contig} (Mb)", ylabel="−log₁₀ p, " + test.short)
+    ax.set_xlabel(f"Position on chromosome {caption(lead.contig)} (Mb)")
+    ax.set_ylabel("−log₁₀ p, " + test.short)
     ax.set_ylim(bottom=0.0, top=1.1 * max(float(np.nanmax(y)), 8.0))
     ax.legend(frameon=False, fontsize=8, labelcolor=colours.text, loc="upper left")
 
@@ -114,4 +120,4 @@ def _by_genotype(ax: "Axes", study: Study, lead: Lead) -> None:
     colours = theme("light")
     dressed(ax, colours, (6.4, 3.4))
     draw_spread(ax, by_genotype(study.counts(lead.index), adjusted_phenotype(study.null)), colours)
-    ax.set_ylabel(phenotype_scale(study.null))
+    ax.set_ylabel(caption(phenotype_scale(study.null)))

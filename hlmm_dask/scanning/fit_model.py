@@ -1,6 +1,5 @@
 """One model without variants: ``hlmm-fit``."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.models.hlm import HLM, HLMFit
 from hlmm_dask.models.hlmm import HLMM, HLMMFit
+from hlmm_dask.printable import say
 from hlmm_dask.random_effects import random_effects
 from hlmm_dask.samples import align
 from hlmm_dask.scanning.null import converged, effects_per_unit, refused
@@ -73,18 +73,18 @@ def fit_model(
             mixed = HLMM(aligned.y, X, V, columns.G)
             random = converged(mixed.fit(h2_init=h2_init * mixed.mean_square), what)
         fit = random
-        print(f"h2 {random.h2:.6g} (SE {random.h2_se:.3g})", file=sys.stderr)
+        say(f"h2 {random.h2:.6g} (SE {random.h2_se:.3g})")
         if not no_h2_estimate:
             write_estimate(Path(f"{outprefix}.h2.txt"), random.h2, random.h2_se)
     for note in notes:
-        print(note, file=sys.stderr)
+        say(note)
     for suffix, names, effects, errors, unit in (
         ("mean", aligned.mean_names, fit.alpha, fit.alpha_se, aligned.mean_scale),
         ("variance", aligned.variance_names, fit.beta, fit.beta_se, aligned.variance_scale),
     ):
         table = effects_per_unit(names, effects, errors, unit)
         write_effects(Path(f"{outprefix}.{suffix}_effects.txt"), table)
-    print(f"{aligned.n_samples:,} samples, log-likelihood {fit.loglik:.6f}", file=sys.stderr)
+    say(f"{aligned.n_samples:,} samples, log-likelihood {fit.loglik:.6f}")
 
 
 def require_random_file(random_gts: str | None, random_gts_txt: bool) -> None:

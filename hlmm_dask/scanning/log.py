@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shlex
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Self, TextIO
 
 from hlmm_dask.durable import write_json
 from hlmm_dask.errors import InputError, ScanError, StoreError, TakenOverError
+from hlmm_dask.printable import line_of, say
 from hlmm_dask.scanning.environment import machine, versions
 from hlmm_dask.scanning.events import (
     BlockDone,
@@ -255,8 +255,8 @@ class RunLog:
     # Where it is kept
 
     def _say(self, text: str) -> None:
-        # One line for each: what holds line ends may not forge others.
-        self._lines.append(f"{_now()}  {' '.join(text.splitlines())}\n")
+        # One line for each: what holds line ends may not forge others, nor command a terminal.
+        self._lines.append(f"{_now()}  {line_of(text, whole=True)}\n")
         if self._keeps:
             self._flush()
 
@@ -302,7 +302,7 @@ class RunLog:
             act()
         except (OSError, ValueError, KeyError, TypeError) as error:
             self._broken = True
-            print(f"no record of this run in {self._log}: {error!r}", file=sys.stderr)
+            say(f"no record of this run in {self._log}: {error!r}")
 
 
 class _LoggedWarnings(logging.Handler):

@@ -1,6 +1,5 @@
 """What a finished scan shows: its best loci, and on request its report and pictures."""
 
-import sys
 from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import zarr
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.printable import say
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.transforms import TRANSFORMS
 from hlmm_dask.view.best import best_loci, loci_of
@@ -84,13 +84,14 @@ def make_reports(
     section = scales_section(scales) if scales else ""
     for outprefix, report in reports.items():
         if scales:
-            print(f"{outprefix}:", file=sys.stderr)
+            say(f"{outprefix}:")
         print_loci(loci_of(report.thinned, window=window), window=window)
         if page:
             write_report(report, Path(f"{outprefix}.report.html"), section)
-            print(f"report: {outprefix}.report.html", file=sys.stderr)
+            say(f"report: {outprefix}.report.html")
         if plots:
             write_pictures(report, Path(f"{outprefix}.plots"), scales)
-            print(f"pictures: {outprefix}.plots/", file=sys.stderr)
+            say(f"pictures: {outprefix}.plots/")
     if scales:
-        print("\n".join(scale_lines(scales)), file=sys.stderr)
+        for line in scale_lines(scales):
+            say(line)

@@ -12,6 +12,7 @@ from hlmm_dask.view.genome import Axis, short
 from hlmm_dask.view.spread import GenotypeClass
 from hlmm_dask.view.style import Theme
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
+from hlmm_dask.view.wording import caption
 
 _Floats = npt.NDArray[np.float64]
 
@@ -48,7 +49,7 @@ def nothing(ax: Axes, colours: Theme) -> None:
 
 def titled(ax: Axes, title: str, colours: Theme) -> None:
     """Set the title, at the left."""
-    ax.set_title(title, loc="left", color=colours.text, fontsize=11, fontweight="bold")
+    ax.set_title(caption(title), loc="left", color=colours.text, fontsize=11, fontweight="bold")
 
 
 def draw_points(
@@ -107,12 +108,13 @@ def genome_axis(ax: Axes, axis: Axis) -> None:
         )
         steps = steps[(steps >= -offset) & (steps <= length - offset)]
         ax.set_xticks(steps + offset, [f"{x / scale:g}" for x in steps])
-        ax.set_xlabel(f"Position on chromosome {short(axis.names[0])} ({unit})")
+        ax.set_xlabel(f"Position on chromosome {caption(short(axis.names[0]))} ({unit})")
         return
     middles = 0.5 * (axis.starts + axis.stops)
     size = ax.get_window_extent().width * 72.0 / ax.figure.dpi
+    names = [caption(short(name)) for name in axis.names]
     ticks, labels, free = [], [], -np.inf
-    for middle, name in zip(middles.tolist(), map(short, axis.names), strict=True):
+    for middle, name in zip(middles.tolist(), names, strict=True):
         half = 0.5 * (6.0 * len(name) + 4.0) * length / size
         if middle - half >= free:
             ticks.append(middle)

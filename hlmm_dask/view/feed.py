@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hlmm_dask.printable import printable
 from hlmm_dask.scanning.worker_state import WorkerState
 from hlmm_dask.view.progress import Progress
 from hlmm_dask.view.terminal import duration
@@ -117,7 +118,7 @@ class Feed:
             "progress": _progress(self._watcher, self.progress) | more,
             "workers": self._worker_rows(),
             "failures": [asdict(f) for f in self.progress.failures[:_MAX_FAILURES]],
-            "axis": [[c.name, c.first, c.last] for c in self._watcher.contigs],
+            "axis": [[printable(c.name), c.first, c.last] for c in self._watcher.contigs],
         }
         thinned = self._watcher.thinned
         if thinned is None:
@@ -183,8 +184,8 @@ def _described(thinned: Thinned, rows: npt.NDArray[Any]) -> dict[str, Any]:
     points = thinned.points
     columns = _COLUMNS | {test.name: test.column for test in (*TESTS, *thinned.tests)}
     out: dict[str, Any] = {
-        "id": [str(name) for name in points["id"][rows]],
-        "chrom": [str(name) for name in points["contig"][rows]],
+        "id": [printable(str(name)) for name in points["id"][rows]],
+        "chrom": [printable(str(name)) for name in points["contig"][rows]],
         "pos": points["position"][rows].tolist(),
     }
     nothing = [None] * len(rows)
@@ -223,11 +224,11 @@ def _progress(watcher: Watcher, progress: Progress) -> dict[str, Any]:
     return {
         "store": str(watcher.path),
         "model": str(about.get("model", "")),
-        "phenotype": str(about.get("phenotype", "")),
+        "phenotype": printable(str(about.get("phenotype", ""))),
         "unit": str(about.get("unit", "")),
         "samples": about.get("n_analysed_samples"),
         "state": progress.state,
-        "error": progress.stopped_by,
+        "error": printable(progress.stopped_by),
         "owner": progress.owner,
         "n_variants": progress.n_variants,
         "n_blocks": progress.n_blocks,

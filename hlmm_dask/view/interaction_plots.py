@@ -11,6 +11,7 @@ from hlmm_dask.durable import replacing
 from hlmm_dask.followup.chosen import results_of
 from hlmm_dask.followup.interact import Interactions
 from hlmm_dask.view.style import theme
+from hlmm_dask.view.wording import caption, short_id
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,9 +80,9 @@ def _draw(
             ax.errorbar(x, values, yerr=1.96 * error, fmt="o-", ms=4, lw=1.2,
                         capsize=3, color=colour, label=label)  # fmt: skip
     for ax, what in ((left, "mean"), (right, "SD")):
-        ax.set_xlabel(name)
-        ax.set_ylabel(f"{phenotype}: {what} (95% interval)")
+        ax.set_xlabel(caption(name))
+        ax.set_ylabel(f"{caption(phenotype)}: {what} (95% interval)")
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(color=colours.grid, lw=0.6)
     left.legend(frameon=False, fontsize=8.5, title="copies (samples)", title_fontsize=8.5)
-    figure.suptitle(variant, fontsize=10)
+    figure.suptitle(caption(short_id(variant)), fontsize=10)

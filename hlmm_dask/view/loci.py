@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from rich.console import Console
 
 from hlmm_dask.view.best import Loci
-from hlmm_dask.view.wording import number, p_value
+from hlmm_dask.view.terminal import print_line
+from hlmm_dask.view.wording import number, p_value, short_id
 
 
 def print_loci(
@@ -31,7 +32,7 @@ def print_loci(
             f"{each.test.label}: the best loci, more than {distance} apart",
             *_aligned(_cells(each)),
         ):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_line(console, line)
 
 
 def _cells(loci: Loci) -> list[list[str]]:
@@ -39,8 +40,8 @@ def _cells(loci: Loci) -> list[list[str]]:
     head = ["variant", "chr", "position", "MAF", str(test.effect), f"{test.effect}_se", "p"]
     return [head] + [
         [
-            str(points["id"][row]),
-            str(points["contig"][row]),
+            short_id(str(points["id"][row])),
+            short_id(str(points["contig"][row])),
             f"{points['position'][row]:,}",
             f"{points['minor_allele_frequency'][row]:.3f}",
             number(float(points[f"{test.effect}"][row]), minus="-"),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hlmm_dask.printable import printable
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned, expected_band
 from hlmm_dask.view.wording import short_id
 
@@ -42,7 +43,7 @@ def page_json(thinned: Thinned, unit: str) -> str:
         "points": {name: _packed(column) for name, column in columns.items()},
         "ids": [short_id(name) for name in points["id"]] if points else [],
         "contigs": [
-            {"name": c.name, "first": c.first, "offset": offset, "middle": middle}
+            {"name": printable(c.name), "first": c.first, "offset": offset, "middle": middle}
             for c, offset, middle in zip(
                 thinned.contigs, axis.offsets.tolist(), (0.5 * (axis.starts + axis.stops)).tolist(),
                 strict=True,

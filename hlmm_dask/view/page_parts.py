@@ -1,12 +1,11 @@
 """Parts of the report's page: tables, facts, small pictures."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 
 import numpy as np
 
 from hlmm_dask.view.spread import GenotypeClass
-from hlmm_dask.view.wording import number
+from hlmm_dask.view.wording import escape, number
 
 
 def definitions(facts: Mapping[str, str]) -> str:

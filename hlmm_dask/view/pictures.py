@@ -14,6 +14,7 @@ from hlmm_dask.view.report import Report
 from hlmm_dask.view.scales import Scales
 from hlmm_dask.view.style import theme
 from hlmm_dask.view.thinned import Thinned
+from hlmm_dask.view.wording import caption
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,5 +110,5 @@ def _spread(here: AtHand, index: int, *, ax: "Axes") -> "Axes":
     scanned = here.scanned
     return plot.genotype_spread(
         scanned.genotypes, here.null, scanned.first + index, count_a2=scanned.count_a2,
-        ylabel=here.scale.replace(" (", "\n("), ax=ax,
+        ylabel=caption(here.scale).replace(" (", "\n("), ax=ax,
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from hlmm_dask.view.spread import of_null
 from hlmm_dask.view.terminal import duration
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
 from hlmm_dask.view.verdicts import read_loci, verdict_section
-from hlmm_dask.view.wording import decimals, estimate, number, p_value
+from hlmm_dask.view.wording import decimals, escape, estimate, number, p_value
 
 # Points of the plots and variants kept for their p-value: the page stays below 10 MB.
 _BINS, _CAP = 600, 5000

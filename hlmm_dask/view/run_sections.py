@@ -1,13 +1,12 @@
 """The report's sections on the run itself: samples, null model, command."""
 
-from html import escape
 from typing import Any
 
 from hlmm_dask.schema import STATUS_DOC
 from hlmm_dask.view.facts import Facts
 from hlmm_dask.view.page_parts import table
 from hlmm_dask.view.terminal import duration
-from hlmm_dask.view.wording import flat, number
+from hlmm_dask.view.wording import escape, flat, number
 
 
 def accounting_section(facts: Facts) -> str:

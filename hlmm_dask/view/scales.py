@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ from hlmm_dask.models.inference import neg_log10_p_normal
 from hlmm_dask.view.page_parts import table, ticks
 from hlmm_dask.view.reading import BlockReader, Values
 from hlmm_dask.view.thinned import GENOME_WIDE, AssociationTest, Thinned
-from hlmm_dask.view.wording import number, p_value
+from hlmm_dask.view.wording import escape, number, p_value
 
 if TYPE_CHECKING:
     from hlmm_dask.view.report import Report

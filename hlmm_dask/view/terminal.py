@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from hlmm_dask.printable import line_of
 from hlmm_dask.scanning.events import (
     BlockDone,
     BlockFailed,
@@ -140,8 +141,7 @@ class TerminalProgress:
             self._say(self._tally.line(now))
 
     def _say(self, line: str) -> None:
-        # soft_wrap: a line stays one line in a log, whatever the width.
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(self._console, line)
 
 
 class _Tally:
@@ -257,7 +257,13 @@ def print_rows(
     console = console or Console(stderr=True)
     width = max((len(label) for label, _ in rows), default=0)
     for line in (title, *(f"  {label:<{width}}  {value}" for label, value in rows)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, line)
+
+
+def print_line(console: Console, line: str) -> None:
+    """Print a line on a console as `hlmm_dask.printable.say` does elsewhere."""
+    # soft_wrap: a line stays one line in a log, whatever the width.
+    console.print(line_of(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

@@ -1,8 +1,11 @@
 """Numbers in words."""
 
+import html
 from typing import Any
 
 import numpy as np
+
+from hlmm_dask.printable import printable
 
 
 def p_value(neg_log10: float) -> str:
@@ -35,8 +38,19 @@ def estimate(value: float, se: float) -> str:
 
 
 def short_id(name: str, most: int = 32) -> str:
-    """Return a variant's name, cut: some hold alleles of thousands of bases."""
+    """Return a variant's name, printable and cut: some hold alleles of thousands of bases."""
+    name = printable(name[: 2 * most])
     return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def escape(text: str) -> str:
+    """Return text for a page: printable, and without characters that HTML gives a meaning."""
+    return html.escape(printable(text))
+
+
+def caption(text: str) -> str:
+    """Return text for a picture: printable, and its dollar signs are no formulas."""
+    return printable(text).replace("$", r"\$")
 
 
 def flat(value: Any) -> str:
