@@ -1,9 +1,11 @@
 """Files that are there whole or not at all, also after a crash of the machine."""
 
+import errno
 import json
 import os
 import re
 import shutil
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +17,7 @@ from isal import isal_zlib
 
 from hlmm_dask.processes import ABANDONED_SECONDS, is_abandoned, signature
 
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _SIGNED = re.compile(r"\..*\.([0-9a-f]{8}-\d+-\d+)\.[0-9a-f]{8}\.(partial|old|keys)", re.DOTALL)
 
 
@@ -161,10 +164,16 @@ def checksum_of(path: Path) -> str:
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Force a file or a folder's entries to disk."""
+    """Force a file or a folder's entries to disk.
+
+    Some file systems can't sync folders, and say so: their entries need no sync or get none.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not (error.errno in _NO_SYNC and stat.S_ISDIR(os.fstat(handle).st_mode)):
+            raise
     finally:
         os.close(handle)
 

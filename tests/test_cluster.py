@@ -25,6 +25,7 @@ from hlmm_dask.scanning.cluster import ClusterOptions, connect
 from hlmm_dask.scanning.events import BlockDone, BlockFailed, Event, Note, ScanStarted
 from hlmm_dask.scanning.probe import probe_workers
 from hlmm_dask.scanning.security import check_address, is_loopback
+from hlmm_dask.scanning.watch import Silence
 
 Run = Callable[..., int]
 
@@ -237,7 +238,10 @@ def test_workers_that_do_not_see_the_files(
 # What dies during a scan
 
 
-def test_workers_that_join_are_probed(study: Study, client: Client, started: Processes) -> None:
+@pytest.mark.parametrize("nanny", ["--no-nanny", "--nanny"])
+def test_workers_that_join_are_probed(
+    study: Study, client: Client, started: Processes, nanny: str
+) -> None:
     """The only worker dies; one without the package's source joins, then a good one."""
     null = fit_null(study.bed, study.pheno)
     expected = hlmm_dask.scan(study.bed, null, client=client)
@@ -252,7 +256,7 @@ def test_workers_that_join_are_probed(study: Study, client: Client, started: Pro
     def watch(event: Event) -> None:
         if isinstance(event, BlockDone) and not replaced:
             first.kill()
-            replaced.append(started.worker(file, env={"PYTHONPATH": str(other)}))
+            replaced.append(started.worker(file, nanny, env={"PYTHONPATH": str(other)}))
             # It is closed before it has done anything.
             replaced[0].wait(60)
             replaced.append(started.worker(file))
@@ -376,3 +380,53 @@ def test_a_failing_block_is_tried_again_then_listed(study: Study, client: Client
     shutil.rmtree(obstacle.parent)
     results = hlmm_dask.scan(study.bed, null, client=client, out=out, block_size=10, resume=True)
     assert results.equals(hlmm_dask.scan(study.bed, null, client=client))
+
+
+@pytest.mark.parametrize("nanny", ["--no-nanny", "--nanny"])
+def test_a_worker_that_hangs_is_ended(
+    study: Study, started: Processes, monkeypatch: pytest.MonkeyPatch, nanny: str
+) -> None:
+    """SIGSTOP, as of a machine that has no memory left: its blocks are computed elsewhere."""
+    null = fit_null(study.bed, study.pheno)
+    _, file = started.scheduler()
+    for _ in range(2):
+        started.worker(file, nanny)
+    notes: list[str] = []
+    stopped: list[str] = []
+
+    with Client(address_in(file), set_as_default=False) as own:
+        own.wait_for_workers(2, timeout=60)
+        pids = own.run(os.getpid)
+        # Once before: imports may take all of a worker's attention for seconds.
+        expected = hlmm_dask.scan(study.bed, null, client=own, block_size=1)
+        monkeypatch.setattr("hlmm_dask.scanning.watch.SILENT_SECONDS", 8.0)
+
+        def stop(event: Event) -> None:
+            if isinstance(event, BlockDone) and not stopped:
+                stopped.append(next(address for address in pids if address != event.worker))
+                os.kill(pids[stopped[0]], signal.SIGSTOP)
+            if isinstance(event, Note):
+                notes.append(event.text)
+
+        results = hlmm_dask.scan(study.bed, null, client=own, block_size=1, observers=[stop])
+        assert stopped[0] not in own.nthreads()
+        # The nanny has put another one in its place.
+        if nanny == "--nanny":
+            own.wait_for_workers(2, timeout=60)
+    (note,) = notes
+    assert note.startswith(f"worker {stopped[0]} gave no sign of life for 8 s; it is ended")
+    assert results.equals(expected)
+
+
+def test_a_computer_that_was_suspended_ends_no_worker() -> None:
+    """Then no time has passed for it, whatever the clock says: looks are counted."""
+    silence = Silence()
+    for _ in range(5):
+        silence.count({"a": 1.0, "b": 1.0})
+    assert silence.longer_than(5.0) == []
+    silence.count({"a": 1.0, "b": 1e6})
+    assert silence.longer_than(5.0) == ["a"]
+    # Each is named once, and one that is gone is forgotten.
+    assert silence.longer_than(5.0) == []
+    silence.count({"b": 1e6})
+    assert silence.longer_than(1.0) == ["b"]

@@ -110,6 +110,8 @@ def run_blocks(
                 completed = as_completed(tries.futures, loop=client.loop)
                 for future in chain.from_iterable(completed.batches()):
                     report()
+                    for text in watch.new_notes():
+                        tell(observers, Note(text))
                     block = store.block(tries.take(future))
                     if tries.is_stranded(future) and not watch.gave_up:
                         completed.add(tries.again(future))

@@ -4,6 +4,7 @@ What runs on workers is sent whole, as code: a worker without this package, or w
 version of it, must be able to say so.
 """
 
+import asyncio
 import shutil
 import time
 import uuid
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Client, LocalCluster, Scheduler, SchedulerPlugin, Worker, WorkerPlugin
+from distributed.core import Status
 
 from hlmm_dask.durable import aside, sweep
 from hlmm_dask.errors import InputError
@@ -26,6 +28,8 @@ _NUMERICS = ("numpy", "numba", "zarr", "hlmm-dask")
 _MAX_WORKERS_NAMED = 3
 # Seconds in which all workers answer; who has shown no sign of life for a part of that is named.
 _LIMIT, _SILENT = 60.0, 0.5
+# Seconds in which they drop what the scan has told them.
+_FORGET = 5.0
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,8 @@ def gate(
         # Without a scheduler there is nothing to take away.
         with suppress(OSError, TimeoutError, ValueError, RuntimeError):
             if client.status == "running":
-                client.unregister_worker_plugin(name)
+                # One that hangs would never forget it.
+                _within(client, partial(client.unregister_worker_plugin, name), _FORGET)
                 client.unregister_scheduler_plugin(f"{name}-end")
                 client.unsubscribe_topic(name)
 
@@ -171,12 +176,18 @@ def _plugins(
     class Gate(WorkerPlugin):
         def __init__(self) -> None:
             self.name = name
+            self.closing: asyncio.Task[str | None] | None = None
 
         async def setup(self, worker: Worker) -> None:
             problem = None if worker.address in passed else examine()
             if problem is not None:
                 worker.log_event(name, {"worker": worker.address, "problem": problem})
-                await worker.close(executor_wait=False, reason=problem)
+                # It starts no task from now on.
+                worker.status = Status.paused
+                # Its nanny answers only when the worker has started, and that waits for us.
+                self.closing = asyncio.create_task(
+                    worker.close(executor_wait=False, reason=problem)
+                )
 
     class EndOfGate(SchedulerPlugin):
         def __init__(self) -> None:
@@ -193,13 +204,8 @@ def _plugins(
 def _answer(client: Client, ask: Callable[[], Any], limit: float) -> dict[str, Any]:
     """Ask all workers; one that hangs, on a file system for instance, is not waited for."""
 
-    async def asked() -> dict[str, Any]:
-        # In the client's own thread its calls are coroutines.
-        answers: dict[str, Any] = await ask()
-        return answers
-
     try:
-        answers: dict[str, Any] = client.sync(asked, callback_timeout=limit)
+        answers: dict[str, Any] = _within(client, ask, limit)
     except TimeoutError:
         known = client.scheduler_info(n_workers=-1)["workers"]
         since = time.time() - _SILENT * limit
@@ -212,6 +218,14 @@ def _answer(client: Client, ask: Callable[[], Any], limit: float) -> dict[str, A
             "they hang, or a file system of theirs? end them, or wait, and start again"
         ) from None
     return answers
+
+
+def _within(client: Client, ask: Callable[[], Any], limit: float) -> Any:
+    async def asked() -> Any:
+        # In the client's own thread its calls are coroutines.
+        return await ask()
+
+    return client.sync(asked, callback_timeout=limit)
 
 
 def _check_protocol(versions: dict[str, Any]) -> None:
