@@ -104,7 +104,7 @@ def replacing(path: str | os.PathLike[str], *, sync_folder: bool = True) -> Iter
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
+        rename(temporary, target)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:
@@ -176,6 +176,26 @@ def sync(path: str | os.PathLike[str]) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def rename(old: Path, new: Path) -> None:
+    """Rename a file or folder within its folder; a file that is there is replaced.
+
+    Raises
+    ------
+    OSError
+        If that is not possible.
+    """
+    try:
+        old.replace(new)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        text = (
+            "can't be put in its place by renaming, as the file system has the folder on two "
+            "devices (a container's overlay, or a quota); write to a folder on one device"
+        )
+        raise OSError(errno.EXDEV, text, str(new)) from error
 
 
 def _short(name: str) -> str:

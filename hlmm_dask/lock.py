@@ -19,6 +19,8 @@ from hlmm_dask.processes import born, exists, place
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
+# A living run renews its lock at least twice meanwhile.
+_WATCHED_BEATS = 2.5
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class Lock:
 def hold_lock(path: Path, owner: str) -> Iterator[Lock]:
     """Hold the lock file ``path`` while the block runs.
 
-    A lock whose process has ended (same host), or without a sign of life for 60 s (another
-    host), is taken over.
+    A lock whose process has ended (same host) is taken over, and one without a sign of life for
+    60 s (another host). The clock of another host may be wrong: such a lock is watched for 25 s,
+    in which its run would renew it.
 
     Parameters
     ----------
@@ -72,8 +75,11 @@ def hold_lock(path: Path, owner: str) -> Iterator[Lock]:
     token = uuid4().hex
     content = {"owner": owner, "token": token, "pid": os.getpid(), "since": time.time()}
     content |= {"host": socket.gethostname(), "place": place(), "born": born(os.getpid())}
+    abandoned = refuse_if_held(path)
     with _guard(path):
-        refuse_if_held(path)
+        holder = read_lock(path)
+        if holder is not None and holder != abandoned:
+            raise _in_use(path, holder, 0.0)
         write_json(path, content | {"heartbeat": time.time()})
     ended = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, content, ended), daemon=True)
@@ -99,27 +105,58 @@ def read_lock(path: Path) -> dict[str, Any] | None:
     return holder if isinstance(holder, dict) else None
 
 
-def refuse_if_held(path: Path) -> None:
-    """Raise a `StoreError` that names the owner if a living run holds the lock file."""
+def refuse_if_held(path: Path, *, watch: bool = True) -> dict[str, Any] | None:
+    """Raise a `StoreError` that names the owner if a living run holds the lock file.
+
+    Parameters
+    ----------
+    path : Path
+        The lock file.
+    watch : bool
+        Watch a lock of another host that seems abandoned before it is taken for that. Without,
+        the answer is immediate, and relies on that host's clock.
+
+    Returns
+    -------
+    dict or None
+        What an abandoned lock file says; None without a (readable) one.
+    """
     holder = read_lock(path)
     if holder is None:
-        return
+        return None
     try:
         silent = time.time() - float(holder["heartbeat"])
-        owner, host, pid = str(holder["owner"]), str(holder["host"]), int(holder["pid"])
-        where, since = holder["place"], holder["born"]
+        pid, where, since = int(holder["pid"]), holder["place"], holder["born"]
     except (KeyError, TypeError, ValueError):
-        return
+        return holder
     # Where the process table is ours it decides; a heartbeat may stall in a busy process.
     if where == place():
         held = born(pid) == since if since is not None else exists(pid)
     else:
-        held = silent < STALE_SECONDS
-    if held:
-        raise StoreError(
-            f"{path.parent}: in use by {owner} (process {pid} on {host}, last sign of life "
-            f"{max(silent, 0.0):.0f} s ago); wait until it ends, or end it and give --resume"
-        )
+        held = abs(silent) < STALE_SECONDS
+        if watch and not held and (holder := _after_a_while(path, before := holder)) != before:
+            held, silent = holder is not None, 0.0
+    if held and holder is not None:
+        raise _in_use(path, holder, silent)
+    return holder
+
+
+def _after_a_while(path: Path, holder: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what a lock file says as soon as that changes, or after some heartbeats."""
+    until = time.monotonic() + _WATCHED_BEATS * HEARTBEAT_SECONDS
+    now: dict[str, Any] | None = holder
+    while now == holder and time.monotonic() < until:
+        time.sleep(HEARTBEAT_SECONDS / 20)
+        now = read_lock(path)
+    return now
+
+
+def _in_use(path: Path, holder: dict[str, Any], silent: float) -> StoreError:
+    owner, host, pid = (holder.get(key, "unknown") for key in ("owner", "host", "pid"))
+    return StoreError(
+        f"{path.parent}: in use by {owner} (process {pid} on {host}, last sign of life "
+        f"{max(silent, 0.0):.0f} s ago); wait until it ends, or end it and give --resume"
+    )
 
 
 def _beat(path: Path, content: dict[str, Any], ended: threading.Event) -> None:

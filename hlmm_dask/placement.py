@@ -1,5 +1,6 @@
 """A store in its place: made aside and renamed, cleaned up after a kill, mended after damage."""
 
+import errno
 import os
 import shutil
 import time
@@ -15,6 +16,7 @@ from hlmm_dask.durable import (
     checksum_of,
     leftovers,
     read_record,
+    rename,
     sweep,
     sync,
     write_record,
@@ -109,7 +111,7 @@ def mend_store(
         build(new, layout, variants=variants, attrs=attrs, count_a2=count_a2)
         _checksums(new)
         for name in names:
-            (new / name).replace(target / name)
+            rename(new / name, target / name)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -187,14 +189,26 @@ def _move_in(new: Path, target: Path, *, overwrite: bool) -> None:
     old = None
     if target.exists():
         old = aside(target, "old")
-        target.rename(old)
+        _put(target, old, target)
     try:
-        new.rename(target)
-    except OSError as error:
-        raise StoreError(f"{target}: exists; another run made it at the same time") from error
+        _put(new, target, target)
+    except StoreError:
+        if old is not None and not target.exists():
+            rename(old, target)
+        raise
     sync(target.parent)
     if old is not None:
         _remove(old, target)
+
+
+def _put(old: Path, new: Path, target: Path) -> None:
+    try:
+        rename(old, new)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR):
+            text = "exists; another run made it at the same time"
+            raise StoreError(f"{target}: {text}") from error
+        raise StoreError(f"{target}: {error.strerror}") from error
 
 
 def _remove(old: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hlmm_dask.durable import sync
+from hlmm_dask.durable import rename, sync
 from hlmm_dask.errors import InputError
 from hlmm_dask.export import table_headers
 from hlmm_dask.store import ResultsStore
@@ -67,7 +67,7 @@ def write_index(store: ResultsStore, table: str | os.PathLike[str]) -> str | Non
             end_col=position, meta_char="\0", line_skip=1, index=os.fspath(aside),
         )  # fmt: skip
         sync(aside)
-        aside.replace(target)
+        rename(aside, target)
     finally:
         aside.unlink(missing_ok=True)
     sync(target.parent)

@@ -1,7 +1,10 @@
+import errno
 import itertools
 import json
 import os
 import pickle
+import re
+import stat
 import subprocess
 import sys
 import threading
@@ -14,6 +17,7 @@ import pytest
 import xarray as xr
 
 import hlmm_dask
+from hlmm_dask import durable
 from hlmm_dask import lock as lock_module
 from hlmm_dask.durable import aside
 from hlmm_dask.errors import InputError, StoreError
@@ -467,8 +471,10 @@ def test_lock_is_refused_while_held_and_taken_over_when_its_process_is_dead(stor
     assert not (store.run_dir / "lock.json").exists()
 
 
-@pytest.mark.parametrize(("age", "taken"), [(5, False), (61, True)])
-def test_lock_of_another_host_lapses(store, age, taken):
+@pytest.mark.parametrize(("age", "taken"), [(5, False), (-5, False), (61, True), (-3600, True)])
+def test_lock_of_another_host_lapses(store, monkeypatch, age, taken):
+    """Also one from a host whose clock was an hour ahead."""
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.1)
     path = store.run_dir / "lock.json"
     with store.lock("first"):
         content = json.loads(path.read_text())
@@ -480,6 +486,32 @@ def test_lock_of_another_host_lapses(store, age, taken):
         return
     with pytest.raises(StoreError, match="on node7"), store.lock("second"):
         pass
+
+
+@pytest.mark.parametrize("skew", [-3600, 3600])
+def test_living_lock_of_a_host_whose_clock_is_wrong(store, monkeypatch, skew):
+    """It is renewed while it is watched."""
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.2)
+    path = store.run_dir / "lock.json"
+    with store.lock("first"):
+        content = json.loads(path.read_text())
+    content |= {"place": "elsewhere", "host": "node7", "heartbeat": content["heartbeat"] + skew}
+    path.write_text(json.dumps(content))
+    ended = threading.Event()
+
+    def beat():
+        while not ended.wait(0.05):
+            content["heartbeat"] += 0.05
+            lock_module.write_json(path, content)
+
+    beats = threading.Thread(target=beat)
+    beats.start()
+    try:
+        with pytest.raises(StoreError, match="on node7"), store.lock("second"):
+            pass
+    finally:
+        ended.set()
+        beats.join()
 
 
 def test_lock_that_was_taken_over_is_noticed_and_left_alone(store):
@@ -510,3 +542,55 @@ def test_unreadable_lock_does_not_lock_out(store):
     (store.run_dir / "lock.json").write_text("{")
     with store.lock("first"):
         pass
+
+
+def refusing(number, only):
+    """Give os.fsync that fails with this error for folders, or for files."""
+
+    def fsync(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode) == (only == "folders"):
+            raise OSError(number, os.strerror(number))
+
+    return fsync
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
+def test_folders_of_file_systems_that_cannot_sync_them(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(os, "fsync", refusing(number, "folders"))
+    store = make(tmp_path / "out.zarr")
+    with store.lock("run"):
+        store.write_block(0, np.zeros((SIZE, len(store.columns))), record={})
+    assert 0 in store.done()
+    # A folder that is damaged, and files, are told of.
+    monkeypatch.setattr(os, "fsync", refusing(errno.EIO, "folders"))
+    with pytest.raises(OSError, match="Input/output error"):
+        make(tmp_path / "other.zarr")
+    monkeypatch.setattr(os, "fsync", refusing(number, "files"))
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        durable.write_json(tmp_path / "x.json", {})
+
+
+def test_a_folder_on_two_devices_is_named(tmp_path, monkeypatch):
+    """As in containers, whose overlay can't rename a folder of its lower layer."""
+    first = make(tmp_path / "out.zarr")
+    replace = Path.replace
+
+    def across(path, target):
+        if Path(target).name == "out.zarr" and path.name.endswith(".partial"):
+            raise OSError(errno.EXDEV, "Invalid cross-device link", str(path))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", across)
+    with pytest.raises(StoreError, match=r"out\.zarr: can't be put in its place .* two devices"):
+        make(tmp_path / "out.zarr", overwrite=True)
+    monkeypatch.undo()
+    # The old one is where it was.
+    assert ResultsStore.open(first.path).pending() == first.pending()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
+
+    def refused(path, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link", str(path))
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(OSError, match="two devices"):
+        durable.write_json(tmp_path / "x.json", {})

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hlmm_dask import bgzf
-from hlmm_dask.durable import aside, replacing, sync
+from hlmm_dask.durable import aside, rename, replacing, sync
 from hlmm_dask.formats.effects import Effect, statistics_of
 from hlmm_dask.formats.study import UNKNOWN, Study
 from hlmm_dask.formats.text import (
@@ -181,7 +181,7 @@ def _write_index(path: Path, last: int) -> str:
     try:
         pysam.tabix_index(os.fspath(path), force=True, preset="vcf", index=os.fspath(new))
         sync(new)
-        new.replace(index)
+        rename(new, index)
     finally:
         new.unlink(missing_ok=True)
     sync(index.parent)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hlmm_dask.durable import aside
+from hlmm_dask.durable import aside, rename
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.genotypes.contigs import contig_runs
 from hlmm_dask.kernels.left_out import FewKept
@@ -221,7 +221,7 @@ def _stored(plan: Plan, folder: Path) -> StoredPlan:
             np.save(file, array)
     digest = _digest(new)
     name = f"lmm-{digest[:16]}.npy"
-    new.replace(folder / name)
+    rename(new, folder / name)
     return StoredPlan(part, name, digest)
 
 

@@ -203,7 +203,6 @@ def _plugins(
 
 def _answer(client: Client, ask: Callable[[], Any], limit: float) -> dict[str, Any]:
     """Ask all workers; one that hangs, on a file system for instance, is not waited for."""
-
     try:
         answers: dict[str, Any] = _within(client, ask, limit)
     except TimeoutError:

@@ -288,7 +288,7 @@ def _owner(lock: Path) -> tuple[str, float]:
     if holder is None:
         return "", 0.0
     try:
-        refuse_if_held(lock)
+        refuse_if_held(lock, watch=False)
     except StoreError:
         return f"process {holder['pid']} on {holder['host']}", float(holder["since"])
     return "", 0.0
