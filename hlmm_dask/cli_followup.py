@@ -64,6 +64,9 @@ def _interact_parser() -> Parser:
     )
     _add_chosen(parser, everything=True)
     parser.option("covar", required=True, metavar="FILE[:COLUMN]", help="FID IID values")
+    parser.option("min-carriers", type=int, default=20, metavar="N",
+                  help="fewest carriers of the rarer allele above and below the covariate's "
+                  "mean")  # fmt: skip
     parser.option("plots", action="store_true",
                   help="draw OUTPREFIX.interaction/*.png of the best 20")  # fmt: skip
     return parser
@@ -92,7 +95,9 @@ def _interact(options: argparse.Namespace) -> None:
 
     if options.plots:
         require_matplotlib()
-    done = run_interact(InteractJob(**_chosen(options), covar=options.covar))
+    done = run_interact(
+        InteractJob(**_chosen(options), covar=options.covar, min_carriers=options.min_carriers)
+    )
     for note in done.notes:
         say(f"note: {note}")
     say(f"table: {done.path}")

@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 
 from hlmm_dask import bgzf
@@ -41,6 +40,7 @@ from hlmm_dask.schema import (
     Status,
 )
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.tab_separated import line, lines_of
 
 BATCH_VARIANTS = 65_536
 # Rows that become text at a time: what is on the way stays in the cache.
@@ -88,9 +88,9 @@ def write_tsv(
 ) -> int:
     """Write the results as a gzipped, tab-separated table, one row a variant in file order.
 
-    Numbers are the shortest text that reads back to the same double; no value is ``NaN``.
-    The effect allele is the one that the store was made for. The file is BGZF; an index of the
-    table that it replaces (``.tbi``) is removed.
+    Text and numbers are written as `hlmm_dask.tab_separated` says. The effect allele is the one
+    that the store was made for. The file is BGZF; an index of the table that it replaces
+    (``.tbi``) is removed.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def write_tables(
 
     def pack(item: tuple[TextTable, pa.Table]) -> tuple[TextTable, bytes, int]:
         table, piece = item
-        return table, bgzf.compress(_text(piece)), len(piece)
+        return table, bgzf.compress(lines_of(piece)), len(piece)
 
     done = _in_order(pack, items, threads or _cores())
     for table, parts in groupby(done, key=itemgetter(0)):
@@ -194,7 +194,7 @@ def write_tables(
                 _check_header(table.old, table.headers)
                 _copy_table(table.old, file)
             else:
-                file.write(bgzf.compress(("\t".join(table.headers) + "\n").encode()))
+                file.write(bgzf.compress(line(table.headers).encode()))
             for _, packed, n in parts:
                 file.write(packed)
                 n_rows += n
@@ -266,7 +266,8 @@ def read_models_table(path: str | os.PathLike[str]) -> pd.DataFrame:
             source = pa.CompressedInputStream(raw, "gzip") if _is_gzip(Path(path)) else raw
             table = pyarrow.csv.read_csv(
                 source,
-                parse_options=pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False),
+                # Quotes inside an unquoted ID, as in hlmm's tables, stay as they are.
+                parse_options=pyarrow.csv.ParseOptions(delimiter="\t", newlines_in_values=True),
                 convert_options=pyarrow.csv.ConvertOptions(
                     column_types=types,
                     null_values=["NaN", "nan", "NA", ""],
@@ -368,23 +369,6 @@ def _in_order(
 
 def _cores() -> int:
     return min(len(os.sched_getaffinity(0)), MAX_THREADS)
-
-
-def _text(table: pa.Table) -> memoryview:
-    """Return the lines of a table as one piece of UTF-8 text."""
-    columns = [_strings(column.combine_chunks()) for column in table.columns]
-    tab, newline, nothing = (pa.scalar(text, pa.large_string()) for text in ("\t", "\n", ""))
-    columns[-1] = pc.binary_join_element_wise(columns[-1], newline, nothing)
-    lines = pc.binary_join_element_wise(*columns, tab)
-    # The strings of an array lie end to end: its buffer is the text.
-    offsets = np.frombuffer(lines.buffers()[1], np.int64)[lines.offset :]
-    return memoryview(lines.buffers()[2])[offsets[0] : offsets[len(lines)]]
-
-
-def _strings(column: pa.Array) -> pa.Array:
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-    return pc.fill_null(column.cast(pa.large_string()), "NaN")
 
 
 def _is_gzip(path: Path) -> bool:

@@ -18,6 +18,7 @@ class Status(IntEnum):
     COLLINEAR = 6
     UNBOUNDED = 7
     NOT_CONVERGED = 8
+    FEW_CARRIERS = 9
 
     @property
     def label(self) -> str:
@@ -35,6 +36,7 @@ STATUS_DOC = {
     Status.COLLINEAR: "the genotype is a linear combination of the covariates",
     Status.UNBOUNDED: "likelihood without maximum (a genotype class is fitted without residual)",
     Status.NOT_CONVERGED: "iteration limit reached before the tolerance",
+    Status.FEW_CARRIERS: "hlmm-interact: fewer carriers of the rarer allele than min_carriers",
 }
 
 # -log10 p of each test, the one to go by first: the score test where the results have it.

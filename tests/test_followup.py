@@ -221,7 +221,83 @@ def test_interactions_are_those_of_the_dense_model(scans, copied, monkeypatch, n
     assert interact_main([out, "--variants", "rs59,rs1", *covar, "--overwrite"]) == 0
     some = read(f"{out}.interaction.tsv")
     expected = table.iloc[[59, 1]].reset_index(drop=True)
-    pd.testing.assert_frame_equal(some, expected, rtol=1e-9)
+    pd.testing.assert_frame_equal(some, expected, rtol=1e-9, check_dtype=False)
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory, client):
+    """Cigarettes a day, 0 of all who don't smoke, and one column that varies in both groups."""
+    folder = tmp_path_factory.mktemp("groups")
+    rng = np.random.default_rng(8)
+    n = 400
+    samples = pd.DataFrame({"fid": "f", "iid": [f"i{i}" for i in range(n)]})
+    counts = rng.binomial(2, 0.3, (12, n)).astype(np.int8)
+    counts[3] = 0
+    counts[3, [5, 6]] = 1
+    names = ["a'b", 'c"d', "#e", *(f"rs{j}" for j in range(3, 12))]
+    table = pd.DataFrame({"contig": "1", "variant_id": names, "position": np.arange(12) * 1000 + 5,
+                          "allele1": "A", "allele2": "G"})  # fmt: skip
+    bed = write_plink(folder / "g.bed", counts, samples, table)
+    smoker = np.repeat([0.0, 1.0], n // 2)
+    pheno = folder / "y.txt"
+    write_values(pheno, samples, np.stack([smoker * rng.gamma(3, 5, n), rng.normal(size=n)], 1))
+    known = np.where(np.arange(n) % 9 == 0, np.nan, smoker)
+    write_values(folder / "smoker.txt", samples, smoker)
+    write_values(folder / "gaps.txt", samples, known)
+    (folder / "words.txt").write_text(
+        "FID IID smoker\n" + "".join(f"f i{i} {'yes' if smoker[i] else 'no'}\n" for i in range(n))
+    )
+    words = [bed, pheno, folder / "out", "--phen-index", "all", "--min-maf", "0"]
+    words += ["--scheduler", client.scheduler.address]
+    assert scan_main([str(word) for word in words]) == 0
+    return folder, names
+
+
+def test_a_trait_that_is_constant_in_a_group_gives_rows_with_a_status(grouped, capsys):
+    folder, names = grouped
+    out = str(folder / "out.1")
+    covar = ["--covar", str(folder / "smoker.txt"), "--overwrite"]
+    for words in (["--all"], ["--top", "3"]):
+        assert interact_main([out, *words, *covar]) == 0
+        err = capsys.readouterr().err
+        assert "constant among the 200 samples whose '1' is 0" in err
+        table = read(f"{out}.interaction.tsv")
+        fitted = table[table["status"] != "few_carriers"]
+        assert (fitted["status"] == "unbounded").all()
+        assert fitted["gxe_hlm_pval"].isna().all()
+    assert interact_main([out, "--all", *covar]) == 0
+    assert read(f"{out}.interaction.tsv")["SNP"].tolist() == names
+
+
+def test_a_rare_variant_gets_a_status_and_the_others_are_fitted(grouped, capsys):
+    folder, _ = grouped
+    out = str(folder / "out.2")
+    covar = ["--all", "--covar", str(folder / "smoker.txt"), "--overwrite"]
+    assert interact_main([out, *covar]) == 0
+    assert "1 of 12 variants have fewer than 20 carriers" in capsys.readouterr().err
+    first = read(f"{out}.interaction.tsv").set_index("SNP")
+    assert first.loc["rs3", "status"] == "few_carriers"
+    assert first.loc["rs3", "carriers"] == 0
+    assert (first["status"].drop("rs3") == "ok").all()
+    assert interact_main([out, *covar, "--min-carriers", "0"]) == 0
+    second = read(f"{out}.interaction.tsv").set_index("SNP")
+    assert second.loc["rs3", "status"] != "ok"
+    pd.testing.assert_frame_equal(first.drop("rs3"), second.drop("rs3"))
+    assert interact_main([out, *covar, "--min-carriers", "-1"]) == 2
+    assert "--min-carriers -1: expected 0 or more" in capsys.readouterr().err
+
+
+def test_exposures_with_missing_values_and_in_words(grouped, capsys):
+    folder, _ = grouped
+    out = str(folder / "out.2")
+    assert interact_main([out, "--all", "--covar", str(folder / "gaps.txt"), "--overwrite"]) == 0
+    table = read(f"{out}.interaction.tsv")
+    assert (table["n"] == 400 - 45).all()
+    capsys.readouterr()
+    assert interact_main([out, "--all", "--covar", str(folder / "words.txt"), "--overwrite"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "words.txt, line 2" in line
+    assert "'no'" in line
 
 
 def test_pictures_of_leads(scans, copied, tmp_path):

@@ -14,7 +14,7 @@ from hlmm_dask.errors import InputError
 from hlmm_dask.followup.chosen import choose, results_of
 from hlmm_dask.followup.finished import FinishedScan, open_finished
 from hlmm_dask.followup.inputs import Files
-from hlmm_dask.followup.output import as_text, heading, labels, require_free
+from hlmm_dask.followup.output import heading, labels, require_free
 from hlmm_dask.kernels.block_model import block_model
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.packed import PackedLayout
@@ -23,6 +23,7 @@ from hlmm_dask.kernels.table import Filters
 from hlmm_dask.models.hlm import HLM
 from hlmm_dask.scanning.left_out import left_out_sets
 from hlmm_dask.schema import Status, nothing_fitted
+from hlmm_dask.tab_separated import text_of
 from hlmm_dask.view.wording import short_id
 
 FloatArray = NDArray[np.float64]
@@ -105,7 +106,7 @@ def run_check(job: CheckJob) -> Iterator[str]:
     table["exchangeable"] = exchangeable(scan)
     table["seed"] = job.seed
     with replacing(path) as file:
-        file.write(as_text(table))
+        file.write(text_of(table))
     reason = nothing_fitted(scan.facts.counts)
     yield f"table: {path}" + (f" ({reason})" if reason else "")
 

@@ -32,9 +32,3 @@ def heading(rows: pd.DataFrame, *, a2: bool) -> dict[str, object]:
 def labels(status: "pd.Series[float]") -> list[str]:
     """Words of status codes."""
     return [Status(int(code)).label for code in status]
-
-
-def as_text(table: pd.DataFrame, *, header: bool = True) -> bytes:
-    """Tab separated, NaN where there is no value."""
-    text: str = table.to_csv(sep="\t", index=False, header=header, na_rep="NaN")
-    return text.encode()

@@ -14,6 +14,7 @@ from hlmm_dask.followup.refit import Refit
 from hlmm_dask.followup.verdict import Rules, Slope, sex_difference, verdict
 from hlmm_dask.schema import CLASS_DOC, DISPERSION_COLUMNS, RESULT_COLUMNS
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.tab_separated import text_of
 
 # Of the scan, by name in the store; what a store lacks is left out.
 _FROM_SCAN = (
@@ -90,7 +91,7 @@ def write_loci(rows: Sequence[Mapping[str, Any]], path: Path) -> pd.DataFrame:
     if not rows:
         table = pd.DataFrame(columns=["SNP", "chrom", "pos", "tests", "verdict"])
     with replacing(path) as file:
-        table.to_csv(file, sep="\t", index=False, na_rep="NaN")
+        file.write(text_of(table))
     return table
 
 

@@ -6,6 +6,10 @@ with S = (1, covariates, E) and T = (1, covariates of the variance, E) the same 
 g and E are centred: g and E have their effects at each other's mean. Standard errors of least
 squares are HC3's (MacKinnon & White 1985), those of the heteroskedastic model (XᵀD⁻¹X)⁻¹ and
 2(VᵀV)⁻¹. A missing call has weight 0.
+
+Both kinds of standard errors rely on many carriers of the rarer allele at low and at high values of
+E. Samples with E at or below its mean and above it are counted apart: for an E of two values these
+are its two groups.
 """
 
 from dataclasses import dataclass
@@ -13,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.models.hlm import HLM
+from hlmm_dask.kernels.table import UNBOUNDED_SPAN, convergence_status
+from hlmm_dask.models.hlm import HLM, HLMFit
 from hlmm_dask.schema import Status
 
 FloatArray = NDArray[np.float64]
@@ -44,12 +49,16 @@ class InteractionModel:
         Those of the log variance, likewise.
     environment : (n,) float64
         E as in its file.
+    bounded : bool
+        Whether the likelihood without a variant has a maximum, see `has_maximum`; without one all
+        variants are unbounded.
     """
 
     y: FloatArray
     covariates: FloatArray
     variance_covariates: FloatArray
     environment: FloatArray
+    bounded: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ class InteractionFit:
         Effects of g and E on the log variance.
     n : (m,) int64
         Samples with a call.
+    carriers : (m,) int64
+        Carriers of the rarer allele on the side of E's mean that has fewer of them.
     status : (m,) int64
         A `Status` code.
     """
@@ -77,11 +88,16 @@ class InteractionFit:
     variance: FloatArray
     variance_se: FloatArray
     n: NDArray[np.int64]
+    carriers: NDArray[np.int64]
     status: NDArray[np.int64]
 
 
-def fit_interactions(model: InteractionModel, dosage: FloatArray) -> InteractionFit:
+def fit_interactions(
+    model: InteractionModel, dosage: FloatArray, *, min_carriers: int = 0
+) -> InteractionFit:
     """Fit variants, a batch at a time.
+
+    A variant that can't be fitted has NaN and a status, and has no influence on the others.
 
     Parameters
     ----------
@@ -89,13 +105,35 @@ def fit_interactions(model: InteractionModel, dosage: FloatArray) -> Interaction
         Of n samples; E varies.
     dosage : (m, n) float64
         Copies of the effect allele, NaN where missing.
+    min_carriers : int
+        Fewest carriers of the rarer allele on each side of the mean of E.
     """
     step = max(1, _BATCH // len(model.y))
-    parts = [_fit(model, dosage[i : i + step]) for i in range(0, len(dosage), step)]
+    parts = [_fit(model, dosage[i : i + step], min_carriers) for i in range(0, len(dosage), step)]
     names = InteractionFit.__dataclass_fields__
     return InteractionFit(
         **{name: np.concatenate([getattr(p, name) for p in parts], axis=-1) for name in names}
     )
+
+
+def has_maximum(model: InteractionModel) -> bool:
+    """Return whether the likelihood without a variant has a maximum.
+
+    It has none where the phenotype is constant in one of two groups of E: the variance of that
+    group falls to zero. With a variant it has none either.
+    """
+    ones = np.ones(len(model.y))
+    V = np.column_stack([ones, model.variance_covariates, model.environment])
+    try:
+        null = HLM(model.y, np.column_stack([ones, model.covariates, model.environment]), V)
+    except ValueError:
+        # Dependent columns, or too few samples: each variant gets its own status.
+        return True
+    try:
+        found = null.fit()
+    except ValueError:
+        return False
+    return _status(found, V) != Status.UNBOUNDED
 
 
 class _Batch:
@@ -158,13 +196,18 @@ class _Batch:
         return np.asarray(np.sqrt(squares) / self.unit_of)
 
 
-def _fit(model: InteractionModel, dosage: FloatArray) -> InteractionFit:
+def _fit(model: InteractionModel, dosage: FloatArray, min_carriers: int) -> InteractionFit:
     batch = _Batch(model, dosage)
     m, v = len(dosage), batch.T.shape[1]
+    carriers = _carriers(model.environment, dosage)
     ordinary = batch.mean_gram(batch.mask)
     spread = _gram(batch.T, (batch.g,), batch.mask)
     few = batch.n <= ordinary.shape[1] + spread.shape[1]
-    bad = _dependent(ordinary) | _dependent(spread) | few
+    status = np.full(m, int(Status.OK if model.bounded else Status.UNBOUNDED))
+    status[_dependent(ordinary) | _dependent(spread) | few] = Status.COLLINEAR
+    status[carriers < min_carriers] = Status.FEW_CARRIERS
+    status[batch.n == 0] = Status.ALL_MISSING
+    bad = status != Status.OK
     ordinary[bad], spread[bad] = np.eye(ordinary.shape[1]), np.eye(v + 1)
     alpha = batch.mean_fit(ordinary, batch.mask)
     residual = batch.y - batch.rows(alpha)
@@ -175,24 +218,28 @@ def _fit(model: InteractionModel, dosage: FloatArray) -> InteractionFit:
     beta = np.zeros((m, v + 1))
     square = (batch.mask * residual**2).sum(axis=1)
     beta[:, 0] = np.log(np.maximum(square, 1e-300) / np.maximum(batch.n, 1.0))
-    done = np.zeros(m, dtype=bool)
+    done, astray = np.zeros(m, dtype=bool), np.zeros(m, dtype=bool)
     spread_inverse = np.linalg.inv(spread)
     gram = ordinary
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(_MAX_STEPS):
-            weight = batch.mask * np.exp(-(beta[:, :v] @ batch.T.T + beta[:, v:] * batch.g))
+            eta = beta[:, :v] @ batch.T.T + beta[:, v:] * batch.g
+            # Beyond that the weighted products are singular, and one such matrix ends the batch.
+            astray |= ~(np.ptp(eta, axis=1) <= UNBOUNDED_SPAN)
+            eta[bad | astray] = 0.0
+            weight = batch.mask * np.exp(-eta)
             gram = batch.mean_gram(weight)
-            gram[bad | ~np.isfinite(gram).all(axis=(1, 2))] = np.eye(gram.shape[1])
+            gram[bad] = np.eye(gram.shape[1])
             alpha = batch.mean_fit(gram, weight)
             excess = weight * (batch.y - batch.rows(alpha)) ** 2 - batch.mask
             slope = np.column_stack([excess @ batch.T, (excess * batch.g).sum(axis=1)])
             change = np.einsum("mij,mj->mi", spread_inverse, slope)
             size = np.sqrt(np.abs(np.einsum("mi,mi->m", slope, change)) / 2.0)
-            done |= size < _TOLERANCE
-            if (done | bad).all():
+            done |= (size < _TOLERANCE) & ~astray
+            if (done | bad | astray).all():
                 break
             # What a variant's estimates are must not depend on those beside it.
-            change[done] = 0.0
+            change[done | astray] = 0.0
             # Scoring from far away oversteps.
             beta += change / np.maximum(size / np.sqrt(batch.n), 1.0)[:, None]
     covariance = np.linalg.inv(gram)
@@ -206,10 +253,14 @@ def _fit(model: InteractionModel, dosage: FloatArray) -> InteractionFit:
         variance=variance,
         variance_se=np.sqrt(2.0 * spread_inverse[:, [v, v - 1], [v, v - 1]]).T / batch.unit_of[:2],
         n=batch.n.astype(np.int64),
-        status=np.where(bad, int(Status.COLLINEAR), int(Status.OK)),
+        carriers=carriers,
+        status=status,
     )
     for j in np.flatnonzero(~done & ~bad):
         _refit(fit, batch, int(j))
+    # A sample that alone determines an effect leaves HC3 without a residual.
+    alone = (status == Status.OK) & ~np.isfinite(hc3).all(axis=0)
+    status[alone] = Status.FEW_CARRIERS
     for values in (fit.ols, fit.hc3_se, fit.mean, fit.mean_se, fit.variance, fit.variance_se):
         values[:, fit.status != Status.OK] = np.nan
     return fit
@@ -226,14 +277,32 @@ def _refit(fit: InteractionFit, batch: _Batch, j: int) -> None:
     except ValueError:
         fit.status[j] = Status.UNBOUNDED
         return
-    if not found.converged:
-        fit.status[j] = Status.NOT_CONVERGED
+    fit.status[j] = _status(found, V)
+    if fit.status[j] != Status.OK:
         return
     fit.mean[:, j] = batch.in_units(found.alpha[None])[:, 0]
     fit.mean_se[:, j] = found.alpha_se[list(batch.terms)] / batch.unit_of[:, 0]
     at = [-1, -2]
     fit.variance[:, j] = found.beta[at] / batch.unit_of[:2, 0]
     fit.variance_se[:, j] = found.beta_se[at] / batch.unit_of[:2, 0]
+
+
+def _status(found: HLMFit, V: FloatArray) -> int:
+    """Return the status of one fit: unbounded where the log variance runs away."""
+    span = np.array([np.ptp(V @ found.beta)])
+    return int(convergence_status(np.array([found.convergence]), np.ones(1), span)[0])
+
+
+def _carriers(environment: FloatArray, dosage: FloatArray) -> NDArray[np.int64]:
+    """Count carriers of either allele on either side of E's mean and return the fewest, (m,)."""
+    above = environment > environment.mean()
+    counts = [
+        (carrier & side).sum(axis=1)
+        # A missing call is neither above nor below.
+        for carrier in (dosage > 0.5, dosage < 1.5)
+        for side in (above, ~above)
+    ]
+    return np.asarray(np.min(counts, axis=0), dtype=np.int64)
 
 
 def _gram(shared: FloatArray, own: tuple[FloatArray, ...], weight: FloatArray) -> FloatArray:

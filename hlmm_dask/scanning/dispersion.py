@@ -23,6 +23,7 @@ from hlmm_dask.models.dispersion import (
 from hlmm_dask.scanning.summary import read_columns
 from hlmm_dask.schema import DISPERSION_COLUMNS
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.tab_separated import text_of
 
 # In the summary of a scan.
 SLOPE, SLOPE_SE = "slope of var on add", "r_se"
@@ -95,8 +96,7 @@ def add_dispersion(
     with replacing(target) as file:
         for start in range(0, len(frame), BATCH_VARIANTS):
             rows = frame.iloc[start : start + BATCH_VARIANTS]
-            text = rows.to_csv(sep="\t", index=False, na_rep="NaN", header=not start)
-            file.write(bgzf.compress(text.encode()))
+            file.write(bgzf.compress(text_of(rows, header=not start)))
         file.write(bgzf.END)
     # An index of the table that was replaced.
     Path(f"{target}.tbi").unlink(missing_ok=True)

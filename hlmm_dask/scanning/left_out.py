@@ -17,6 +17,7 @@ from hlmm_dask.kernels.left_out import LeftOut, SetNull, fit_without
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.tab_separated import line
 
 SET_NULLS_FILE = "left_out_null.json"
 
@@ -184,8 +185,8 @@ def read_set_nulls(store: ResultsStore) -> list[dict[str, Any]]:
 
 def set_null_table(rows: list[dict[str, Any]]) -> str:
     """Text of the table: chromosome left out, columns left, h2 and its standard error."""
-    lines = ["\t".join(_HEADER)]
+    lines = [line(_HEADER)]
     for row in rows:
         h2, h2_se = ("NaN" if np.isnan(row[k]) else repr(float(row[k])) for k in _HEADER[2:])
-        lines.append(f"{row['left_out']}\t{row['columns']}\t{h2}\t{h2_se}")
-    return "\n".join(lines) + "\n"
+        lines.append(line([str(row["left_out"]), str(row["columns"]), h2, h2_se]))
+    return "".join(lines)

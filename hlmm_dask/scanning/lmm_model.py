@@ -29,6 +29,7 @@ from hlmm_dask.scanning.graph import BlockTask, load_model, publish_model, publi
 from hlmm_dask.scanning.lmm import LMMNullModel, VarianceEstimates
 from hlmm_dask.scanning.source import Source
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.tab_separated import line
 
 # Condition of the covariance up to which single precision gives standard errors to six digits.
 _MILD = 1e3
@@ -179,12 +180,12 @@ def publish_lmm(
 def variance_table(store: ResultsStore) -> str:
     """Return what a run estimated without variants, as text: a line for each matrix."""
     names = list(VarianceEstimates.__dataclass_fields__)
-    lines = ["\t".join(names)]
+    lines = [line(names)]
     for each in _load(store).estimates:
         values = [getattr(each, name) for name in names[1:]]
         shown = ("NaN" if np.isnan(value) else repr(float(value)) for value in values)
-        lines.append("\t".join([each.left_out, *shown]))
-    return "\n".join(lines) + "\n"
+        lines.append(line([each.left_out, *shown]))
+    return "".join(lines)
 
 
 def remove_arrays(store: ResultsStore) -> None:

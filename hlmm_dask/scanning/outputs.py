@@ -19,6 +19,7 @@ from hlmm_dask.placement import LOCK_FILE, check_place, clean_up, place_of, requ
 from hlmm_dask.scanning.null import Effects
 from hlmm_dask.schema import TSV_HEADERS
 from hlmm_dask.store import ResultsStore
+from hlmm_dask.tab_separated import quoted
 
 if TYPE_CHECKING:
     from hlmm_dask.scanning.job import ScanJob
@@ -100,7 +101,9 @@ def _megabytes(size: int) -> str:
 def write_effects(path: Path, effects: Effects) -> None:
     """Write name, effect and standard error, tab separated, one line each, as hlmm does."""
     rows = zip(effects.names, effects.effects, effects.standard_errors, strict=True)
-    write_text(path, "".join(f"{name}\t{float(e)!r}\t{float(se)!r}\n" for name, e, se in rows))
+    write_text(
+        path, "".join(f"{quoted(name)}\t{float(e)!r}\t{float(se)!r}\n" for name, e, se in rows)
+    )
 
 
 def write_estimate(path: Path, value: float, standard_error: float | None) -> None:
