@@ -15,9 +15,15 @@ from uuid import uuid4
 
 from isal import isal_zlib
 
+from hlmm_dask.errors import StoreError
+from hlmm_dask.json_files import check_shape, read_json
 from hlmm_dask.processes import ABANDONED_SECONDS, is_abandoned, signature
 
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+# Modes of files with values of people, and of folders with such files.
+PRIVATE = 0o600
+PRIVATE_FOLDER = 0o700
+
 _SIGNED = re.compile(r"\..*\.([0-9a-f]{8}-\d+-\d+)\.[0-9a-f]{8}\.(partial|old|keys)", re.DOTALL)
 
 
@@ -46,7 +52,7 @@ def leftovers(
 def sweep(folder: Path, start: str = "") -> None:
     """Remove what dead processes left unfinished of files and folders named ``start...``."""
     for path in leftovers(folder, start):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             with suppress(OSError):
@@ -55,9 +61,12 @@ def sweep(folder: Path, start: str = "") -> None:
 
 @contextmanager
 def working_folder(path: Path) -> Iterator[Path]:
-    """Make a folder beside ``path`` for as long as the block runs, with a sign of life."""
+    """Make a folder beside ``path`` for as long as the block runs, with a sign of life.
+
+    Only the owner may read it.
+    """
     folder = aside(path)
-    folder.mkdir()
+    folder.mkdir(PRIVATE_FOLDER)
     ended = threading.Event()
 
     def show_life() -> None:
@@ -73,8 +82,45 @@ def working_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def create(path: Path, mode: int = 0o666) -> BinaryIO:
+    """Open a new file for reading and writing; a file or link of that name is an error."""
+    return open(path, "x+b", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, mode))
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """Open a file, made where there is none, to write at its end.
+
+    Raises
+    ------
+    StoreError
+        If the name is a symbolic link: its target may be anyone's file.
+    OSError
+        If it can't be written.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+
+    try:
+        return open(path, "ab", opener=opener)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise linked(path) from None
+        raise
+
+
+def linked(path: Path) -> StoreError:
+    """Say that a symbolic link stands where a file or folder of a run belongs."""
+    return StoreError(
+        f"{path}: is a symbolic link, which a scan neither follows nor replaces; remove it, or put "
+        "the file or folder itself there"
+    )
+
+
 @contextmanager
-def replacing(path: str | os.PathLike[str], *, sync_folder: bool = True) -> Iterator[BinaryIO]:
+def replacing(
+    path: str | os.PathLike[str], *, sync_folder: bool = True, mode: int = 0o666
+) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its place when the block ends well.
 
     The file is synced to disk, renamed over ``path``, and the folder is synced. When the block
@@ -86,6 +132,8 @@ def replacing(path: str | os.PathLike[str], *, sync_folder: bool = True) -> Iter
         File to be written; its folder must exist.
     sync_folder : bool
         Without, a crash of the machine may leave ``path`` as it was, but nothing torn.
+    mode : int
+        Permissions of a new file, less the umask.
 
     Yields
     ------
@@ -100,7 +148,7 @@ def replacing(path: str | os.PathLike[str], *, sync_folder: bool = True) -> Iter
     target = Path(path)
     temporary = aside(target)
     try:
-        with temporary.open("w+b") as file:
+        with create(temporary, mode) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -133,19 +181,20 @@ def write_record(
     return plain
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Read what `write_record` wrote.
+def read_record(path: Path, shape: Any) -> dict[str, Any]:
+    """Read what `write_record` wrote, of a shape as in `check_shape`.
 
     Raises
     ------
     ValueError
-        If it is damaged.
+        If it is damaged, or has another shape.
     OSError
         If it can't be read.
     """
-    content = json.loads(path.read_bytes())
-    if not isinstance(content, dict) or content.pop("crc32", None) != _checksum(content):
+    content: dict[str, Any] = read_json(path, {str: object})
+    if content.pop("crc32", None) != _checksum(content):
         raise ValueError(f"{path}: damaged: its checksum differs")
+    check_shape(content, shape)
     return content
 
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from hlmm_dask import bgzf
-from hlmm_dask.durable import replacing
+from hlmm_dask.durable import open_to_append, replacing
 from hlmm_dask.errors import InputError
 from hlmm_dask.schema import (
     CLASS_DOC,
@@ -435,7 +435,7 @@ def _appending_alone(path: Path) -> Iterator[None]:
     # Of its own: the table itself is replaced. On NFS it must be open for writing.
     lock = path.with_name(f".{path.name[:200]}.lock")
     while True:
-        with lock.open("ab") as file:
+        with open_to_append(lock) as file:
             with suppress(OSError):  # file systems without flock
                 fcntl.flock(file, fcntl.LOCK_EX)
             try:

@@ -18,13 +18,42 @@ from zarr.codecs import ZstdCodec
 
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import StoreError
+from hlmm_dask.json_files import AT_LEAST_1, read_json
 
 FORMAT = "hlmm-dask results 2"
 METADATA = ("variant_id", "variant_contig", "variant_position", "variant_allele")
 # Variants in one chunk of the metadata: few files, and memory that is bounded.
 _METADATA_ROWS = 65_536
+METADATA_DOC = {
+    "variant_id": "identifier in the genotype file",
+    "variant_contig": "chromosome",
+    "variant_position": "position on the chromosome",
+    "variant_allele": "other allele, effect allele (effects are per copy of it)",
+}
 _KEYS: dict[str, Any] = {"name": "default", "separator": "."}
 _ZSTD = Zstd(level=1, checksum=True)
+_GROUP = {
+    "zarr_format": range(3, 4),
+    "node_type": frozenset({"group"}),
+    "attributes": {str: object},
+}
+_ARRAY = {
+    "zarr_format": range(3, 4),
+    "node_type": frozenset({"array"}),
+    "shape": [AT_LEAST_1],
+    "data_type": frozenset({"float64", "int64", "string"}),
+    "chunk_grid": {
+        "name": frozenset({"regular"}),
+        "configuration": {"chunk_shape": [AT_LEAST_1]},
+    },
+    "chunk_key_encoding": {
+        "name": frozenset({"default"}),
+        "configuration": {"separator": frozenset({".", "/"})},
+    },
+    "codecs": [
+        {"name": frozenset({"bytes", "vlen-utf8", "zstd"}), "configuration?": {str: object}}
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +72,77 @@ class Layout:
     n_variants: int
     block_size: int
     columns: tuple[str, ...]
+
+
+def names_rows(layout: Layout) -> int:
+    """Variants in one chunk of the metadata."""
+    # Whole blocks, so that a Dataset can give all variables the chunks of the results.
+    return -(-min(_METADATA_ROWS, layout.n_variants) // layout.block_size) * layout.block_size
+
+
+def check_arrays(path: Path, layout: Layout) -> None:
+    """Compare what Zarr's files say of a store's arrays with what this program writes.
+
+    The arrays are read past Zarr, by the codecs of this module alone; a store that names others
+    was made or changed by another program.
+
+    Parameters
+    ----------
+    path : Path
+        The store.
+    layout : Layout
+        As in its manifest.
+
+    Raises
+    ------
+    StoreError
+        If a file is missing, damaged, or names another format, codec or shape.
+    """
+    _read_about(path / "zarr.json", _GROUP)
+    n, width, rows = layout.n_variants, len(layout.columns), names_rows(layout)
+    expected = {"results": ([n, width], [layout.block_size, width], "float64")}
+    for name in METADATA:
+        more = [2] if name == "variant_allele" else []
+        kind = "int64" if name == "variant_position" else "string"
+        expected[name] = ([n, *more], [rows, *more], kind)
+    for name, (shape, chunks, kind) in expected.items():
+        about = _read_about(path / name / "zarr.json", _ARRAY)
+        found = (about["shape"], about["chunk_grid"]["configuration"]["chunk_shape"])
+        first = "vlen-utf8" if kind == "string" else "bytes"
+        codecs = [codec["name"] for codec in about["codecs"]]
+        if (
+            (*found, about["data_type"]) != (shape, chunks, kind)
+            or codecs != [first, "zstd"]
+            or about.get("storage_transformers")
+        ):
+            raise _changed(
+                path / name / "zarr.json", "other shape, type or codecs than the store's"
+            )
+
+
+def read_attrs(path: Path, shape: Any) -> dict[str, Any]:
+    """Return the attributes of a store's group, which must have a shape (see `check_shape`)."""
+    about: dict[str, Any] = _read_about(path / "zarr.json", _GROUP | {"attributes": shape})
+    return dict(about["attributes"])
+
+
+def _read_about(path: Path, shape: Any) -> Any:
+    try:
+        return read_json(path, shape)
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(
+            f"{path}: missing, so this is no results store in Zarr format 3 as this program writes "
+            "it; run the scan again with --resume, which repairs it"
+        ) from None
+    except ValueError as error:
+        raise _changed(path, str(error)) from None
+
+
+def _changed(path: Path, why: str) -> StoreError:
+    return StoreError(
+        f"{path}: damaged, or not as this program writes it ({why}); run the scan again with "
+        "--resume, which repairs it"
+    )
 
 
 def build(
@@ -69,7 +169,7 @@ def build(
     with warnings.catch_warnings():
         # Not yet in the specification of format 3, and without it xarray warns on opening.
         warnings.simplefilter("ignore", category=UserWarning)
-        zarr.consolidate_metadata(path)
+        zarr.consolidate_metadata(path, zarr_format=3)
 
 
 def copy_built(
@@ -114,8 +214,7 @@ def _about(layout: Layout, attrs: Mapping[str, Any], *, count_a2: bool) -> dict[
 
 def _lay_out(path: Path, layout: Layout, *, attrs: Mapping[str, Any], count_a2: bool) -> None:
     """Make the group and its empty arrays."""
-    # Whole blocks, so that a Dataset can give all variables the chunks of the results.
-    rows = -(-min(_METADATA_ROWS, layout.n_variants) // layout.block_size) * layout.block_size
+    rows = names_rows(layout)
     codecs = [ZstdCodec(level=1, checksum=True)]
     about = _about(layout, attrs, count_a2=count_a2)
     group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=about)
@@ -138,12 +237,6 @@ def _lay_out(path: Path, layout: Layout, *, attrs: Mapping[str, Any], count_a2: 
         dimension_names=("column",),
     )
     names[:] = np.array(layout.columns, dtype=np.dtypes.StringDType())
-    docs = {
-        "variant_id": "identifier in the genotype file",
-        "variant_contig": "chromosome",
-        "variant_position": "position on the chromosome",
-        "variant_allele": "other allele, effect allele (effects are per copy of it)",
-    }
     for name in METADATA:
         wide = name == "variant_allele"
         group.create_array(
@@ -154,7 +247,7 @@ def _lay_out(path: Path, layout: Layout, *, attrs: Mapping[str, Any], count_a2: 
             compressors=codecs,
             dimension_names=("variants", "alleles") if wide else ("variants",),
             chunk_key_encoding=_KEYS,
-            attributes={"long_name": docs[name]},
+            attributes={"long_name": METADATA_DOC[name]},
         )
 
 
@@ -162,8 +255,8 @@ def _write_variants(
     path: Path, layout: Layout, variants: Iterable[pd.DataFrame], *, count_a2: bool
 ) -> None:
     """Write the variants' metadata chunk by chunk."""
-    group = zarr.open_group(path, mode="r+")
-    arrays = {name: array_of(group, name) for name in METADATA}
+    group = zarr.open_group(path, mode="r+", zarr_format=3)
+    arrays = {name: _array_of(group, name) for name in METADATA}
     order = ["allele1", "allele2"] if count_a2 else ["allele2", "allele1"]
     start = 0
     for table in _regroup(variants, arrays["variant_id"].chunks[0]):
@@ -207,7 +300,7 @@ def _strings(column: "pd.Series[Any]") -> npt.NDArray[Any]:
     return np.asarray(column.astype(object)).astype(np.dtypes.StringDType())
 
 
-def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+def _array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     """Return an array of a group."""
     array = group[name]
     assert isinstance(array, zarr.Array)
@@ -262,13 +355,15 @@ def read_chunk(path: Path, index: int, n_columns: int) -> npt.NDArray[np.float64
     return np.frombuffer(_ZSTD.decode(packed), dtype="<f8").reshape(-1, n_columns)
 
 
-def read_names(path: Path, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+def read_names(path: Path, layout: Layout, name: str, start: int, stop: int) -> npt.NDArray[Any]:
     """Read what is known of the variants past Zarr, which takes many times as long for it.
 
     Parameters
     ----------
     path : Path
         The store.
+    layout : Layout
+        Of the store.
     name : str
         One of ``METADATA``.
     start, stop : int
@@ -281,22 +376,25 @@ def read_names(path: Path, name: str, start: int, stop: int) -> npt.NDArray[Any]
 
     Raises
     ------
-    RuntimeError, ValueError
+    StoreError
         If it is damaged.
     """
-    about = json.loads((path / name / "zarr.json").read_bytes())
-    shape = about["chunk_grid"]["configuration"]["chunk_shape"]
-    rows, key = shape[0], "c.{}" + ".0" * (len(shape) - 1)
-    numbers = about["data_type"] == "int64"
+    rows, more = names_rows(layout), (2,) if name == "variant_allele" else ()
+    numbers = name == "variant_position"
     parts = []
     for index in range(start // rows, max(stop - 1, start) // rows + 1):
         begin = index * rows
+        file = path / name / f"c.{index}{'.0' if more else ''}"
         try:
-            plain = _ZSTD.decode((path / name / key.format(index)).read_bytes())
-        except FileNotFoundError:
-            # Zarr writes no chunk in which nothing stands.
-            values = np.full(shape, about["fill_value"], "<i8" if numbers else object)
-        else:
+            plain = _ZSTD.decode(file.read_bytes())
             values = np.frombuffer(plain, "<i8") if numbers else VLenUTF8().decode(plain)
-        parts.append(values.reshape(shape)[max(start - begin, 0) : max(stop - begin, 0)])
+            values = values.reshape((rows, *more))
+        except FileNotFoundError:
+            # Zarr writes no chunk that holds the fill value only.
+            values = np.full((rows, *more), 0 if numbers else "", "<i8" if numbers else object)
+        except (RuntimeError, ValueError, NotADirectoryError) as error:
+            raise StoreError(
+                f"{file}: damaged ({error}); run the scan again with --resume, which repairs it"
+            ) from None
+        parts.append(values[max(start - begin, 0) : max(stop - begin, 0)])
     return np.concatenate(parts)

@@ -1,7 +1,6 @@
 """One run an output: a lock file that names its owner and shows that the owner lives."""
 
 import fcntl
-import json
 import os
 import socket
 import threading
@@ -13,14 +12,25 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from hlmm_dask.durable import write_json
+from hlmm_dask.durable import open_to_append, write_json
 from hlmm_dask.errors import StoreError, TakenOverError
+from hlmm_dask.json_files import read_json
 from hlmm_dask.processes import born, exists, place
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 # A living run renews its lock at least twice meanwhile.
 _WATCHED_BEATS = 2.5
+_HOLDER = {
+    "owner": str,
+    "token": str,
+    "pid": range(1, 1 << 31),
+    "host": str,
+    "since": float,
+    "heartbeat": float,
+    "place": object,
+    "born": object,
+}
 
 
 @dataclass(frozen=True)
@@ -99,10 +109,10 @@ def hold_lock(path: Path, owner: str) -> Iterator[Lock]:
 def read_lock(path: Path) -> dict[str, Any] | None:
     """Return what the lock file says, None without a (readable) one."""
     try:
-        holder = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        holder: dict[str, Any] = read_json(path, _HOLDER)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
         return None
-    return holder if isinstance(holder, dict) else None
+    return holder
 
 
 def refuse_if_held(path: Path, *, watch: bool = True) -> dict[str, Any] | None:
@@ -172,7 +182,7 @@ def _beat(path: Path, content: dict[str, Any], ended: threading.Event) -> None:
 @contextmanager
 def _guard(path: Path) -> Iterator[None]:
     """Keep other processes from looking at and changing the lock at the same moment."""
-    with path.with_name(f"{path.name}.guard").open("wb") as file:
+    with open_to_append(path.with_name(f"{path.name}.guard")) as file:
         # Some shared file systems know no flock; the lock file itself still stands.
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -12,9 +12,11 @@ from typing import Any
 import pandas as pd
 
 from hlmm_dask.durable import (
+    PRIVATE_FOLDER,
     aside,
     checksum_of,
     leftovers,
+    linked,
     read_record,
     rename,
     sweep,
@@ -22,13 +24,29 @@ from hlmm_dask.durable import (
     write_record,
 )
 from hlmm_dask.errors import InputError, StoreError
+from hlmm_dask.json_files import AT_LEAST_1, check_shape
 from hlmm_dask.layout import FORMAT, Layout, build, copy_built
 from hlmm_dask.lock import refuse_if_held
 
 RUN_FOLDER = ".run"
 MANIFEST_FILE = "manifest.json"
+_PRIVATE = "a scan that is not finished can be read by its owner alone"
 LOCK_FILE = "lock.json"
 _REMOVALS = 5
+_MANIFEST = {
+    "format": str,
+    "n_variants": AT_LEAST_1,
+    "block_size": AT_LEAST_1,
+    "columns": [str],
+    "count_a2": bool,
+    "fingerprint": {
+        str: object,
+        "fit_covariates?": bool,
+        "loco?": bool,
+        "exclude_window?": (None, float),
+    },
+    "files": {str: str},
+}
 
 
 def make_store(
@@ -64,7 +82,8 @@ def make_store(
             "fingerprint": dict(fingerprint),
             "files": _checksums(new),
         }
-        (new / RUN_FOLDER / "blocks").mkdir(parents=True)
+        (new / RUN_FOLDER).mkdir(PRIVATE_FOLDER)
+        (new / RUN_FOLDER / "blocks").mkdir()
         write_record(new / RUN_FOLDER / MANIFEST_FILE, manifest)
         _move_in(new, target, overwrite=overwrite)
     except BaseException:
@@ -111,6 +130,7 @@ def mend_store(
         build(new, layout, variants=variants, attrs=attrs, count_a2=count_a2)
         _checksums(new)
         for name in names:
+            (target / name).parent.mkdir(exist_ok=True)
             rename(new / name, target / name)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -125,15 +145,35 @@ def check_place(target: Path, *, overwrite: bool) -> None:
         raise InputError(f"{parent}: folder can't be written; give another OUTPREFIX")
     if not target.exists():
         return
-    # Also with a damaged manifest it may be replaced.
-    run = target / RUN_FOLDER
-    if not ((run / MANIFEST_FILE).is_file() and (run / "blocks").is_dir()):
+    if not is_store(target):
         raise StoreError(
             f"{target}: exists and is not a results store; move it away or give another OUTPREFIX"
         )
     if not overwrite:
         raise StoreError(f"{target}: exists; give --resume to go on with it or --overwrite")
     refuse_if_held(target / RUN_FOLDER / LOCK_FILE)
+
+
+def is_store(target: Path) -> bool:
+    """Whether a folder is a results store, perhaps a damaged one, which may be replaced."""
+    run = target / RUN_FOLDER
+    if not run.is_dir():
+        return False
+    # One part may be lost, or damaged.
+    parts = ((run / MANIFEST_FILE).is_file(), (run / "blocks").is_dir())
+    return all(parts) or (any(parts) and (target / "results").is_dir())
+
+
+def refuse_links(target: Path) -> None:
+    """Raise a `StoreError` for a symbolic link in a store, which no scan makes.
+
+    What lies deeper is written by renaming and removed by unlinking, which follow no link.
+    """
+    for folder in (target, target / RUN_FOLDER):
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise linked(Path(entry.path))
 
 
 def place_of(path: str | os.PathLike[str]) -> Path:
@@ -166,15 +206,26 @@ def read_manifest(target: Path) -> dict[str, Any]:
         If there is none, it is damaged, or of another version.
     """
     path = target / RUN_FOLDER / MANIFEST_FILE
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except PermissionError:
+        raise StoreError(f"{path}: not readable; {_PRIVATE}") from None
+    if not there:
+        if is_store(target):
+            raise StoreError(f"{path}: missing; restore it, or start again with --overwrite")
         found = "is not a results store" if target.exists() else "does not exist"
         raise StoreError(f"{target}: {found}; expected an OUTPREFIX.zarr written by a scan")
     try:
-        manifest = read_record(path)
-    except ValueError:
+        manifest = read_record(path, {"format": str})
+        if manifest["format"] == FORMAT:
+            check_shape(manifest, _MANIFEST)
+    except ValueError as error:
         raise StoreError(
-            f"{path}: damaged, or of another version; restore it, or start again with --overwrite"
+            f"{path}: damaged, or of another version ({error}); restore it, or start again with "
+            "--overwrite"
         ) from None
+    except PermissionError:
+        raise StoreError(f"{path}: not readable; {_PRIVATE}") from None
     if manifest["format"] != FORMAT:
         raise StoreError(
             f"{target}: written as '{manifest['format']}', expected '{FORMAT}'; "

@@ -6,6 +6,7 @@ numbers are still those that were written is what the marker's digest tells.
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,9 +18,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hlmm_dask.durable import as_json, read_record, sweep, sync, write_record
+from hlmm_dask.durable import PRIVATE_FOLDER, as_json, read_record, sweep, sync, write_record
 from hlmm_dask.errors import StoreError
-from hlmm_dask.layout import METADATA, Block, Layout, read_chunk, read_names, write_chunk
+from hlmm_dask.json_files import COUNT
+from hlmm_dask.layout import (
+    METADATA,
+    Block,
+    Layout,
+    check_arrays,
+    names_rows,
+    read_attrs,
+    read_chunk,
+    read_names,
+    write_chunk,
+)
 from hlmm_dask.lock import Lock, hold_lock
 from hlmm_dask.placement import (
     LOCK_FILE,
@@ -28,10 +40,31 @@ from hlmm_dask.placement import (
     make_store,
     mend_store,
     read_manifest,
+    refuse_links,
 )
 from hlmm_dask.schema import RESULT_NAMES, Status
 
 FINISHED_FILE = "finished.json"
+_INDEX = re.compile(r"\d{7,15}", re.ASCII)
+_MARKER = {
+    "block": COUNT,
+    "start": COUNT,
+    "stop": COUNT,
+    "digest": str,
+    "counts": {str: COUNT},
+    "null_model?": str,
+    "genotypes_crc32?": str,
+    "n_fitted?": COUNT,
+    "seconds?": float,
+    "worker?": str,
+}
+_SUMMARY = {
+    "n_variants?": COUNT,
+    "n_fitted?": COUNT,
+    "counts?": {str: COUNT},
+    "seconds?": float,
+    "variants_per_second?": float,
+}
 
 
 @dataclass(frozen=True)
@@ -118,18 +151,30 @@ class ResultsStore:
         return cls(target, n_variants, block_size, tuple(columns))
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
+    def open(cls, path: str | os.PathLike[str], *, repair: bool = False) -> Self:
         """Open an existing store.
+
+        Parameters
+        ----------
+        path : path
+            Its folder.
+        repair : bool
+            Take it also where its arrays are damaged: `mend` comes next.
 
         Raises
         ------
         StoreError
-            If there is none, or it is damaged or of another version.
+            If there is none, it is damaged or of another version, holds symbolic links, or says
+            that its arrays are to be read in another way than this program writes them.
         """
         target = Path(os.path.realpath(path))
         manifest = read_manifest(target)
+        refuse_links(target)
         columns = tuple(manifest["columns"])
-        return cls(target, int(manifest["n_variants"]), int(manifest["block_size"]), columns)
+        store = cls(target, manifest["n_variants"], manifest["block_size"], columns)
+        if not repair:
+            check_arrays(target, store.layout)
+        return store
 
     # What the store holds
 
@@ -137,6 +182,31 @@ class ResultsStore:
     def run_dir(self) -> Path:
         """Folder for what belongs to the run and not to the results (the null model, markers)."""
         return self.path / RUN_FOLDER
+
+    @property
+    def layout(self) -> Layout:
+        """Shape of the store."""
+        return Layout(self.n_variants, self.block_size, self.columns)
+
+    @property
+    def names_rows(self) -> int:
+        """Variants whose names lie together in one file; a whole number of blocks."""
+        return names_rows(self.layout)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """All that decides the numbers."""
+        return dict(read_manifest(self.path)["fingerprint"])
+
+    def attrs(self, shape: Any = None) -> dict[str, Any]:
+        """Return the attributes that `create` was given, and others.
+
+        Parameters
+        ----------
+        shape
+            What they must be, see `check_shape`; a `StoreError` if they are not.
+        """
+        return read_attrs(self.path, {str: object} if shape is None else shape)
 
     @property
     def n_blocks(self) -> int:
@@ -222,9 +292,24 @@ class ResultsStore:
             out[begin : begin + len(values)] = values
         return out
 
+    def read_names(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        """Read one of ``METADATA`` of the variants start..stop-1.
+
+        Returns
+        -------
+        (stop - start,) object or int64
+            Positions are numbers, the others strings; alleles are (stop - start, 2).
+
+        Raises
+        ------
+        StoreError
+            If it is damaged.
+        """
+        return read_names(self.path, self.layout, name, start, stop)
+
     def read_variants(self, start: int, stop: int) -> pd.DataFrame:
         """Read the variants start..stop-1 as a table with the columns that `create` was given."""
-        names = {name: read_names(self.path, name, start, stop) for name in METADATA}
+        names = {name: self.read_names(name, start, stop) for name in METADATA}
         other, effect = names["variant_allele"].T
         a1, a2 = (other, effect) if self.effect_allele_is_a2 else (effect, other)
         parts = {
@@ -286,7 +371,7 @@ class ResultsStore:
 
     def markers(self) -> Iterator[dict[str, Any]]:
         """Iterate over the markers of all finished blocks, in order; damaged ones are left out."""
-        for index in sorted(self._marked()):
+        for index in sorted(self.marked()):
             marker = self.marker(index)
             if marker is not None:
                 yield marker
@@ -295,8 +380,8 @@ class ResultsStore:
         """Return the marker of a block, None when it is missing, damaged or of another range."""
         block = self.block(index)
         try:
-            marker = read_record(self._marker(index))
-        except (FileNotFoundError, ValueError):
+            marker = read_record(self._marker(index), _MARKER)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
             return None
         found = Block(marker["block"], marker["start"], marker["stop"])
         return marker if found == block else None
@@ -341,8 +426,8 @@ class ResultsStore:
     def require_chunks(self) -> None:
         """Raise a `StoreError` if results of a block that is done are gone: they would be NaN."""
         # In this order: of a scan that runs a marker comes after its chunk.
-        done = sorted(self._marked())
-        there = set(os.listdir(self.path / "results"))
+        done = sorted(self.marked())
+        there = set(self._listed(self.path / "results"))
         for index in done:
             if f"c.{index}.0" not in there:
                 raise self._lost(index)
@@ -362,17 +447,27 @@ class ResultsStore:
         StoreError
             If they can't be made as they were.
         """
-        damaged = damaged_files(self.path, read_manifest(self.path))
-        if damaged:
-            layout = Layout(self.n_variants, self.block_size, self.columns)
-            mend_store(
-                self.path, layout, damaged, variants=variants, attrs=attrs, count_a2=count_a2
+        manifest = read_manifest(self.path)
+        damaged = damaged_files(self.path, manifest)
+        try:
+            for folder in (self.path / "results", self.run_dir / "blocks"):
+                folder.mkdir(exist_ok=True)
+            if damaged:
+                mend_store(
+                    self.path, self.layout, damaged, variants=variants, attrs=attrs,
+                    count_a2=count_a2,
+                )  # fmt: skip
+        except (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise StoreError(
+                f"{error.filename2 or error.filename}: a file where a folder belongs, or a folder "
+                "for a file, in a results store; start again with --overwrite"
+            ) from None
+        if damaged and damaged_files(self.path, manifest):
+            raise StoreError(
+                f"{self.path / damaged[0]}: damaged, and can't be made as it was; "
+                "start again with --overwrite"
             )
-            if damaged_files(self.path, read_manifest(self.path)):
-                raise StoreError(
-                    f"{self.path / damaged[0]}: damaged, and can't be made as it was; "
-                    "start again with --overwrite"
-                )
+        check_arrays(self.path, self.layout)
         return damaged
 
     # The run
@@ -403,8 +498,14 @@ class ResultsStore:
         """Hold the store for one run; a `StoreError` names the run that has it already."""
         return hold_lock(self.run_dir / LOCK_FILE, owner)
 
+    def keep_private(self) -> None:
+        """Let only the owner read the run's folder, which will hold values of people."""
+        self.run_dir.chmod(PRIVATE_FOLDER)
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Put the final mark, with a summary (JSON values); remove what killed writers left.
+
+        The run's folder can then be read by those who can read the store.
 
         Raises
         ------
@@ -419,6 +520,7 @@ class ResultsStore:
         sweep(self.run_dir)
         sync(self.run_dir / "blocks")
         write_record(self.run_dir / FINISHED_FILE, summary)
+        self.run_dir.chmod(self.path.stat().st_mode & 0o777)
 
     @property
     def is_finished(self) -> bool:
@@ -428,8 +530,8 @@ class ResultsStore:
     def summary(self) -> dict[str, Any] | None:
         """Return the summary given to `finish`, None before (or when it is damaged)."""
         try:
-            return read_record(self.run_dir / FINISHED_FILE)
-        except (FileNotFoundError, ValueError):
+            return read_record(self.run_dir / FINISHED_FILE, _SUMMARY)
+        except (FileNotFoundError, IsADirectoryError, ValueError):
             return None
 
     def _intact(self, index: int) -> npt.NDArray[np.float64] | None:
@@ -455,13 +557,21 @@ class ResultsStore:
             f"{self.path}: block {index} is missing or damaged; run the scan again with --resume"
         )
 
-    def _marked(self) -> Iterator[int]:
+    def marked(self) -> Iterator[int]:
         """Give the indices of the blocks with a marker, good or not."""
         # One listing instead of a look for each block: most may be missing, on a slow file system.
-        for name in os.listdir(self.run_dir / "blocks"):
+        for name in self._listed(self.run_dir / "blocks"):
             stem, _, suffix = name.partition(".")
-            if suffix == "json" and stem.isdecimal() and int(stem) < self.n_blocks:
+            if suffix == "json" and _INDEX.fullmatch(stem) and int(stem) < self.n_blocks:
                 yield int(stem)
+
+    def _listed(self, folder: Path) -> list[str]:
+        try:
+            return os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            raise StoreError(
+                f"{folder}: missing; run the scan again with --resume, which makes it again"
+            ) from None
 
     def _marker(self, index: int) -> Path:
         return self.run_dir / "blocks" / f"{index:07d}.json"

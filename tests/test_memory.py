@@ -22,7 +22,6 @@ from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.table import Filters
 from hlmm_dask.models.random_design import RandomDesign
-from hlmm_dask.scanning.graph import publish_model
 from hlmm_dask.scanning.memory import (
     BASE_BYTES,
     Footprint,
@@ -32,6 +31,7 @@ from hlmm_dask.scanning.memory import (
     worker_bytes,
 )
 from hlmm_dask.scanning.plan import plan_blocks
+from hlmm_dask.scanning.published import publish_model
 from hlmm_dask.scanning.resources import Resources
 from hlmm_dask.store import ResultsStore
 

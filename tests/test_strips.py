@@ -13,8 +13,9 @@ from hlmm_dask.genotypes.plink import open_plink
 from hlmm_dask.scanning import strips
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.dispatch import scan_model
-from hlmm_dask.scanning.graph import _fit_and_store, publish_model
+from hlmm_dask.scanning.graph import _fit_and_store
 from hlmm_dask.scanning.null_input import fit_null
+from hlmm_dask.scanning.published import publish_model
 from hlmm_dask.scanning.source import open_source
 from hlmm_dask.scanning.strips import PackedBlock, genotypes_checksum, strip_variants
 from hlmm_dask.store import ResultsStore

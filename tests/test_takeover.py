@@ -83,7 +83,7 @@ def test_blocks_after_the_store_was_replaced(study: Study, client: Client) -> No
         if isinstance(event, BlockDone):
             done.append(event.block)
             if len(done) == 1:
-                (run_dir / "null_model.pkl").write_bytes(bytes(64))
+                (run_dir / "null_model.bin").write_bytes(bytes(64))
 
     with pytest.raises(TakenOverError, match=r"out\.zarr: replaced or taken over by another run"):
         run_with(study, client, replace)
@@ -134,8 +134,8 @@ def test_block_of_a_mixed_model_is_mended_when_its_arrays_are_gone(
     publish = lmm_model.publish_model
 
     def publish_another(store: ResultsStore, model: Any) -> Any:
-        estimates = tuple(replace(each, h2=each.h2 + 1e-12) for each in model.estimates)
-        return publish(store, replace(model, estimates=estimates))
+        filters = replace(model.filters, max_missing=model.filters.max_missing + 1e-9)
+        return publish(store, replace(model, filters=filters))
 
     monkeypatch.setattr(lmm_model, "publish_model", publish_another)
     for _ in range(2):

@@ -6,12 +6,10 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-import zarr
 from numpy.typing import NDArray
 
 from hlmm_dask.export import Values
 from hlmm_dask.genotypes.contigs import plain_contig
-from hlmm_dask.layout import array_of
 from hlmm_dask.store import ResultsStore
 
 _BATCH_VARIANTS = 65_536
@@ -46,15 +44,15 @@ def order_by(store: ResultsStore, rank: Callable[[str], int]) -> NDArray[np.int6
     (n_variants,) int64, or None
         Rows of the store in that order; None if they already are.
     """
-    group = zarr.open_group(store.path, mode="r")
-    contigs, positions = (array_of(group, f"variant_{name}") for name in ("contig", "position"))
     keys = np.empty(store.n_variants, dtype=np.int64)
-    for start in range(0, store.n_variants, contigs.chunks[0]):
-        rows = slice(start, start + contigs.chunks[0])
-        codes, names = pd.factorize(np.asarray(contigs[rows]).astype(object))
+    for start in range(0, store.n_variants, store.names_rows):
+        stop = min(start + store.names_rows, store.n_variants)
+        rows = slice(start, stop)
+        codes, names = pd.factorize(store.read_names("variant_contig", start, stop))
+        positions = store.read_names("variant_position", start, stop)
         ranks = np.array([rank(name) for name in names], dtype=np.int64)
         keys[rows] = ranks[codes] << _POSITION_BITS
-        keys[rows] += np.clip(np.asarray(positions[rows]), 0, (1 << _POSITION_BITS) - 1)
+        keys[rows] += np.clip(positions, 0, (1 << _POSITION_BITS) - 1)
     if bool((np.diff(keys) >= 0).all()):
         return None
     return np.argsort(keys, kind="stable")

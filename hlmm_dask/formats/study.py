@@ -7,16 +7,21 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Self
 
-import zarr
-
 from hlmm_dask.durable import replacing
 from hlmm_dask.formats.effects import Effect
-from hlmm_dask.placement import read_manifest
+from hlmm_dask.json_files import COUNT
 from hlmm_dask.store import ResultsStore
-from hlmm_dask.transforms import title_of
+from hlmm_dask.transforms import TRANSFORMS, title_of
 
 # What the catalogue writes where something was not reported.
 UNKNOWN = "NR"
+_ATTRS = {
+    "phenotype?": str,
+    "transform?": frozenset(TRANSFORMS),
+    "n_analysed_samples?": COUNT,
+    "hlmm_dask?": str,
+    "model?": str,
+}
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,11 @@ class Study:
     @classmethod
     def of(cls, store: ResultsStore, assembly: str | None) -> Self:
         """Read it from a store."""
-        about = dict(zarr.open_group(store.path, mode="r").attrs)
-        fitted = read_manifest(store.path)["fingerprint"].get("fit_covariates", False)
+        about = store.attrs(_ATTRS)
+        fitted = store.fingerprint.get("fit_covariates", False)
         return cls(
-            phenotype=title_of(
-                str(about.get("phenotype", UNKNOWN)), str(about.get("transform", "none"))
-            ),
-            n_samples=int(str(about.get("n_analysed_samples", 0))),
+            phenotype=title_of(about.get("phenotype", UNKNOWN), about.get("transform", "none")),
+            n_samples=about.get("n_analysed_samples", 0),
             software=f"hlmm-dask {about.get('hlmm_dask', '')}".strip(),
             model=str(about.get("model", "")),
             unit="the phenotype's own" if fitted else "standard deviations of the null model",

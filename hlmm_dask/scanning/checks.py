@@ -90,7 +90,9 @@ class CheckedJob:
         if not self.job.resume or self.job.block_size is not None:
             return None
         paths = [one.output(".zarr") for one in self.jobs]
-        return next((ResultsStore.open(p).block_size for p in paths if p.exists()), None)
+        return next(
+            (ResultsStore.open(p, repair=True).block_size for p in paths if p.exists()), None
+        )
 
     def fit_nulls(
         self, observers: tuple[Observer, ...], related: Relationships | None = None

@@ -25,19 +25,13 @@ from hlmm_dask.scanning.events import (
     Warned,
     tell,
 )
-from hlmm_dask.scanning.graph import (
-    BlockTask,
-    delayed_records,
-    lazy_genotypes,
-    lazy_records,
-    publish_model,
-    published_model,
-)
+from hlmm_dask.scanning.graph import delayed_records, lazy_genotypes, lazy_records
 from hlmm_dask.scanning.left_out import left_out_sets, with_nulls, write_set_nulls
 from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
 from hlmm_dask.scanning.lmm_model import publish_lmm
 from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.scanning.probe import Needs, gate
+from hlmm_dask.scanning.published import BlockTask, publish_model, published_model
 from hlmm_dask.scanning.records import Record, Records
 from hlmm_dask.scanning.source import Source
 from hlmm_dask.scanning.tries import Tries
@@ -51,13 +45,13 @@ _Outcome: TypeAlias = BlockDone | BlockFailed | BlockRetried
 class PhenotypeScan:
     """One phenotype: its null model, its store, and the blocks that are not in it yet.
 
-    ``earlier`` is the digest of the null model that fitted those that are.
+    ``earlier`` holds the digests of the null models that fitted those that are.
     """
 
     null: "AnyNull"
     store: ResultsStore
     pending: list[int]
-    earlier: str | None = None
+    earlier: frozenset[str | None] = frozenset()
 
 
 def run_blocks(

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from hlmm_dask import bgzf
@@ -13,7 +12,6 @@ from hlmm_dask.durable import replacing, sweep
 from hlmm_dask.errors import InputError
 from hlmm_dask.export import BATCH_VARIANTS, read_models_table
 from hlmm_dask.genotypes.contigs import contig_codes
-from hlmm_dask.layout import array_of
 from hlmm_dask.models.dispersion import (
     DispersionOptions,
     DispersionResult,
@@ -29,8 +27,6 @@ from hlmm_dask.tab_separated import text_of
 SLOPE, SLOPE_SE = "slope of var on add", "r_se"
 
 _COLUMNS = ("add", "add_se", "var", "var_se")
-# Names of chromosomes read at once.
-_ROWS = 262_144
 
 
 def estimate_dispersion(
@@ -45,9 +41,9 @@ def estimate_dispersion(
 
 def contigs(store: ResultsStore) -> Iterator[NDArray[Any]]:
     """Names of the variants' chromosomes, some at a time."""
-    names = array_of(zarr.open_group(store.path, mode="r"), "variant_contig")
-    for start in range(0, store.n_variants, _ROWS):
-        yield np.asarray(names[start : start + _ROWS])
+    for start in range(0, store.n_variants, store.names_rows):
+        stop = min(start + store.names_rows, store.n_variants)
+        yield store.read_names("variant_contig", start, stop)
 
 
 def slope_summary(result: DispersionResult) -> dict[str, Any]:

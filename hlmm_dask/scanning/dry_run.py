@@ -171,7 +171,7 @@ def _done_blocks(checked: CheckedJob, nulls: list[AnyNull], plan: Plan) -> int:
         path = one.output(".zarr")
         if not checked.job.resume or not path.exists():
             return 0
-        store = ResultsStore.open(path)
+        store = ResultsStore.open(path, repair=True)
         store.check_fingerprint(
             run_fingerprint(checked.source, null, checked.config, plan.block_size)
         )

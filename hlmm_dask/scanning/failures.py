@@ -7,9 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hlmm_dask.durable import open_to_append
+from hlmm_dask.json_files import COUNT, check_shape, parse
 from hlmm_dask.scanning.events import BlockFailed, Event, ScanStarted
 
 _FILE, _STOPPED = "failures.jsonl", "stopped"
+_FAILED = {"block": COUNT, "error": str, "n_variants": COUNT, "workers?": [str]}
 
 
 class FailureLog:
@@ -44,14 +47,16 @@ class FailureLog:
 
 
 def _append(path: Path, content: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(content) + "\n")
+    with open_to_append(path) as file:
+        file.write(f"{json.dumps(content)}\n".encode())
 
 
 def read_failures(run_dir: Path) -> list[BlockFailed]:
     """Return the blocks that failed in the latest run, in the order in which they did."""
     return [
-        BlockFailed(**line | {"workers": tuple(line.get("workers", ()))})
+        BlockFailed(
+            line["block"], line["error"], line["n_variants"], tuple(line.get("workers", ()))
+        )
         for line in _lines(run_dir)
         if "block" in line
     ]
@@ -64,7 +69,9 @@ def read_stop(run_dir: Path) -> str:
 
 def _lines(run_dir: Path) -> Iterator[dict[str, Any]]:
     with suppress(FileNotFoundError):
-        for line in (run_dir / _FILE).read_text(encoding="utf-8").splitlines():
+        for line in (run_dir / _FILE).read_bytes().splitlines():
             # The last line may be half written.
             with suppress(ValueError):
-                yield json.loads(line)
+                found = parse(line)
+                check_shape(found, (_FAILED, {_STOPPED: str}))
+                yield found

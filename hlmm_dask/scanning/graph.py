@@ -5,15 +5,12 @@ model lies in the store's run folder, from where each process loads it once.
 """
 
 import errno
-import hashlib
-import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -21,27 +18,23 @@ from distributed import get_worker
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError, StoreError, TakenOverError
 from hlmm_dask.genotypes.packed import MISSING, encode
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import fit_dosage, fit_packed
 from hlmm_dask.kernels.block_model import BlockModel
 from hlmm_dask.kernels.packed import Packed
+from hlmm_dask.scanning.published import BlockTask, load_model_of, model_digest
 from hlmm_dask.scanning.records import announced
 from hlmm_dask.scanning.strips import PackedBlock, crc_of, strips
 from hlmm_dask.scanning.warned import counted_warnings
 from hlmm_dask.schema import Status
-from hlmm_dask.store import ResultsStore
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from hlmm_dask.kernels.lmm_block import LMMBlockModel
-    from hlmm_dask.scanning.lmm_model import StoredLMM
     from hlmm_dask.scanning.source import Source
-
-MODEL_FILE = "null_model.pkl"
 
 # Phenotypes whose results of a block are on their way to the disk at a time.
 _WRITERS = 8
@@ -50,73 +43,6 @@ _loaded: "dict[str, BlockModel | LMMBlockModel]" = {}
 _loading = threading.Lock()
 # Looking for the libraries takes longer than fitting a small block.
 _blas = ThreadpoolController()
-
-
-@dataclass(frozen=True)
-class BlockTask:
-    """What a task needs besides its block of genotypes.
-
-    Attributes
-    ----------
-    store : ResultsStore
-        Where results go.
-    model_digest : str
-        SHA-256 of the null model in the store's run folder.
-    """
-
-    store: ResultsStore
-    model_digest: str
-
-
-def publish_model(store: ResultsStore, model: "BlockModel | StoredLMM") -> BlockTask:
-    """Put the null model where every worker finds it."""
-    content = pickle.dumps(model, protocol=5)
-    digest = hashlib.sha256(content)
-    with replacing(store.run_dir / MODEL_FILE) as file:
-        file.write(digest.digest())
-        file.write(content)
-    return BlockTask(store, digest.hexdigest())
-
-
-def published_model(store: ResultsStore) -> BlockTask | None:
-    """Take the null model that an earlier part of the run has put there, None without a whole one.
-
-    A file starts with the digest of what follows.
-    """
-    try:
-        with _whole_model(store) as (digest, _):
-            return BlockTask(store, digest)
-    except (FileNotFoundError, StoreError):
-        return None
-
-
-def model_digest(store: ResultsStore) -> str | None:
-    """Digest of a run's null model as its file says; whether it is right is not looked at."""
-    try:
-        with (store.run_dir / MODEL_FILE).open("rb") as file:
-            return file.read(32).hex()
-    except FileNotFoundError:
-        return None
-
-
-def load_model(store: ResultsStore) -> "BlockModel | StoredLMM":
-    """Load the null model of a run."""
-    with _whole_model(store) as (_, file):
-        model: BlockModel | StoredLMM = pickle.load(file)
-    return model
-
-
-@contextmanager
-def _whole_model(store: ResultsStore) -> Iterator[tuple[str, BinaryIO]]:
-    """Open the null model behind its digest, which is compared with it first."""
-    path = store.run_dir / MODEL_FILE
-    # Read twice rather than held twice: it may be most of a worker's memory.
-    with path.open("rb") as file:
-        digest = file.read(32)
-        if hashlib.file_digest(file, "sha256").digest() != digest:
-            raise StoreError(f"{path}: damaged; run the scan again with --resume")
-        file.seek(32)
-        yield digest.hex(), file
 
 
 def lazy_genotypes(source: "Source", block_size: int) -> da.Array:
@@ -330,13 +256,7 @@ def _load_model(task: BlockTask, tasks: tuple[BlockTask, ...]) -> "BlockModel | 
     with _loading:
         model = _loaded.get(task.model_digest)
         if model is None:
-            with _whole_model(task.store) as (digest, file):
-                if digest != task.model_digest:
-                    raise StoreError(
-                        f"{task.store.run_dir / MODEL_FILE}: not the null model of this run; "
-                        "start it again"
-                    )
-                found: BlockModel | StoredLMM = pickle.load(file)
+            found = load_model_of(task)
             run_dir = task.store.run_dir
             model = found if isinstance(found, BlockModel) else found.opened(run_dir)
             # A process serves one run at a time; the models of the last may be large.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hlmm_dask.durable import read_record, write_record
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.genotypes.contigs import plain_contig
+from hlmm_dask.json_files import COUNT
 from hlmm_dask.kernels.block_model import BlockModel
 from hlmm_dask.kernels.left_out import LeftOut, SetNull, fit_without
 from hlmm_dask.scanning.config import ScanConfig
@@ -22,6 +23,7 @@ from hlmm_dask.tab_separated import line
 SET_NULLS_FILE = "left_out_null.json"
 
 _HEADER = ("left_out", "columns", "h2", "h2_se")
+_SET_NULLS = {"sets": [{"left_out": str, "columns": COUNT, "h2": float, "h2_se": float}]}
 
 
 def require_positions(
@@ -176,10 +178,10 @@ def read_set_nulls(store: ResultsStore) -> list[dict[str, Any]]:
     """Return what :func:`write_set_nulls` kept; a `StoreError` if it is damaged."""
     path = store.run_dir / SET_NULLS_FILE
     try:
-        return list(read_record(path)["sets"])
+        return list(read_record(path, _SET_NULLS)["sets"])
     except (FileNotFoundError, ValueError):
         raise StoreError(
-            f"{path}: damaged or missing; run the scan again with --resume, which mends it"
+            f"{path}: damaged or missing; run the scan again with --resume, which repairs it"
         ) from None
 
 

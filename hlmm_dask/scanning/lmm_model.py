@@ -1,106 +1,37 @@
-"""What workers need for the mixed model: small in the published model, its arrays in files."""
+"""The mixed model of a scan: what decides its numbers, and what workers need of it."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from hlmm_dask.durable import aside, rename
+from hlmm_dask.durable import PRIVATE, aside, create, read_record, rename, write_record
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.genotypes.contigs import contig_runs
-from hlmm_dask.kernels.left_out import FewKept
 from hlmm_dask.kernels.lmm import LMMNull
-from hlmm_dask.kernels.lmm_block import LMMBlockModel, Plan, put_together, taken_apart
-from hlmm_dask.kernels.lmm_fixed import FixedPlan, plan_fixed
+from hlmm_dask.kernels.lmm_block import LMMBlockModel, Plan, taken_apart
+from hlmm_dask.kernels.lmm_fixed import plan_fixed
 from hlmm_dask.kernels.lmm_refit import plan_refit
-from hlmm_dask.kernels.packed import FloatArray, IntArray, PackedLayout
-from hlmm_dask.kernels.table import Filters
+from hlmm_dask.kernels.packed import IntArray, PackedLayout
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.events import Note, Observer, tell
-from hlmm_dask.scanning.graph import BlockTask, load_model, publish_model, published_model
 from hlmm_dask.scanning.lmm import LMMNullModel, VarianceEstimates
+from hlmm_dask.scanning.published import BlockTask, load_model, publish_model, published_model
 from hlmm_dask.scanning.source import Source
+from hlmm_dask.scanning.stored_lmm import StoredLMM, StoredPlan, array_name, file_sha256
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.tab_separated import line
 
 # Condition of the covariance up to which single precision gives standard errors to six digits.
 _MILD = 1e3
-_ARRAYS = "lmm-*.npy"
-_Array = NDArray[np.floating[Any]]
-
-# Arrays of this process by their digest: phenotypes of the same samples share one.
-_open: "WeakValueDictionary[str, _Array]" = WeakValueDictionary()
-
-
-@dataclass(frozen=True)
-class StoredPlan:
-    """A plan without its array, and name and SHA-256 of the file that has it."""
-
-    part: FixedPlan | LMMNull
-    file: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class StoredPlans:
-    """Plans whose arrays are mapped where they are needed; a few are kept."""
-
-    stored: tuple[StoredPlan, ...]
-    folder: Path
-    _kept: FewKept[Plan] = field(default_factory=FewKept, compare=False, repr=False)
-
-    def __getitem__(self, index: int, /) -> Plan:
-        return self._kept.get(index, lambda: self._read(self.stored[index]))
-
-    def _read(self, one: StoredPlan) -> Plan:
-        array = _open.get(one.digest)
-        if array is None:
-            path = self.folder / one.file
-            try:
-                if _digest(path) != one.digest:
-                    raise StoreError(f"{path}: damaged; start again with --overwrite")
-            except FileNotFoundError:
-                raise StoreError(f"{path}: missing; start again with --overwrite") from None
-            array = _open.setdefault(one.digest, np.load(path, mmap_mode="r"))
-        return put_together(one.part, array)
-
-
-@dataclass(frozen=True)
-class StoredLMM:
-    """The published model: `LMMBlockModel` but for the arrays, and what was estimated.
-
-    Attributes
-    ----------
-    layout, filters, diagonals, starts, sets
-        As in ``LMMBlockModel``.
-    stored : tuple of StoredPlan
-        By set of variants.
-    estimates : tuple of VarianceEstimates
-        With the whole matrix, then without each chromosome.
-    """
-
-    layout: PackedLayout
-    filters: Filters
-    diagonals: FloatArray
-    starts: IntArray
-    sets: IntArray
-    stored: tuple[StoredPlan, ...]
-    estimates: tuple[VarianceEstimates, ...]
-
-    def opened(self, folder: Path) -> LMMBlockModel:
-        """Model whose arrays lie in a folder."""
-        plans = StoredPlans(self.stored, folder)
-        return LMMBlockModel(
-            self.layout, self.filters, plans, self.diagonals, self.starts, self.sets
-        )
+ESTIMATES_FILE = "lmm_null.json"
+_NUMBERS = ("h2", "h2_se", "sigma2", "tau2", "loglik_reml", "loglik_ml")
+_ESTIMATES = {"estimates": [{"left_out": str, **dict.fromkeys(_NUMBERS, float)}]}
 
 
 def check_lmm_config(config: ScanConfig, null: LMMNullModel) -> None:
@@ -154,14 +85,11 @@ def publish_lmm(
     """Put model and arrays where every worker finds them; those of an earlier part stay."""
     if (task := published_model(store)) is not None and _arrays_there(store):
         return task
-    names: list[str | None] = [None]
-    starts = sets = np.zeros(1, dtype=np.int64)
-    if config.loco:
-        names, starts, sets = _chromosomes(source.variants(), null.relationships.chromosomes)
-        if None in names:
-            n = int(np.diff(starts, append=store.n_variants)[sets == names.index(None)].sum())
-            text = f"{n:,} variants are on chromosomes without a variant of the matrix"
-            tell(observers, Note(f"--loco: {text}, nothing is left out for them"))
+    names, starts, sets = _sets(null, config, source)
+    if None in names and config.loco:
+        n = int(np.diff(starts, append=store.n_variants)[sets == names.index(None)].sum())
+        text = f"{n:,} variants are on chromosomes without a variant of the matrix"
+        tell(observers, Note(f"--loco: {text}, nothing is left out for them"))
     stored, diagonals, estimates = [], [], [null.estimates]
     for name in names:
         fitted, diagonal = null.whole, null.diagonal
@@ -170,38 +98,57 @@ def publish_lmm(
             estimates.append(estimate)
         stored.append(_stored(_plan(fitted, config), store.run_dir))
         diagonals.append(diagonal)
+    _write_estimates(store, estimates)
     layout = PackedLayout(null.n_file_samples, null.sample_index)
-    model = StoredLMM(
-        layout, config.filters, np.array(diagonals), starts, sets, tuple(stored), tuple(estimates)
-    )
+    model = StoredLMM(layout, config.filters, np.array(diagonals), starts, sets, tuple(stored))
     return publish_model(store, model)
+
+
+def repair_estimates(
+    store: ResultsStore, null: LMMNullModel, config: ScanConfig, source: Source
+) -> None:
+    """Write what was estimated without variants again where its record is damaged or missing."""
+    try:
+        _read_estimates(store)
+    except StoreError:
+        names, _, _ = _sets(null, config, source)
+        _write_estimates(
+            store, [null.estimates, *(null.without(name)[2] for name in names if name is not None)]
+        )
 
 
 def variance_table(store: ResultsStore) -> str:
     """Return what a run estimated without variants, as text: a line for each matrix."""
-    names = list(VarianceEstimates.__dataclass_fields__)
-    lines = [line(names)]
-    for each in _load(store).estimates:
-        values = [getattr(each, name) for name in names[1:]]
+    lines = [line(["left_out", *_NUMBERS])]
+    for each in _read_estimates(store):
+        values = [getattr(each, name) for name in _NUMBERS]
         shown = ("NaN" if np.isnan(value) else repr(float(value)) for value in values)
         lines.append(line([each.left_out, *shown]))
     return "".join(lines)
 
 
-def remove_arrays(store: ResultsStore) -> None:
-    """Remove the arrays of a finished run: they may be larger than its results."""
-    for path in store.run_dir.glob(_ARRAYS):
-        path.unlink(missing_ok=True)
+def _write_estimates(store: ResultsStore, estimates: Iterable[VarianceEstimates]) -> None:
+    rows = [asdict(each) for each in estimates]
+    write_record(store.run_dir / ESTIMATES_FILE, {"estimates": rows})
 
 
-def _load(store: ResultsStore) -> StoredLMM:
-    model = load_model(store)
-    assert isinstance(model, StoredLMM)
-    return model
+def _read_estimates(store: ResultsStore) -> list[VarianceEstimates]:
+    path = store.run_dir / ESTIMATES_FILE
+    try:
+        return [
+            VarianceEstimates(row["left_out"], *(float(row[name]) for name in _NUMBERS))
+            for row in read_record(path, _ESTIMATES)["estimates"]
+        ]
+    except (FileNotFoundError, ValueError):
+        raise StoreError(
+            f"{path}: damaged or missing; run the scan again with --resume, which repairs it"
+        ) from None
 
 
 def _arrays_there(store: ResultsStore) -> bool:
-    return all((store.run_dir / one.file).is_file() for one in _load(store).stored)
+    model = load_model(store)
+    assert isinstance(model, StoredLMM)
+    return all((store.run_dir / one.file).is_file() for one in model.stored)
 
 
 def _plan(null: LMMNull, config: ScanConfig) -> Plan:
@@ -217,18 +164,24 @@ def _stored(plan: Plan, folder: Path) -> StoredPlan:
     try:
         # Phenotypes of the same samples share one file, where the file system can do that.
         os.link(str(getattr(array, "filename", "")), new)
+        new.chmod(PRIVATE)
     except OSError:
-        with new.open("wb") as file:
-            np.save(file, array)
-    digest = _digest(new)
-    name = f"lmm-{digest[:16]}.npy"
+        with create(new, PRIVATE) as file:
+            np.save(file, array, allow_pickle=False)
+    digest = file_sha256(new)
+    name = array_name(digest)
     rename(new, folder / name)
     return StoredPlan(part, name, digest)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sets(
+    null: LMMNullModel, config: ScanConfig, source: Source
+) -> tuple[list[str | None], IntArray, IntArray]:
+    """Chromosome that each set of variants leaves out, and the runs of variants of one set."""
+    if config.loco:
+        return _chromosomes(source.variants(), null.relationships.chromosomes)
+    one = np.zeros(1, dtype=np.int64)
+    return [None], one, one
 
 
 def _chromosomes(

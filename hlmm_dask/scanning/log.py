@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from hlmm_dask.durable import write_json
+from hlmm_dask.durable import open_to_append, write_json
 from hlmm_dask.errors import InputError, ScanError, StoreError, TakenOverError
+from hlmm_dask.json_files import read_json
 from hlmm_dask.printable import line_of, say
 from hlmm_dask.scanning.environment import machine, versions
 from hlmm_dask.scanning.events import (
@@ -272,14 +273,14 @@ class RunLog:
         if self._replace and _starts_with_title(self._log):
             self._log.unlink()
         if self._json.exists() and not self._replace:
-            self._earlier = json.loads(self._json.read_bytes())["runs"]
+            self._earlier = read_json(self._json, {"runs": [object]})["runs"]
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, []
 
         def write() -> None:
-            with self._log.open("a", encoding="utf-8", errors="surrogateescape") as file:
-                file.write("".join(lines))
+            with open_to_append(self._log) as file:
+                file.write("".join(lines).encode(errors="surrogateescape"))
 
         self._guard(write)
 
@@ -300,7 +301,7 @@ class RunLog:
             return
         try:
             act()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, TypeError, StoreError) as error:
             self._broken = True
             say(f"no record of this run in {self._log}: {error!r}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hlmm_dask.durable import replacing, sweep
+from hlmm_dask.durable import linked, replacing, sweep
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.export import check_appendable
 from hlmm_dask.formats.effects import EFFECTS
@@ -138,6 +138,8 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
         path = job.output(suffix)
         if path.exists() and any(path.samefile(given) for given in inputs):
             raise InputError(f"{path}: is an input file; choose another OUTPREFIX")
+        if suffix == ".log" and path.is_symlink():
+            raise linked(path)
         if path.is_dir():
             raise InputError(f"{path}: is a folder, expected a file or nothing; move it away")
     if job.append and job.tabix:
@@ -150,7 +152,7 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
         check_targets(job.outprefix, job.formats, effects, overwrite=replaces)
     path = job.output(".zarr")
     if job.resume and path.exists():
-        refuse_if_held(ResultsStore.open(path).run_dir / LOCK_FILE)
+        refuse_if_held(ResultsStore.open(path, repair=True).run_dir / LOCK_FILE)
         require_writable(place)
         return
     if job.overwrite:
@@ -201,6 +203,8 @@ def remove_old(job: "ScanJob") -> None:
         job.output(suffix).unlink(missing_ok=True)
     for suffix in (".plots", ".loci", ".interaction"):
         folder = job.output(suffix)
+        if folder.is_symlink():
+            continue
         for pattern in ("*.png", "*.svg"):
             for picture in folder.glob(pattern):
                 picture.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +19,9 @@ from hlmm_dask.placement import clean_up, place_of
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
-from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks
+from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks, scan_model
 from hlmm_dask.scanning.events import BlockFailed, Note, Observer, Phase, Planned, tell
 from hlmm_dask.scanning.failures import FailureLog
-from hlmm_dask.scanning.graph import load_model, model_digest, published_model
 from hlmm_dask.scanning.left_out import (
     check_left_out,
     columns_digest,
@@ -30,11 +29,11 @@ from hlmm_dask.scanning.left_out import (
     write_set_nulls,
 )
 from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
-from hlmm_dask.scanning.lmm_model import check_lmm_config, lmm_fingerprint, remove_arrays
-from hlmm_dask.scanning.null import NullModel
+from hlmm_dask.scanning.lmm_model import check_lmm_config, lmm_fingerprint, repair_estimates
 from hlmm_dask.scanning.null_input import Genotypes
 from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
 from hlmm_dask.scanning.probe import probe_workers
+from hlmm_dask.scanning.published import kept_digest, load_model, model_digest, remove_model
 from hlmm_dask.scanning.resources import resources_of
 from hlmm_dask.scanning.source import Source, check_samples, open_source
 from hlmm_dask.scanning.summary import summarise
@@ -140,7 +139,7 @@ def run_scans(
             owner = f"pid {os.getpid()} on {socket.gethostname()}"
             locks.append(stack.enter_context(store.lock(owner)))
             pending = _pending(store, observers)
-            scans.append(PhenotypeScan(null, store, pending, model_digest(store)))
+            scans.append(PhenotypeScan(null, store, pending, _accepted(store)))
         stores = [scan.store for scan in scans]
         finished = sorted(set().union(*(store.done() for store in stores)))
         if finished:
@@ -153,8 +152,9 @@ def run_scans(
         for lock in locks:
             lock.check()
         for scan in scans:
-            if config.loco and isinstance(scan.null, NullModel):
-                _mend_set_nulls(scan.store)
+            _repair_null_records(scan, config, source)
+            if scan.pending:
+                scan.store.keep_private()
             for index in scan.pending:
                 scan.store.discard(index)
         failed: list[BlockFailed] = []
@@ -191,10 +191,12 @@ def run_scans(
                 lock.check()
                 _require_own(scan)
                 summary = summarise(scan.store, seconds)
+                # First: a store that is marked as finished holds no values of people.
+                remove_model(scan.store)
                 scan.store.finish(summary)
                 if reason := nothing_fitted(summary["counts"]):
                     tell(observers, Note(f"{scan.store.path.name}: {reason}"))
-            remove_arrays(scan.store)
+            remove_model(scan.store)
     return [scan.store for scan in scans]
 
 
@@ -234,7 +236,9 @@ def _plan(
 ) -> Plan:
     kept = None
     if resume and block_size is None:
-        kept = next((ResultsStore.open(p).block_size for p in paths if p.exists()), None)
+        kept = next(
+            (ResultsStore.open(p, repair=True).block_size for p in paths if p.exists()), None
+        )
     dosages = not isinstance(source.genotypes, PlinkGenotypes)
     return plan_blocks(
         [footprint(null, config, dosages=dosages) for null in nulls],
@@ -248,12 +252,11 @@ def _plan(
 def _pending(store: ResultsStore, observers: Sequence[Observer]) -> list[int]:
     """Blocks to fit: those not in the store as they were written, by the run's null model."""
     todo = {block.index for block in store.pending()}
-    task = published_model(store)
-    if task is not None and store.is_finished:
-        # They were compared then; what was mended since may have a null model of its own.
+    if store.is_finished:
+        # They were compared then; what was repaired since may have a null model of its own.
         return sorted(todo)
     # Of a damaged file nothing is known, and all is fitted again.
-    others = _of_others(store, {None if task is None else task.model_digest}) - todo
+    others = _of_others(store, {kept_digest(store)}) - todo
     if others:
         text = (
             f"{store.path}: {len(others)} blocks were fitted by another null model, or that one is "
@@ -263,7 +266,14 @@ def _pending(store: ResultsStore, observers: Sequence[Observer]) -> list[int]:
     return sorted(todo | others)
 
 
-def _of_others(store: ResultsStore, digests: set[str | None]) -> set[int]:
+def _accepted(store: ResultsStore) -> frozenset[str | None]:
+    """Digests of the null models that fitted the blocks which are there."""
+    if store.is_finished:
+        return frozenset(marker["null_model"] for marker in store.markers())
+    return frozenset({model_digest(store)})
+
+
+def _of_others(store: ResultsStore, digests: Collection[str | None]) -> set[int]:
     """Blocks that were not fitted by the null models with these digests."""
     return {int(m["block"]) for m in store.markers() if m["null_model"] not in digests}
 
@@ -271,21 +281,32 @@ def _of_others(store: ResultsStore, digests: set[str | None]) -> set[int]:
 def _require_own(scan: PhenotypeScan) -> None:
     """Raise a `ScanError` if a run that this one replaced has still written a block."""
     store = scan.store
-    if others := _of_others(store, {scan.earlier, model_digest(store)}):
+    if others := _of_others(store, scan.earlier | {model_digest(store)}):
         raise ScanError(
             f"{store.path}: {len(others)} of {store.n_blocks} blocks were written by another run "
             f"(first: {min(others)}); run again with --resume, which fits them again"
         )
 
 
-def _mend_set_nulls(store: ResultsStore) -> None:
-    """Write the null models' table of --loco again where it is damaged."""
-    if published_model(store) is None:
+def _repair_null_records(scan: PhenotypeScan, config: ScanConfig, source: Source) -> None:
+    """Write what the null models estimated again where its record is damaged."""
+    store, null = scan.store, scan.null
+    if model_digest(store) is None and not store.is_finished:
+        # Nothing is published yet: the record is written with the model.
+        return
+    if isinstance(null, LMMNullModel):
+        repair_estimates(store, null, config, source)
+        return
+    if not config.loco:
         return
     try:
         read_set_nulls(store)
     except StoreError:
-        model = load_model(store)
+        model: object = None
+        with suppress(StoreError):
+            model = load_model(store)
+        if model is None:
+            model = scan_model(null, config, source)
         assert isinstance(model, BlockModel)
         assert model.left_out is not None
         write_set_nulls(store, model.left_out)
@@ -313,7 +334,7 @@ def _open_store(
         "hlmm_dask": version("hlmm-dask"),
     }
     if resume and path.exists():
-        store = ResultsStore.open(path)
+        store = ResultsStore.open(path, repair=True)
         store.check_fingerprint(fingerprint)
         store.mend(source.variants(), attrs, count_a2=config.count_a2)
         return store

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
 
-import zarr
-
 from hlmm_dask.errors import InputError
 from hlmm_dask.printable import say
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.transforms import TRANSFORMS
 from hlmm_dask.view.best import best_loci, loci_of
+from hlmm_dask.view.facts import ATTRS
 from hlmm_dask.view.loci import print_loci
 
 
@@ -40,9 +39,9 @@ def scans_of(outprefix: str) -> list[list[str]]:
         )
     groups: dict[str, list[tuple[int, str]]] = {}
     for path in several:
-        about = zarr.open_group(ResultsStore.open(path).path, mode="r").attrs
-        place = TRANSFORMS.index(str(about.get("transform", "none")))
-        groups.setdefault(str(about["phenotype"]), []).append((place, str(path.with_suffix(""))))
+        about = ResultsStore.open(path).attrs(ATTRS)
+        place = TRANSFORMS.index(about.get("transform", "none"))
+        groups.setdefault(about["phenotype"], []).append((place, str(path.with_suffix(""))))
     return [[name for _, name in sorted(group)] for group in groups.values()] or [[outprefix]]
 
 

@@ -1,25 +1,83 @@
 """What is known about a run: its store, and the record of it where there is one."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.json_files import COUNT, SCALAR, read_json
 from hlmm_dask.models.dispersion import DispersionOptions
-from hlmm_dask.placement import read_manifest
 from hlmm_dask.scanning.events import BlockFailed
 from hlmm_dask.scanning.failures import read_failures, read_stop
 from hlmm_dask.scanning.summary import status_counts
 from hlmm_dask.schema import nothing_fitted, phenotype_unit
 from hlmm_dask.store import ResultsStore
-from hlmm_dask.transforms import title_of
+from hlmm_dask.transforms import TRANSFORMS, title_of
 from hlmm_dask.view.thinned import Thinned
 
 # λ_GC outside of these is worth a word.
 _LAMBDA = (0.95, 1.05)
 _MIN_FOR_LAMBDA = 1000
+
+# Attributes of a scan's store.
+ATTRS = {
+    "model": str,
+    "phenotype": str,
+    "transform?": frozenset(TRANSFORMS),
+    "n_analysed_samples": COUNT,
+    "first_variant": COUNT,
+    "effect_allele": frozenset({"A1", "A2"}),
+    "hlmm_dask?": str,
+}
+_VALUE = (*SCALAR, [SCALAR])
+_PATH = (None, str)
+_TEXTS = [{"text": str}]
+_NULL = {
+    "phenotype": str,
+    "transform?": str,
+    "accounting": [{"step": str, "n": COUNT}],
+    "effects": [{"part": str, "name": str, "effect": (None, float), "se": (None, float)}],
+    "loglik": float,
+    "h2?": (None, float),
+    "h2_se?": (None, float),
+    "n_random": COUNT,
+}
+_OPTIONS = {
+    str: _VALUE,
+    "genofile?": (None, str, [str]),
+    "phenofile?": _PATH,
+    "mean_covar?": _PATH,
+    "var_covar?": _PATH,
+    "random_gts?": _PATH,
+    "mean_covar_cols?": _PATH,
+    "var_covar_cols?": _PATH,
+    "missing_char?": (None, str, [str]),
+    "h2_init?": (None, float),
+    "dispersion?": bool,
+    "dispersion_blocks?": (str, int),
+    "dispersion_exclude?": (None, float),
+    "dispersion_slope_error?": bool,
+}
+# OUTPREFIX.run.json
+_RECORD = {
+    "runs": [
+        {
+            "started?": (None, str),
+            "ended?": (None, str),
+            "outcome?": (None, str),
+            "command?": [str],
+            "directory?": str,
+            "versions?": {str: _VALUE},
+            "machine?": {str: _VALUE},
+            "options?": (None, _OPTIONS),
+            "phenotypes?": [_NULL],
+            "seconds?": {str: float},
+            "notes?": _TEXTS,
+            "warnings?": _TEXTS,
+        }
+    ]
+}
 
 
 @dataclass(frozen=True)
@@ -97,9 +155,7 @@ def gather(store: ResultsStore, outprefix: str) -> Facts:
         Where its record is looked for: OUTPREFIX.run.json, or, for one of several phenotypes,
         that of the OUTPREFIX before its name.
     """
-    import zarr
-
-    attrs = dict(zarr.open_group(store.path, mode="r").attrs)
+    attrs = store.attrs(ATTRS)
     markers = list(store.markers())
     done = {int(marker["block"]) for marker in markers}
     runs = _read_record(outprefix)
@@ -113,7 +169,7 @@ def gather(store: ResultsStore, outprefix: str) -> Facts:
     ]
     return Facts(
         attrs=attrs,
-        fingerprint=read_manifest(store.path)["fingerprint"],
+        fingerprint=store.fingerprint,
         n_blocks=store.n_blocks,
         n_done=len(done),
         counts=status_counts(markers),
@@ -131,12 +187,12 @@ def _read_record(outprefix: str) -> list[dict[str, Any]]:
     while name:
         path = Path(outprefix).with_name(f"{name}.run.json")
         try:
-            return list(json.loads(path.read_bytes())["runs"])
+            return list(read_json(path, _RECORD)["runs"])
         except FileNotFoundError:
             name = name.rpartition(".")[0]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, IsADirectoryError) as error:
             raise InputError(
-                f"{path}: not the record of a run ({error!r}); move it away, or restore it"
+                f"{path}: not the record of a run ({error}); move it away, or restore it"
             ) from error
     return []
 

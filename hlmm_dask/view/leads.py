@@ -59,7 +59,7 @@ def at_hand(store: ResultsStore, facts: Facts) -> AtHand | str:
         )
     options = dict(facts.options)
     for name in ("genofile", "phenofile", "mean_covar", "var_covar"):
-        options[name] = paths_from(str(facts.run.get("directory", "")), options[name])
+        options[name] = paths_from(str(facts.run.get("directory", "")), options.get(name))
     missing = (options["missing_char"],)
     try:
         genotypes = open_plink(options["genofile"])

@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.contigs import contig_codes
-from hlmm_dask.layout import METADATA, array_of, read_names
+from hlmm_dask.layout import METADATA
 from hlmm_dask.models.dispersion import (
     DispersionOptions,
     DispersionResult,
     NotEstimable,
     dispersion_effects,
 )
-from hlmm_dask.placement import read_manifest
+from hlmm_dask.scanning.dispersion import contigs
 from hlmm_dask.schema import DISPERSION_COLUMNS, NOT_COMPUTED, phenotype_unit
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.thinned import Thinned
@@ -43,8 +42,7 @@ class BlockReader:
 
     def __init__(self, store: ResultsStore) -> None:
         self._store = store
-        group = zarr.open_group(store.path, mode="r")
-        self._rows = array_of(group, "variant_id").chunks[0]
+        self._rows = store.names_rows
         self._held: dict[int, dict[str, npt.NDArray[Any]]] = {}
 
     def variants(self, start: int, stop: int) -> dict[str, npt.NDArray[Any]]:
@@ -66,9 +64,7 @@ class BlockReader:
             if len(self._held) >= 4:
                 self._held.pop(next(iter(self._held)))
             stop = min(begin + self._rows, self._store.n_variants)
-            self._held[chunk] = {
-                name: read_names(self._store.path, name, begin, stop) for name in _NAMES
-            }
+            self._held[chunk] = {name: self._store.read_names(name, begin, stop) for name in _NAMES}
         return begin, self._held[chunk]
 
     def values(self, start: int, stop: int) -> Values:
@@ -147,16 +143,16 @@ def require_results(source: Any) -> None:
 
 
 def _contigs(source: Any) -> Iterator[npt.NDArray[Any]]:
-    n = source.n_variants if isinstance(source, ResultsStore) else source.sizes["variants"]
     if isinstance(source, ResultsStore):
-        source = {_CONTIG: array_of(zarr.open_group(source.path, mode="r"), _CONTIG)}
-    for start in range(0, n, _ROWS):
+        yield from contigs(source)
+        return
+    for start in range(0, source.sizes["variants"], _ROWS):
         yield np.asarray(source[_CONTIG][start : start + _ROWS])
 
 
 def _unit(source: Any) -> str:
     if isinstance(source, ResultsStore):
-        return phenotype_unit(read_manifest(source.path)["fingerprint"])
+        return phenotype_unit(source.fingerprint)
     return str(source["add"].attrs.get("units", "")).removesuffix(" per allele")
 
 

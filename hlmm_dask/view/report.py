@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import zarr
 from numpy.typing import NDArray
 
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import ChangedInputError
-from hlmm_dask.layout import array_of
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.facts import Facts, gather, warnings_of
 from hlmm_dask.view.leads import AtHand, at_hand, lead_rows
@@ -142,13 +140,13 @@ def _drawn(thinned: Thinned, leads: Mapping[str, NDArray[np.intp]]) -> dict[int,
 
 
 def _alleles(store: ResultsStore, indices: list[int]) -> dict[int, tuple[str, str]]:
-    array = array_of(zarr.open_group(store.path, mode="r"), "variant_allele")
-    rows, held, chunk = array.chunks[0], None, -1
+    rows, held, chunk = store.names_rows, None, -1
     found: dict[int, tuple[str, str]] = {}
     for index in indices:
         if index // rows != chunk:
             chunk = index // rows
-            held = np.asarray(array[chunk * rows : (chunk + 1) * rows])
+            stop = min((chunk + 1) * rows, store.n_variants)
+            held = store.read_names("variant_allele", chunk * rows, stop)
         assert held is not None
         other, effect = held[index % rows].tolist()
         found[index] = (other, effect)

@@ -9,18 +9,16 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from hlmm_dask.errors import StoreError
-from hlmm_dask.layout import array_of
+from hlmm_dask.json_files import COUNT
 from hlmm_dask.lock import read_lock, refuse_if_held
-from hlmm_dask.placement import LOCK_FILE, read_manifest
+from hlmm_dask.placement import LOCK_FILE
 from hlmm_dask.scanning.failures import read_failures, read_stop
 from hlmm_dask.schema import Status, phenotype_unit
 from hlmm_dask.store import ResultsStore
@@ -31,6 +29,9 @@ from hlmm_dask.view.thinning import CARRIED, Thinner, tests_of
 
 # Seconds over which the rate is taken: long enough for blocks of half a minute.
 _RATE_WINDOW = 120.0
+# Chunks of names that are kept.
+_MOST_HELD = 4
+_ATTRS = {"model?": str, "phenotype?": str, "n_analysed_samples?": COUNT, "transform?": str}
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Watcher:
         self._thinned: Thinned | None = None
         self._contigs = Contigs()
         self._runs: dict[int, list[tuple[int, str]]] = {}
+        self._held: dict[tuple[str, int], npt.NDArray[Any]] = {}
         self._n_surveyed = self._chunk_rows = self._n_new = self._n_damaged = 0
 
     def poll(self, budget: float = 0.3) -> Progress:
@@ -89,9 +91,12 @@ class Watcher:
             self._read_blocks(end)
             return self._progress()
         except FileNotFoundError:
-            # Replaced or removed under our eyes: the next poll starts anew.
+            # Replaced or removed meanwhile: the next poll starts from the beginning.
             self._forget()
             return Progress()
+        except StoreError as error:
+            self._forget()
+            return Progress(state="stopped", stopped_by=str(error))
 
     @property
     def behind(self) -> bool:
@@ -129,10 +134,9 @@ class Watcher:
         if made != self._made:
             self._forget()
             self._store = ResultsStore.open(self.path)
-            group = zarr.open_group(self._store.path, mode="r")
-            fingerprint = read_manifest(self.path)["fingerprint"]
-            self._about = {**group.attrs, "unit": phenotype_unit(fingerprint)}
-            self._chunk_rows = array_of(group, "variant_id").chunks[0]
+            unit = phenotype_unit(self._store.fingerprint)
+            self._about = {**self._store.attrs(_ATTRS), "unit": unit}
+            self._chunk_rows = self._store.names_rows
             self._thinner = Thinner(
                 self._store.n_variants,
                 tests=tests_of(self._store.columns),
@@ -147,13 +151,12 @@ class Watcher:
         assert self._store is not None
         folder = self._store.run_dir / "blocks"
         # One listing tells what is new without a look at each.
-        names = {n for n in os.listdir(folder) if n.endswith(".json") and n[0] != "."}
-        found = {int(name.partition(".")[0]): name for name in names}
-        if not self._done.keys() <= found.keys():
+        found = set(self._store.marked())
+        if not self._done.keys() <= found:
             # Blocks were taken back, to be fitted again.
             self._forget()
             self._open()
-        new = sorted(found.keys() - self._done.keys())
+        new = sorted(found - self._done.keys())
         for i, index in enumerate(new):
             self._n_new = len(new) - i - 1
             marker = self._store.marker(index)
@@ -163,7 +166,7 @@ class Watcher:
                 marker["start"],
                 marker["stop"],
                 str(marker.get("worker", "")),
-                (folder / found[index]).stat().st_mtime,
+                (folder / f"{index:07d}.json").stat().st_mtime,
                 marker["counts"],
             )
             self._unseen.append(index)
@@ -228,7 +231,12 @@ class Watcher:
         assert self._store is not None
         start = chunk * self._chunk_rows
         stop = min(start + self._chunk_rows, self._store.n_variants)
-        return start, _chunk(self._store.path, self._made, name, start, stop)
+        if (name, chunk) not in self._held:
+            # A chunk holds tens of blocks, which mostly come one after the other.
+            while len(self._held) >= _MOST_HELD:
+                self._held.pop(next(iter(self._held)))
+            self._held[name, chunk] = self._store.read_names(name, start, stop)
+        return start, self._held[name, chunk]
 
     def _progress(self) -> Progress:
         assert self._store is not None
@@ -292,9 +300,3 @@ def _owner(lock: Path) -> tuple[str, float]:
     except StoreError:
         return f"process {holder['pid']} on {holder['host']}", float(holder["since"])
     return "", 0.0
-
-
-# A chunk holds tens of blocks, which mostly come one after the other.
-@lru_cache(maxsize=4)
-def _chunk(path: Path, made: object, name: str, start: int, stop: int) -> npt.NDArray[Any]:
-    return np.asarray(array_of(zarr.open_group(path, mode="r"), name)[start:stop])
