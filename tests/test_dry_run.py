@@ -11,7 +11,7 @@ from studies import Study, make_study, write_values
 
 from hlmm_dask.cli import scan_main
 from hlmm_dask.errors import StoreError
-from hlmm_dask.scanning.dry_run import DryRun, dry_run
+from hlmm_dask.scanning.dry_run import DryRun, dry_run, timed
 from hlmm_dask.scanning.job import ScanJob
 from hlmm_dask.store import ResultsStore
 
@@ -112,3 +112,29 @@ def test_on_a_cluster_and_after_an_earlier_part(
     assert dry.n_done_blocks == 4
     with pytest.raises(StoreError, match="min_maf"):
         of_job(study, resume=True, min_maf=0.01)
+
+
+@pytest.mark.parametrize("per_variant", [1e-5, 0.004, 0.4, 30.0])
+@pytest.mark.parametrize("compiled", ["once", "each size", "each place"])
+def test_what_is_done_once_does_not_count(per_variant: float, compiled: str) -> None:
+    """Compiling, loading and a chromosome's own model take a minute each time, not each variant."""
+    seen: set[object] = set()
+    fits: list[int] = []
+
+    def fit(start: int, size: int) -> tuple[float, int]:
+        key = {"once": 0, "each size": size, "each place": start}[compiled]
+        fits.append(size)
+        first = key not in seen
+        seen.add(key)
+        return per_variant * size + 60.0 * first, size
+
+    probe = timed(fit, 100_000, 2_000, 2.0)
+    assert probe.seconds == pytest.approx(per_variant, rel=1e-6)
+    assert probe.fitted == 1.0
+    # It ends in time.
+    assert per_variant * sum(fits) / 2 < 2.0 + max(per_variant * fits[-1], 2.0)
+
+
+def test_one_variant_alone_is_timed_when_warm() -> None:
+    taken = iter([100.0, 0.25])
+    assert timed(lambda start, size: (next(taken), 0), 1, 1, 0.1).seconds == 0.25

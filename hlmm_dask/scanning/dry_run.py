@@ -2,8 +2,10 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 # Seconds of the probe, for all phenotypes together, and places of the genome that it visits.
 _PROBE_SECONDS, _PLACES = 2.0, 16
+# A null model that takes so long is timed once.
+_SLOW = 10.0
 # A part that takes less is made larger: what a block costs whatever its size would count too much.
 _LONG_ENOUGH = 0.1
 # Start of the workers, a block's way there and back, a row of the table.
@@ -113,14 +117,30 @@ def dry_run(job: "ScanJob", observers: tuple[Observer, ...] = ()) -> DryRun:
     checked = check_job(job, observers, tidy=False)
     with Connection(job.cluster) as connection:
         resources = checked.plan(connection).resources
-    began = time.perf_counter()
     with ExitStack() as stack:
+        began = time.perf_counter()
         related = None
         if checked.kinship is not None:
             related = stack.enter_context(relationships(checked.kinship, None))
+        related_seconds = time.perf_counter() - began
         nulls = checked.fit_nulls(observers, related)
         null_seconds = time.perf_counter() - began
+        if checked.kinship is not None and checked.kinship.n_matrices > 1:
+            one = _another_matrix(nulls, null_seconds - related_seconds)
+            null_seconds += one * (checked.kinship.n_matrices - 1)
         return _dry(checked, nulls, resources, null_seconds)
+
+
+def _another_matrix(nulls: list[AnyNull], first: float) -> float:
+    """Seconds that the matrix without one more chromosome takes, for all phenotypes."""
+    if first > _SLOW:
+        return first
+    # The first one has loaded libraries, too.
+    began = time.perf_counter()
+    for null in nulls:
+        assert isinstance(null, LMMNullModel)
+        null.relationships.rotated(null.ids, next(iter(null.relationships.chromosomes), None))
+    return time.perf_counter() - began
 
 
 def _dry(
@@ -138,9 +158,6 @@ def _dry(
     left = 1.0 - done / plan.n_blocks
     one_core = sum(probe.seconds for probe in probes) * n_variants * left
     n_cores = min(resources.n_workers * resources.threads, max(1, plan.n_blocks - done))
-    if checked.kinship is not None:
-        # Decompositions for the other chromosomes.
-        null_seconds *= checked.kinship.n_matrices
     sizes: dict[str, int] = {}
     for probe in probes:
         for suffix, size in expected_sizes(job, n_variants, probe.fitted).items():
@@ -187,30 +204,47 @@ def _probe(checked: CheckedJob, null: AnyNull, block_size: int, seconds: float) 
         model = lmm_block_model(null, checked.config)
     else:
         model = scan_model(null, checked.config, source)
-    places = np.linspace(0, n, _PLACES, endpoint=False).astype(int).tolist()
-    # The first fit loads and compiles; it counts only where there is no time for another.
-    took, n_fitted = _fit_part(model, source, 0, 1)
-    ends = time.perf_counter() + seconds
-    total, n_probed, size = took, 1, 1
     assert isinstance(source.genotypes, PlinkGenotypes)
     most = min(block_size, n, strip_variants(source.genotypes.n_bytes))
-    all_fitted, all_probed = n_fitted, 1
-    fresh = True
+    return timed(partial(_fit_part, model, source), n, most, seconds)
+
+
+def timed(
+    fit: Callable[[int, int], tuple[float, int]], n_variants: int, most: int, seconds: float
+) -> Probe:
+    """Fit variants from places spread over the genome until the time is over.
+
+    Each is fitted twice and the shorter time counts: the first fit of a model, of a chromosome or
+    of a size may compile or load something, which a scan does once and not for every variant.
+
+    Parameters
+    ----------
+    fit : callable
+        Fits the variants from ``start`` on, ``size`` of them; returns the seconds that it took and
+        how many got estimates.
+    n_variants, most : int
+        Variants of the scan, and most of them at once.
+    seconds : float
+        Time for second fits; at least one variant is fitted.
+    """
+    places = np.linspace(0, n_variants, _PLACES, endpoint=False).astype(int).tolist()
+    size, spent, took, rate = 1, 0.0, 0.0, 0.0
+    total, n_timed, n_fitted, n_tried = 0.0, 0, 0, 0
     for place in places * 3:
-        if time.perf_counter() + took > ends:
+        if n_tried and spent + took > seconds:
             break
-        start = min(place, n - size)
-        if checked.config.loco:
-            # The model of another chromosome is made once for all of its variants.
-            _fit_part(model, source, start, 1)
-        took, n_fitted = _fit_part(model, source, start, size)
-        if fresh:
-            total, n_probed, fresh = 0.0, 0, False
-        total, n_probed = total + took, n_probed + size
-        all_fitted, all_probed = all_fitted + n_fitted, all_probed + size
+        start = min(place, n_variants - size)
+        first, fitted = fit(start, size)
+        again, _ = fit(start, size)
+        took = min(first, again)
+        spent += took
+        total, n_timed = total + took, n_timed + size
+        rate = total / n_timed
+        n_fitted, n_tried = n_fitted + fitted, n_tried + size
         if took < _LONG_ENOUGH and size < most:
-            size, fresh = min(4 * size, most), True
-    return Probe(total / n_probed, all_fitted / all_probed, all_probed)
+            size = min(4 * size, most)
+            total, n_timed = 0.0, 0
+    return Probe(rate, n_fitted / n_tried, n_tried)
 
 
 def _fit_part(
