@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from studies import make_study
 import hlmm_dask
 from hlmm_dask.cli import loci_main, report_main, scan_main
 from hlmm_dask.errors import ChangedInputError, InputError
+from hlmm_dask.followup import loci
 from hlmm_dask.followup.linkage import linkage
 from hlmm_dask.followup.refit import Design, Refit, refit
 from hlmm_dask.followup.sex import sex_of_fam, sex_of_table
@@ -69,11 +71,13 @@ def scanned(tmp_path_factory, client):
     sex = rng.integers(1, 3, N)
     noise = rng.standard_normal((4, N))
     spread = np.exp(0.5 * g[VARIANCE] * np.where(sex == 1, 0.9, 0.0))
+    spread_of_females = np.exp(0.6 * g[VARIANCE])
     phenotypes = {
         "spread": 30.0 + 2.5 * g[CAUSE] + spread * noise[0],
         "dominance": 30.0 + 3.0 * (g[DOMINANT] == 2) + noise[1],
         "lognormal": np.exp(0.5 * (0.6 * g[SCALED] + noise[2])),
         "group": np.exp(0.6 * group) * noise[3],
+        "limited": np.where(sex == 1, 0.0, 5.0 + spread_of_females * noise[1]),
     }
     pheno = write_table(folder / "pheno.txt", phenotypes)
     write_table(folder / "sex.txt", {"age": rng.normal(50, 5, N), "Sex": sex})
@@ -95,6 +99,13 @@ def tables(scanned):
         )
         for name in scanned[2]
     }
+
+
+def copy_of(folder, tmp_path):
+    """A scan that a test may follow up anew: its OUTPREFIX, and where its files are."""
+    shutil.copytree(folder / "out.spread.zarr", tmp_path / "copy.zarr")
+    files = {"genofile": str(folder / "g.bed"), "phenofile": str(folder / "pheno.txt")}
+    return str(tmp_path / "copy"), files
 
 
 def row(table, j):
@@ -173,6 +184,44 @@ def test_an_effect_in_one_sex(tables):
     assert found["var_pval_sex"] > 5
 
 
+def test_a_sex_that_can_not_be_fitted_is_said(scanned, tables, tmp_path, capsys):
+    """A trait of females alone, and samples without a male, or of unknown sex."""
+    folder, _, _, sex = scanned
+    found = row(tables["limited"], VARIANCE)
+    limit = "males can't be fitted: the phenotype is constant"
+    assert limit in found["verdict"]
+    assert found["n_male"] == (sex[50:] == 1).sum()
+    assert found["n_unknown_sex"] == 0
+    assert np.isnan(found["var_male"])
+    out, options = copy_of(folder, tmp_path)
+    options |= {"tests": "variance", "top": 1, "transform": "none"}
+    for gone, name, kept in ((2, "females", "male"), (1, "males", "female")):
+        known = write_table(tmp_path / "s.txt", {"sex": np.where(sex == gone, np.nan, sex)})
+        text = known.read_text().replace("\t\n", "\tNA\n").replace(".0\n", "\n")
+        known.write_text(text)
+        said = []
+        table = hlmm_dask.loci(out, sex=str(known), say=said.append, **options)
+        assert table["verdict"][0] == f"holds (no {name} among the analysed samples)"
+        assert table["n_unknown_sex"][0] == (sex[50:] == gone).sum()
+        assert table[f"n_{kept}"][0] == (sex[50:] != gone).sum()
+        assert report_main([out]) == 0
+        page = Path(f"{out}.report.html").read_text("utf-8")
+        assert f"holds (no {name} among the analysed samples)" in page
+
+
+def test_cautions_of_the_scan_are_in_the_verdict(scanned, monkeypatch, tmp_path):
+    out, options = copy_of(scanned[0], tmp_path)
+    monkeypatch.setattr(loci, "MIN_FOR_LAMBDA", 10)
+    monkeypatch.setattr(loci, "LAMBDA", (0.0, 0.0))
+    said = []
+    table = hlmm_dask.loci(out, tests="variance,dispersion", top=1, say=said.append, **options)
+    cautions = [line for line in said if "slope of var on add" in line]
+    assert cautions  # a few variants lead the slope
+    found = row(table, VARIANCE)
+    for each in found["verdict"].split(" | "):
+        assert "the slope of var on add is not reliable; λ_GC of the test is" in each
+
+
 def test_refits_are_those_of_the_dense_model(scanned, tables):
     folder, counts, phenotypes, sex = scanned
     y = scaled(phenotypes["spread"])
@@ -217,12 +266,12 @@ def of(add, var, score):
                  var_neg_log10_p=float(p(score)))  # fmt: skip
 
 
-def said(effect, slope=None, rules=None, **changed):
+def said(effect, slope=None, rules=None, cautions=(), **changed):
     """Verdict on a variant of t 6 for the mean, 7 for the variance, in models with changes."""
     base = of(6, 7, 7)
     checks = Checks(base=base, carriers=300, neighbours=(), together=None, dominance=None,
                     covariates=None, scale="none", scales={}, sexes={})  # fmt: skip
-    return verdict(replace(checks, **changed), effect, rules or Rules(), slope or Slope())
+    return verdict(replace(checks, **changed), effect, rules or Rules(), slope or Slope(), cautions)
 
 
 def test_rules_of_verdicts():
@@ -260,6 +309,19 @@ def test_rules_of_verdicts():
     sexes = {"male": of(6, 0, 0), "female": of(6, 7, 7)}
     assert said("variance", sexes=sexes) == "only in females"
     assert said("variance", sexes={"male": of(6, 2.9, 2.9), "female": of(6, 6, 6)}) == "holds"
+    # What limits a verdict.
+    none, flat = Refit(0, reason="no samples"), Refit(9, reason="the phenotype is constant")
+    sexes = {"male": none, "female": of(6, 7, 7)}
+    assert said("variance", sexes=sexes) == "holds (no males among the analysed samples)"
+    sexes = {"male": of(6, 7, 7), "female": flat}
+    limit = "females can't be fitted: the phenotype is constant"
+    assert said("mean", sexes=sexes) == f"holds ({limit})"
+    assert said("variance", sexes=sexes, dominance=gone, cautions=["λ_GC is 2"]) == (
+        f"explained by dominance ({limit}; λ_GC is 2)"
+    )
+    assert said("variance", base=flat, cautions=["λ_GC is 2"]) == (
+        "can't be fitted again (the phenotype is constant)"
+    )
 
 
 @pytest.mark.parametrize("residuals", ["normal", "gamma", "t"])
@@ -299,12 +361,16 @@ def test_verdicts_on_many_draws(residuals):
 
 def test_variance_effects_that_follow_the_mean():
     # Of a t of 7 a slope of 1 leaves (7 - 6)/√2.
-    assert said("variance", Slope(1.0, True)) == "explained by its own effect on the mean"
-    assert said("variance", Slope(1.0, False)) == "holds"  # a slope that is mostly noise
-    assert said("variance", Slope(-0.5, True)) == "holds"
-    assert said("dispersion", Slope(-0.5, True)) == "holds"
-    assert said("dispersion", Slope(1.0, True)) == "not found again"
-    assert said("dispersion", Slope(0.0, True), scales={"log": of(6, 0, 0)}) == "holds"
+    assert said("variance", Slope(1.0)) == "explained by its own effect on the mean"
+    noisy = Slope(1.0, "the slope is noise")
+    assert said("variance", noisy) == "holds (the slope is noise)"
+    assert said("dispersion", noisy) == "not found again (the slope is noise)"
+    assert said("mean", noisy) == "holds"
+    assert said("dispersion", Slope(caution="no slope")) == "can't be fitted again (no slope)"
+    assert said("variance", Slope(-0.5)) == "holds"
+    assert said("dispersion", Slope(-0.5)) == "holds"
+    assert said("dispersion", Slope(1.0)) == "not found again"
+    assert said("dispersion", Slope(0.0), scales={"log": of(6, 0, 0)}) == "holds"
 
 
 def test_score_of_a_refit():
@@ -345,15 +411,13 @@ def test_sex_of_a_fam_and_of_a_table(tmp_path):
     assert sex_of_table(str(table), samples, "NA").tolist() == [0, 1, 2]
 
 
-def test_leads_for_the_dispersion(scanned):
-    folder = scanned[0]
-    shutil.copytree(folder / "out.spread.zarr", folder / "copy.zarr")
-    files = {"genofile": str(folder / "g.bed"), "phenofile": str(folder / "pheno.txt")}
-    table = hlmm_dask.loci(folder / "copy", tests="dispersion,joint", p=1e-12, **files)
-    results = open_results(folder / "copy.zarr")
+def test_leads_for_the_dispersion(scanned, tmp_path):
+    out, files = copy_of(scanned[0], tmp_path)
+    table = hlmm_dask.loci(out, tests="dispersion,joint", p=1e-12, **files)
+    results = open_results(f"{out}.zarr")
     found = row(table, VARIANCE)
     assert found["tests"] == "joint,dispersion"
-    assert found["verdict"] == "holds"
+    assert found["verdict"] == "holds (the slope of var on add is not reliable)"
     slope = (found["var"] - found["dispersion"]) / found["add"]
     t = found["dispersion"] / np.hypot(found["var_se"], slope * found["add_se"])
     assert found["dispersion_t"] == pytest.approx(t)

@@ -26,11 +26,12 @@ from hlmm_dask.followup.sex import sex_of_fam, sex_of_table
 from hlmm_dask.followup.table import row_of, write_loci
 from hlmm_dask.followup.verdict import Rules, Slope
 from hlmm_dask.models.dispersion import DispersionResult
+from hlmm_dask.models.inference import genomic_control_lambda
 from hlmm_dask.scanning.dispersion import estimate_dispersion
 from hlmm_dask.schema import nothing_fitted
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.transforms import chosen_transforms
-from hlmm_dask.view.facts import Facts, gather
+from hlmm_dask.view.facts import LAMBDA, MIN_FOR_LAMBDA, Facts, gather
 from hlmm_dask.view.wording import short_id
 
 
@@ -135,13 +136,22 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
     selection.check()
     study = open_study(store, facts, options.files)
     sex = _sex(study, options)
-    dispersion = None
-    if "dispersion" in selection.tests:
+    dispersion, slope = None, Slope()
+    # A variance effect may follow from that on the mean, whichever tests are asked for.
+    if "dispersion" in selection.tests or facts.options.get("dispersion"):
         estimated = estimate_dispersion(store, facts.dispersion_options)
         if isinstance(estimated, DispersionResult):
             dispersion = estimated
+            slope = Slope(
+                dispersion.r_av,
+                "the slope of var on add is not reliable" if dispersion.cautions else "",
+            )
+            for caution in dispersion.cautions:
+                say(caution)
         else:
             say(f"no dispersion effects: {estimated.reason}")
+            slope = Slope(caution="no slope of var on add could be estimated")
+    cautions = _inflated(facts, dispersion)
     leads = find_leads(store, study, selection, dispersion)
     if not leads:
         reason = nothing_fitted(facts.counts) or f"no variant has a p-value below {options.p:g}"
@@ -162,12 +172,9 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
         # Refused before the table is written.
         for start, stop in consecutive(window.index):
             study.scanned.require_same(start, stop)
-    slope = Slope()
-    if dispersion is not None:
-        slope = Slope(dispersion.r_av, reliable=not dispersion.cautions)
     found = [refitter.follow(lead, window) for lead, window in zip(leads, windows, strict=True)]
     rows = [
-        row_of(store, lead, window, each, options.rules, slope)
+        row_of(store, lead, window, each, options.rules, slope, cautions)
         for lead, window, each in zip(leads, windows, found, strict=True)
     ]
     path = Path(f"{outprefix}.loci.tsv")
@@ -180,6 +187,20 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
         tests = tests_in(store, dispersion)
         draw_loci(Path(f"{outprefix}.loci"), study, tests, leads, windows, verdicts)
     return table
+
+
+def _inflated(facts: Facts, dispersion: DispersionResult | None) -> dict[str, tuple[str, ...]]:
+    """Caution of each effect whose test has p-values that are too small throughout the genome."""
+    values = {name: facts.summary.get(f"lambda_gc_{name}") for name in ("mean", "variance")}
+    if dispersion is not None:
+        values["dispersion"] = genomic_control_lambda(dispersion.dispersion_neg_log10_p, 1)
+    if int(facts.summary.get("n_fitted", 0)) < MIN_FOR_LAMBDA:
+        return {}
+    return {
+        name: (f"λ_GC of the test is {value:.2f}",)
+        for name, value in values.items()
+        if value is not None and value > LAMBDA[1]
+    }
 
 
 def _sex(study: Study, options: LociOptions) -> NDArray[np.int64] | None:

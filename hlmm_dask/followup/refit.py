@@ -76,6 +76,8 @@ class Refit:
         Studentised score of an effect on the variance; its -log10 p, with saddlepoint tails.
     extra, extra_se : (k,) float64
         Effects on the mean of the further columns.
+    reason : str
+        Why it can't be fitted; empty where it is.
     """
 
     n: int
@@ -89,6 +91,7 @@ class Refit:
     var_neg_log10_p: float = _NAN
     extra: tuple[float, ...] = ()
     extra_se: tuple[float, ...] = ()
+    reason: str = ""
 
 
 def refit(design: Design, g: FloatArray, extra: FloatArray | None = None) -> Refit:
@@ -112,7 +115,11 @@ def refit(design: Design, g: FloatArray, extra: FloatArray | None = None) -> Ref
     part, g = design.rows(called), g[called]
     n, k = len(g), 0
     if not n:
-        return Refit(0)
+        return Refit(0, reason="no samples")
+    if np.ptp(part.y) == 0.0:
+        return Refit(n, reason="the phenotype is constant")
+    if np.ptp(g) == 0.0:
+        return Refit(n, reason="the genotype is constant")
     x = g - g.mean()
     X = np.column_stack([part.X, x])
     if extra is not None:
@@ -121,15 +128,16 @@ def refit(design: Design, g: FloatArray, extra: FloatArray | None = None) -> Ref
     try:
         full = HLM(part.y, X, np.column_stack([part.V, x])).fit()
         without = HLM(part.y, X, part.V).fit()
-    except ValueError:
-        return Refit(n)
+    except ValueError as error:
+        # Too few samples, dependent columns, or no residual: one clause without a full stop.
+        return Refit(n, reason=str(error))
     if not (full.converged and without.converged):
-        return Refit(n)
+        return Refit(n, reason="the fit did not converge")
     v = (part.y - X @ without.alpha) ** 2 * np.exp(-(part.V @ without.beta)) - 1.0
     left = x - part.V @ least_squares(part.V, x)
     mean_square = float(np.mean(v * v))
     if not mean_square > 0.0:
-        return Refit(n)
+        return Refit(n, reason="the squared residuals are constant")
     score = float(left @ v / np.sqrt(left @ left * mean_square))
     at = part.X.shape[1]
     add, add_se = float(full.alpha[at]), float(full.alpha_se[at])

@@ -28,15 +28,18 @@ _HEADER = {column.name: column.header for column in (*RESULT_COLUMNS, *DISPERSIO
 
 def row_of(
     store: ResultsStore, lead: Lead, window: Window, found: Found, rules: Rules,
-    slope: Slope,
+    slope: Slope, cautions: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:  # fmt: skip
-    """Put the row of a lead variant together: scan, neighbour, refits, verdict."""
+    """Put the row of a lead variant together: scan, neighbour, refits, verdict.
+
+    ``cautions`` are those of the scan, by effect.
+    """
     variant = store.read_variants(lead.index, lead.index + 1).iloc[0]
     a1, a2 = str(variant["allele1"]), str(variant["allele2"])
     effect, other = (a2, a1) if store.effect_allele_is_a2 else (a1, a2)
     row: dict[str, Any] = {
         "SNP": lead.id, "chrom": lead.contig, "pos": lead.position, "tests": ",".join(lead.tests),
-        "verdict": verdict_of(lead, window, found, rules, slope),
+        "verdict": verdict_of(lead, window, found, rules, slope, cautions),
         "effect_allele": effect, "other_allele": other,
     }  # fmt: skip
     values = dict(zip(store.columns, store.read(lead.index, lead.index + 1)[0], strict=True))
@@ -63,12 +66,16 @@ def row_of(
         (each[0] if each else np.nan) for each in (dominance.extra, dominance.extra_se)
     )
     if checks.sexes:
+        row["n_unknown_sex"] = checks.base.n - sum(fit.n for fit in checks.sexes.values())
         for name, effect_name in (("add", "mean"), ("var", "variance")):
             row[f"{name}_pval_sex"] = sex_difference(checks.sexes, effect_name)
     return row
 
 
-def verdict_of(lead: Lead, window: Window, found: Found, rules: Rules, slope: Slope) -> str:
+def verdict_of(
+    lead: Lead, window: Window, found: Found, rules: Rules, slope: Slope,
+    cautions: Mapping[str, Sequence[str]],
+) -> str:  # fmt: skip
     """Verdict on each effect that a variant leads in."""
     effects = [test for test in lead.tests if test != "joint"]
     named = len(effects) != 1
@@ -79,7 +86,10 @@ def verdict_of(lead: Lead, window: Window, found: Found, rules: Rules, slope: Sl
             "variance": found.checks.base.var_neg_log10_p,
         }
         effects = [max(y, key=lambda name: float(y[name]))]
-    said = {effect: verdict(found.checks, effect, rules, slope) for effect in effects}
+    said = {
+        effect: verdict(found.checks, effect, rules, slope, cautions.get(effect, ()))
+        for effect in effects
+    }
     if not named:
         return said[effects[0]]
     return " | ".join(f"{effect}: {text}" for effect, text in said.items())

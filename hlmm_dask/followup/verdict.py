@@ -72,12 +72,17 @@ class Slope:
     ----------
     value : float
         Log variance per unit of the phenotype; NaN where not estimated.
-    reliable : bool
-        Whether an effect on the variance can be said to follow from that on the mean.
+    caution : str
+        Why it is not reliable, in a clause; empty where it is.
     """
 
     value: float = float("nan")
-    reliable: bool = False
+    caution: str = ""
+
+    @property
+    def reliable(self) -> bool:
+        """Whether an effect on the variance can be said to follow from that on the mean."""
+        return bool(np.isfinite(self.value)) and not self.caution
 
 
 def evidence(fit: Refit, effect: str, slope: Slope) -> Evidence:
@@ -133,8 +138,13 @@ class Checks:
     sexes: Mapping[str, Refit]
 
 
-def verdict(checks: Checks, effect: str, rules: Rules, slope: Slope) -> str:
+def verdict(
+    checks: Checks, effect: str, rules: Rules, slope: Slope, cautions: Sequence[str] = ()
+) -> str:
     """Say whether an effect holds, or what explains it: all reasons found, joined.
+
+    What limits the verdict follows in parentheses: a sex that can't be fitted, a slope that is not
+    reliable, and the cautions of the scan.
 
     Parameters
     ----------
@@ -142,13 +152,27 @@ def verdict(checks: Checks, effect: str, rules: Rules, slope: Slope) -> str:
     effect : {"mean", "variance", "dispersion"}
     rules : Rules
     slope : Slope
-        For the dispersion.
+        For variance and dispersion.
+    cautions : sequence of str
+        On the scan's test of the effect, a clause each.
     """
     base = evidence(checks.base, effect, slope)
     if not np.isfinite(base.z):
-        return "can't be fitted again"
+        why = checks.base.reason or slope.caution
+        return f"can't be fitted again ({why})" if why else "can't be fitted again"
     if checks.carriers < rules.min_carriers:
         return f"too few carriers of the rarer allele ({checks.carriers})"
+    limits = [
+        *_unfitted_sexes(checks.sexes, effect, slope),
+        *([slope.caution] if slope.caution and effect != "mean" else []),
+        *cautions,
+    ]
+    said = _judged(checks, effect, base, rules, slope)
+    return f"{said} ({'; '.join(limits)})" if limits else said
+
+
+def _judged(checks: Checks, effect: str, base: Evidence, rules: Rules, slope: Slope) -> str:
+    """Say whether an effect that can be judged holds."""
     if base.p < rules.gone_at:
         return "only by the classical test" if effect == "variance" else "not found again"
     reasons: list[str] = []
@@ -211,6 +235,17 @@ def _sex_reasons(
     found = {name: evidence(fit, effect, slope) for name, fit in sexes.items()}
     gone = [name for name, each in found.items() if each.gone_from(base, rules)]
     return [f"only in {next(n for n in found if n not in gone)}s"] if len(gone) == 1 else []
+
+
+def _unfitted_sexes(sexes: Mapping[str, Refit], effect: str, slope: Slope) -> list[str]:
+    """Name the sexes that can't be compared."""
+    out = []
+    for name, fit in sexes.items():
+        if not fit.n:
+            out.append(f"no {name}s among the analysed samples")
+        elif not np.isfinite(evidence(fit, effect, slope).z):
+            out.append(f"{name}s can't be fitted: {fit.reason}")
+    return out
 
 
 def sex_difference(sexes: Mapping[str, Refit], effect: str) -> float:

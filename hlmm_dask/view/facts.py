@@ -17,8 +17,8 @@ from hlmm_dask.transforms import TRANSFORMS, title_of
 from hlmm_dask.view.thinned import Thinned
 
 # λ_GC outside of these is worth a word.
-_LAMBDA = (0.95, 1.05)
-_MIN_FOR_LAMBDA = 1000
+LAMBDA = (0.95, 1.05)
+MIN_FOR_LAMBDA = 1000
 
 # Attributes of a scan's store.
 ATTRS = {
@@ -212,16 +212,16 @@ def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
         if test.df > 1:  # follows from the others
             continue
         value = thinned.lambda_gc(test.name)
-        if thinned.n_tested(test.name) < _MIN_FOR_LAMBDA:
+        if thinned.n_tested(test.name) < MIN_FOR_LAMBDA:
             continue
-        if not _LAMBDA[0] <= value <= _LAMBDA[1]:
+        if not LAMBDA[0] <= value <= LAMBDA[1]:
             lines.append(
                 f"λ_GC of the test '{test.short}' is {value:.3f}: {_meaning(test.name, value)}"
             )
         for i, label in enumerate(thinned.classes.labels):
             part = thinned.lambda_gc(test.name, i)
             n = int(thinned.counts[thinned.tests.index(test), i].sum())
-            if n >= _MIN_FOR_LAMBDA and abs(part - value) > 0.1:
+            if n >= MIN_FOR_LAMBDA and abs(part - value) > 0.1:
                 lines.append(
                     f"λ_GC of the test '{test.short}' is {part:.3f} among the {n:,} variants with "
                     f"a frequency of {label}, against {value:.3f} overall."
