@@ -21,6 +21,7 @@ from hlmm_dask.cli_options import (
     chr_parser,
     dispersion_parser,
     fit_parser,
+    joined,
     kinship_parser,
     loci_parser,
     munge_parser,
@@ -101,7 +102,7 @@ def run(
         end_as_interrupted()
         sys.stderr = lasting(sys.stderr)
     # Options may stand between the positional arguments, also after one of several GENOFILEs.
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(joined(arguments))
     options.is_process = argv is None
     options.command = [*_program(parser, argv is None), *arguments]
     options.begun = False
@@ -342,11 +343,12 @@ def _plan(job: "ScanJob", options: argparse.Namespace) -> None:
 def _common(options: argparse.Namespace) -> dict[str, Any]:
     names = (
         "mean_covar", "var_covar", "random_gts", "random_gts_txt", "h2_init", "phen_index",
-        "missing_char", "no_h2_estimate", "mean_covar_cols", "var_covar_cols", "fit_covariates",
+        "no_minus9", "no_h2_estimate", "mean_covar_cols", "var_covar_cols", "fit_covariates",
         "min_maf", "max_missing",
         "no_covariate_estimates", "workers",
     )  # fmt: skip
-    return {name: getattr(options, name) for name in names}
+    given = {name: getattr(options, name) for name in names}
+    return given | {"missing_char": tuple(options.missing_char)}
 
 
 def _dispersion(options: argparse.Namespace) -> None:
@@ -369,6 +371,9 @@ def _loci(options: argparse.Namespace) -> None:
 
     names = [name for name in LociOptions.__dataclass_fields__ if hasattr(options, name)]
     given = {name: getattr(options, name) for name in names}
+    # What is not given is as in the run.
+    given["missing_char"] = tuple(options.missing_char) or None
+    given["no_minus9"] = options.no_minus9 or None
     if options.genofile is not None and len(options.genofile) == 1:
         given["genofile"] = options.genofile[0]  # may be a pattern
     for line in verdict_lines(loci(options.outprefix, **given)):
@@ -409,7 +414,10 @@ def _fit(options: argparse.Namespace) -> None:
         random_gts_txt=options.random_gts_txt,
         h2_init=options.h2_init,
         phen_index=options.phen_index,
-        missing_char=options.missing_char,
+        missing_char=tuple(options.missing_char),
+        no_minus9=options.no_minus9,
+        mean_covar_cols=options.mean_covar_cols,
+        var_covar_cols=options.var_covar_cols,
         no_h2_estimate=options.no_h2_estimate,
     )
 

@@ -1,12 +1,24 @@
 """Options of the command lines."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from hlmm_dask.printable import line_of
 
 EXIT_OK, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 75
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """Join ``--missing-char`` with a list that starts with a negative number."""
+    words: list[str] = []
+    for word in arguments:
+        negative = len(word) > 1 and word[0] == "-" and word[1].isdecimal()
+        if negative and words and words[-1] in ("--missing-char", "--missing_char"):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,30 +48,40 @@ def new_parser(program: str, description: str) -> Parser:
     )
 
 
-def _add_model_options(parser: Parser, phenotypes: str = "number, or name; 1,3,5-8; all") -> None:
+def _add_model_options(parser: Parser, phenotypes: str = "; 1,3,5-8; all") -> None:
     parser.option("mean-covar", metavar="FILE", help="covariates of the mean: FID IID values")
     parser.option(
         "var-covar", metavar="FILE", help="covariates of the log variance: FID IID values"
     )
+    for name in ("mean", "var"):
+        parser.option(f"{name}-covar-cols", default="all", metavar="COLUMNS",
+                      help="columns of that file: positions or names, as in age,3-5")  # fmt: skip
     parser.option("random-gts", metavar="FILE", help=".bed with the variants of the random effects")
     parser.option(
         "random-gts-txt",
         action="store_true",
-        help="--random_gts is a text file: FID IID x1 x2 ...",
+        help="--random-gts is a text file: FID IID x1 x2 ...",
     )
     parser.option("h2-init", type=float, default=0.05,
                   help="start of h2, as a share of the phenotype's variance")  # fmt: skip
-    parser.option("phen-index", default="1", metavar="N|NAME",
-                  help=f"column of the phenotypes: {phenotypes}")  # fmt: skip
-    parser.option("missing-char", default="NA", help="missing value in the tables")
+    parser.option(
+        "phen-index", default="1", metavar="N|NAME",
+        help=f"column of the phenotypes: position, name, name:NAME{phenotypes}",
+    )  # fmt: skip
+    _add_missing_options(parser)
     parser.option("no-h2-estimate", action="store_true", help="don't write the h2 estimate")
+
+
+def _add_missing_options(parser: Parser) -> None:
+    parser.option("missing-char", action="append", default=[], metavar="TOKENS",
+                  help="further missing values in the tables, as -99,x; NA, NaN, . and empty "
+                  "fields always are, -9 in phenotypes")  # fmt: skip
+    parser.option("no-minus9", action="store_true",
+                  help="-9 in phenotypes is a number, not a missing value")  # fmt: skip
 
 
 def _add_scan_options(parser: Parser) -> None:
     _add_model_options(parser)
-    for name in ("mean", "var"):
-        parser.option(f"{name}-covar-cols", default="all", metavar="COLUMNS",
-                      help="columns of that file: names or numbers, as in age,3-5")  # fmt: skip
     parser.option(
         "fit-covariates",
         action="store_true",
@@ -228,7 +250,7 @@ def fit_parser() -> Parser:
     )
     parser.add_argument("phenofile", help="FID IID values")
     parser.add_argument("outprefix", help="start of the output files' names")
-    _add_model_options(parser, "number, or name")
+    _add_model_options(parser, "")
     return parser
 
 
@@ -269,7 +291,7 @@ def loci_parser() -> Parser:
     parser.option("transform", default="none,log,rint", metavar="NAMES",
                   help="transforms of the phenotype to try")  # fmt: skip
     parser.option("by-sex", action="store_true", help="fit both sexes apart, as in the .fam")
-    parser.option("sex", metavar="FILE", help="FID IID sex (1 male, 2 female), instead of the .fam")
+    parser.option("sex", metavar="FILE", help="FID IID sex (1 or M, 2 or F), instead of the .fam")
     parser.option("plots", action="store_true", help="draw OUTPREFIX.loci/*.png")
     group = "else the file of the run"
     parser.option("genofile", nargs="+", metavar="BED", help=f"genotypes; {group}")
@@ -278,7 +300,7 @@ def loci_parser() -> Parser:
         parser.option(f"{name}-covar", metavar="FILE", help=f"covariates of the {of}; {group}")
         parser.option(f"{name}-covar-cols", metavar="COLUMNS", help="columns of that file")
     parser.option("random-gts", metavar="BED", help=f"variants of the random effects; {group}")
-    parser.option("missing-char", metavar="TOKEN", help="missing value in the tables")
+    _add_missing_options(parser)
     return parser
 
 

@@ -12,7 +12,7 @@ from hlmm_dask.covariates import population_sd
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.packed import to_dosage
 from hlmm_dask.genotypes.plink import PlinkGenotypes
-from hlmm_dask.ids import shown_ids
+from hlmm_dask.ids import id_hints, ids_of, shown_ids
 from hlmm_dask.tables import Table
 from hlmm_dask.text import shown
 
@@ -86,14 +86,15 @@ def random_effects(
     """
     if isinstance(source, Table):
         name = str(source.path)
+        source = source.matched_to(("the analysed samples", ids_of(ids)))
         keys = source.ids
     else:
         name = ", ".join(str(path) for path in source.paths[:3])
         name += ", ..." if len(source.paths) > 3 else ""
-        keys = list(zip(source.samples["fid"], source.samples["iid"], strict=True))
+        keys = ids_of(source.samples)
     if block_size is None:
         block_size = max(1, _BLOCK_BYTES // (8 * len(keys)))
-    wanted = list(zip(ids["fid"], ids["iid"], strict=True))
+    wanted = ids_of(ids)
     rows, absent = _match(wanted, keys, name)
     notes: list[str] = []
     if absent:
@@ -146,7 +147,7 @@ def _match(
         raise InputError(
             f"{name}: none of the {len(wanted)} analysed samples is in it; it has "
             f"{shown_ids(keys, 3)}; analysed are {shown_ids(wanted, 3)}; "
-            "both must use the same FID and IID"
+            + ("; ".join(id_hints(wanted, keys)) or "both must use the same FID and IID")
         )
     return rows, absent
 

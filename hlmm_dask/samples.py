@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 
 from hlmm_dask.covariates import independent, with_moments
 from hlmm_dask.errors import InputError
-from hlmm_dask.ids import shown_ids
-from hlmm_dask.tables import Table, minus_nine_note
+from hlmm_dask.ids import Id, id_hints, ids_of, shown_ids
+from hlmm_dask.missing import code_note, minus_nine_note
+from hlmm_dask.tables import Table
 from hlmm_dask.text import shown
-
-Id = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,10 +82,13 @@ def align(
     mean_covariates: Table | None = None,
     variance_covariates: Table | None = None,
     genotypes_name: str = "the genotypes",
+    no_minus9: bool = False,
+    extra_parameters: int = 0,
 ) -> AlignedSamples:
     """Match phenotype, covariates and genotypes by (FID, IID).
 
-    The order of the rows in the tables has no influence on the result, to the last bit.
+    A table without FIDs is matched by IID alone, if the IIDs of the others are unique. The order
+    of the rows in the tables has no influence on the result, to the last bit.
 
     Parameters
     ----------
@@ -96,11 +98,16 @@ def align(
     phenotype : Table
         The phenotype file.
     phenotype_column : str or int
-        Name or 1-based number of the phenotype's column.
+        1-based position or name of the phenotype's column, see `choose_columns`.
     mean_covariates, variance_covariates : Table, optional
         Covariates of the mean and of the log variance; all of their columns are used.
     genotypes_name : str
         How messages name the genotypes.
+    no_minus9 : bool
+        Take -9 in the phenotype as a number; else it is a missing value.
+    extra_parameters : int
+        Parameters of the models that will be fitted, besides those of the null model without
+        random effects.
 
     Returns
     -------
@@ -110,7 +117,7 @@ def align(
     ------
     InputError
         If nobody is left, the phenotype is constant or missing for all, or there are no more
-        samples than parameters of the null model.
+        samples than parameters of the models.
     """
     people = People.match(
         samples,
@@ -119,7 +126,7 @@ def align(
         variance_covariates=variance_covariates,
         genotypes_name=genotypes_name,
     )
-    return people.align(phenotype_column)
+    return people.align(phenotype_column, no_minus9=no_minus9, extra_parameters=extra_parameters)
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,8 @@ class People:
         Which of these each of ``order`` is, -1 for those who are not genotyped.
     genotypes_name : str
         How messages name the genotypes.
+    notes : tuple of str
+        Who is in the phenotype file, but not among the genotypes.
     """
 
     phenotype: Table
@@ -149,6 +158,7 @@ class People:
     samples: pd.DataFrame | None
     places: NDArray[np.int64]
     genotypes_name: str
+    notes: tuple[str, ...]
 
     @classmethod
     def match(
@@ -161,31 +171,54 @@ class People:
         genotypes_name: str = "the genotypes",
     ) -> "People":
         """Match by (FID, IID); arguments as in :func:`align`."""
+        genotyped = [] if samples is None else ids_of(samples)
+        given = (phenotype, mean_covariates, variance_covariates)
+        references = [(genotypes_name, genotyped)]
+        references += [(str(t.path), t.ids) for t in given if t is not None and t.has_fid]
+        phenotype = phenotype.matched_to(*references)
+        covariates = [t and t.matched_to(*references) for t in given[1:]]
         order = sorted(range(len(phenotype.ids)), key=phenotype.ids.__getitem__)
         ids = [phenotype.ids[row] for row in order]
+        places = _find(ids, genotyped)
+        notes: tuple[str, ...] = ()
+        if samples is not None and (places < 0).any() and (places >= 0).any():
+            lost = [key for key, place in zip(ids, places.tolist(), strict=True) if place < 0]
+            notes = (_lost_note(lost, ids, str(phenotype.path), genotyped, genotypes_name),)
         return cls(
             phenotype,
             np.array(order, dtype=np.int64),
-            tuple(
-                (table, _find(ids, [] if table is None else table.ids))
-                for table in (mean_covariates, variance_covariates)
-            ),
+            tuple((t, _find(ids, [] if t is None else t.ids)) for t in covariates),
             samples,
-            _find(ids, [] if samples is None else _ids_of(samples)),
+            places,
             genotypes_name,
+            notes,
         )
 
-    def align(self, phenotype_column: str | int) -> AlignedSamples:
+    def align(
+        self,
+        phenotype_column: str | int,
+        *,
+        no_minus9: bool = False,
+        extra_parameters: int = 0,
+    ) -> AlignedSamples:
         """Choose those with phenotype, covariates and genotypes; as :func:`align`."""
         phenotype = self.phenotype
         name, values = phenotype.column(phenotype_column)
         what = f"{phenotype.path}, phenotype {shown(name)}"
         accounting = [("in the phenotype file", len(values))]
-        notes = [note] if (note := minus_nine_note(what, values)) else []
+        notes = list(self.notes)
         y = values[self.order]
+        if not no_minus9 and (count := int(np.count_nonzero(y == -9))):
+            y[y == -9] = np.nan
+            notes.append(
+                f"{what}: {count:,} of {len(y):,} values are -9, a missing value; give "
+                "--no-minus9 if it is a number"
+            )
         kept = np.flatnonzero(~np.isnan(y))
         if not kept.size:
             raise InputError(f"{what}: all {len(values)} values are missing, expected numbers")
+        if note := code_note(what, y):
+            notes.append(note)
         accounting.append(("with a phenotype value", len(kept)))
 
         matched = [self._covariates(table, rows, kept, notes) for table, rows in self.covariates]
@@ -216,11 +249,11 @@ class People:
         y = y[kept[chosen]]
         mean = independent(mean.take(chosen), tables[0], "mean", notes)
         variance = independent(variance.take(chosen), tables[1], "variance", notes)
-        n_parameters = 2 + len(mean.names) + len(variance.names)
+        n_parameters = 2 + len(mean.names) + len(variance.names) + extra_parameters
         if len(y) <= n_parameters:
             raise InputError(
-                f"{what}: {len(y)} samples are left for {n_parameters} parameters of the null "
-                f"model ({_steps(accounting)}); more samples or fewer covariates are needed"
+                f"{what}: {len(y)} samples are left for {n_parameters} parameters of a model "
+                f"({_steps(accounting)}); more samples or fewer covariates are needed"
             )
         if np.ptp(y) == 0:
             raise InputError(
@@ -258,8 +291,8 @@ class People:
         if table is None:
             return np.empty((len(kept), 0))
         for name, column in zip(table.names, table.values.T, strict=True):
-            if note := minus_nine_note(f"{table.path}, covariate {shown(name)}", column):
-                notes.append(note)
+            what = f"{table.path}, covariate {shown(name)}"
+            notes += [n for n in (minus_nine_note(what, column), code_note(what, column)) if n]
         rows = rows[kept]
         absent = kept[rows < 0]
         if len(absent) == len(kept):
@@ -269,6 +302,7 @@ class People:
             notes.append(
                 f"{table.path}: {len(absent)} of {len(kept)} people with a phenotype are not in it "
                 f"(first: {shown_ids(self._ids(absent))})"
+                f"{_because(id_hints(self._ids(absent), table.ids))}"
             )
         values: NDArray[np.float64] = table.values[rows]
         values[rows < 0] = np.nan
@@ -280,13 +314,9 @@ class People:
         places = self.places[kept]
         found = np.flatnonzero(places >= 0)
         if not found.size:
-            path, ids = str(self.phenotype.path), _ids_of(self.samples)
+            path, ids = str(self.phenotype.path), ids_of(self.samples)
             raise InputError(_no_overlap(self._ids(kept), path, ids, self.genotypes_name))
         return found[np.argsort(places[found])]
-
-
-def _ids_of(samples: pd.DataFrame) -> list[Id]:
-    return list(zip(samples["fid"].tolist(), samples["iid"].tolist(), strict=True))
 
 
 def _find(wanted: list[Id], ids: list[Id]) -> NDArray[np.int64]:
@@ -297,23 +327,27 @@ def _find(wanted: list[Id], ids: list[Id]) -> NDArray[np.int64]:
 
 def _no_overlap(ids: list[Id], name: str, others: list[Id], other_name: str) -> str:
     """Say that two files have nobody in common, with examples and the likely reason."""
-    hints: list[str] = []
-    by_iid = len({iid for _, iid in ids} & {iid for _, iid in others})
-    if by_iid:
-        hints.append(f"{by_iid} would match by IID alone: make the FIDs the same")
-    swapped = len({(iid, fid) for fid, iid in ids} & set(others))
-    if swapped:
-        hints.append(f"{swapped} would match with FID and IID exchanged")
-    bare = {tuple(part.lstrip("0") for part in key) for key in ids}
-    zeros = len(bare & {tuple(part.lstrip("0") for part in key) for key in others})
-    if zeros:
-        hints.append(f"{zeros} would match without leading zeros: IDs are text, '01' is not '1'")
-    hint = "; ".join(hints) or "both must use the same FID and IID"
+    hint = "; ".join(id_hints(ids, others)) or "both must use the same FID and IID"
     return (
         f"{name}: none of its {len(ids)} people with values is in {other_name} "
         f"({len(others)} people); it has {shown_ids(ids, 3)}; "
         f"the other has {shown_ids(others, 3)}; {hint}"
     )
+
+
+def _lost_note(lost: list[Id], ids: list[Id], name: str, others: list[Id], other_name: str) -> str:
+    """Say who of a file is not in another one, and who of that one is not in the file."""
+    here = set(ids)
+    rest = [key for key in others if key not in here]
+    also = f"; {len(rest):,} there are not in it (first: {shown_ids(rest, 3)})" if rest else ""
+    return (
+        f"{name}: {len(lost):,} of {len(ids):,} people are not in {other_name} (first: "
+        f"{shown_ids(lost, 3)}){also}{_because(id_hints(lost, rest))}"
+    )
+
+
+def _because(hints: list[str]) -> str:
+    return "".join(f"; {hint}" for hint in hints)
 
 
 def _steps(accounting: list[tuple[str, int]]) -> str:

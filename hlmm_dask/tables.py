@@ -1,9 +1,8 @@
-"""Phenotype and covariate tables: FID, IID, values, separated by white space."""
+"""Tables of numbers of people: phenotypes, covariates, random effects."""
 
 import os
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,28 +12,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.ids import require_unique
-from hlmm_dask.text import (
-    Fields,
-    Lines,
-    decode,
-    iter_rows,
-    layout_notes,
-    open_text,
-    shown,
-)
+from hlmm_dask.ids import Id, require_unique, with_fids
+from hlmm_dask.missing import INFINITE, NAN, NUMBER, Missing, MissingLike
+from hlmm_dask.people import Layout, PeopleRows, file_notes, iter_people
+from hlmm_dask.text import shown
 
-# Other programs' missing values: in a first line they are no names of columns.
-_NO_NAMES = {b".", b"-", b"?", b"n/a", b"null", b"none"}
-_NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_COLUMN = re.compile("[0-9]{1,9}")
+Columns = str | int | Sequence[str | int]
+_POSITION = re.compile("[0-9]{1,9}")
 _SPAN = re.compile("([0-9]{1,9})-([0-9]{1,9})")
-_NAN = re.compile(rb"[+-]?nan", re.IGNORECASE)
-_INFINITE = re.compile(rb"[+-]?inf(inity)?", re.IGNORECASE)
-_CHUNK_BYTES = 16_000_000
+_NAME = "name:"
+_DECIMAL_COMMA = re.compile(rb"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
+_WORD = re.compile(rb"[A-Za-z_\x80-\xff].*", re.DOTALL)
+_MISSING_WORDS = {b"n/a", b"null", b"none", b"nil", b"missing", b"unknown", b"miss"}
 # Sums of squares stay finite.
 _LARGEST = 1e150
-_MINUS_NINE_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -55,60 +46,20 @@ class Table:
         1-based line of each row in the file.
     notes : tuple of str
         What was found and taken care of while reading.
+    has_fid : bool
+        Whether the file has FIDs; without, people are matched by IID alone.
     """
 
     path: Path
-    ids: list[tuple[str, str]]
+    ids: list[Id]
     names: tuple[str, ...]
     values: NDArray[np.float64]
     line_numbers: NDArray[np.int64]
     notes: tuple[str, ...] = ()
-
-    def select(self, text: str) -> list[str]:
-        """Choose columns: a name, ``all``, or names and 1-based numbers as in ``1,3,5-8``.
-
-        Returns
-        -------
-        list of str
-            Names of the columns, each once, in the order given.
-
-        Raises
-        ------
-        InputError
-            If there is no such column.
-        """
-        if text in self.names:
-            return [text]
-        if text == "all":
-            return list(self.names)
-        chosen: list[str] = []
-        for item in text.split(","):
-            span = _SPAN.fullmatch(item.strip())
-            if item not in self.names and span:
-                first, last = int(span[1]), int(span[2])
-                if first > last:
-                    raise InputError(
-                        f"{self.path}: no columns {first}-{last}, expected the smaller number first"
-                    )
-                chosen += [self.column(i)[0] for i in range(first, last + 1)]
-            else:
-                chosen.append(self.column(item.strip())[0])
-        return list(dict.fromkeys(chosen))
-
-    def only(self, text: str) -> "Table":
-        """Return the table with the columns that `select` chooses."""
-        names = self.select(text)
-        at = [self.names.index(name) for name in names]
-        return replace(self, names=tuple(names), values=self.values[:, at])
+    has_fid: bool = True
 
     def column(self, selector: str | int) -> tuple[str, NDArray[np.float64]]:
-        """Choose a column.
-
-        Parameters
-        ----------
-        selector : str or int
-            Name, or 1-based number among the value columns. Text that is no name but a number
-            is a number.
+        """Choose one column by position or name; see `choose_columns`.
 
         Returns
         -------
@@ -118,35 +69,128 @@ class Table:
         Raises
         ------
         InputError
-            If there is no such column.
+            If there is no such column, or the selector chooses several.
         """
-        index = None
-        if isinstance(selector, str) and selector in self.names:
-            index = self.names.index(selector)
-        elif isinstance(selector, int) or _COLUMN.fullmatch(selector):
-            index = int(selector) - 1
-        if index is None or not 0 <= index < len(self.names):
-            listed = ", ".join(f"{i} {shown(n)}" for i, n in enumerate(self.names[:20], 1))
-            more = f" and {len(self.names) - 20} more" if len(self.names) > 20 else ""
+        index, *others = choose_columns(self.path, self.names, selector)
+        if others:
             raise InputError(
-                f"{self.path}: no column {shown(str(selector))}, expected one of {listed}{more}"
+                f"{self.path}: {shown(str(selector))} chooses {1 + len(others)} columns, "
+                "expected one"
             )
         return self.names[index], self.values[:, index]
 
+    def matched_to(self, *references: tuple[str, Iterable[Id]]) -> "Table":
+        """Return the table with FIDs, found by IID in the references if the file has none."""
+        if self.has_fid:
+            return self
+        return replace(self, ids=with_fids(self.path, self.ids, references), has_fid=True)
 
-def read_table(path: str | os.PathLike[str], *, missing: Sequence[str] = ("NA",)) -> Table:
-    """Read a table of FID, IID and values.
 
-    Fields are separated by tabs, spaces or both. The first line is a header if it starts with
-    FID IID (in any case, ``#FID`` too) or if none of its value fields is a number or missing.
+def by_name(name: str) -> str:
+    """Return the selector of the column with a name, which may be a number."""
+    return f"{_NAME}{name}"
+
+
+def choose_columns(
+    path: str | os.PathLike[str], names: Sequence[str], columns: Columns
+) -> list[int]:
+    """Find columns of a table.
+
+    Parameters
+    ----------
+    path : path
+        The file, for messages.
+    names : sequence of str
+        Names of its columns after the IDs.
+    columns : int, str or sequence of these
+        A position from 1, a name, ``all``, or several with commas as in ``age,3,5-8``. A number
+        is a position; ``name:3`` is the column whose name is 3.
+
+    Returns
+    -------
+    list of int
+        Index of each column, each once, in the order given.
+
+    Raises
+    ------
+    InputError
+        If there are no such columns; the message names all of them.
+    """
+    index = {name: i for i, name in enumerate(names)}
+    chosen: list[int] = []
+    wrong: list[str] = []
+
+    def position(number: int) -> None:
+        if 1 <= number <= len(names):
+            chosen.append(number - 1)
+        else:
+            wrong.append(str(number))
+
+    def named(text: str) -> bool:
+        # Without the prefix a number is a position.
+        number = text == "all" or _POSITION.fullmatch(text) or _SPAN.fullmatch(text)
+        name = text.removeprefix(_NAME) if number or text not in index else text
+        if name not in index or (number and name == text):
+            return False
+        chosen.append(index[name])
+        return True
+
+    for item in [columns] if isinstance(columns, str | int) else columns:
+        if isinstance(item, int):
+            position(item)
+        elif item == "all":
+            chosen += range(len(names))
+        # As a whole: names may have commas.
+        elif not named(item):
+            for part in map(str.strip, item.split(",")):
+                span = _SPAN.fullmatch(part)
+                if _POSITION.fullmatch(part):
+                    position(int(part))
+                elif span and int(span[1]) > int(span[2]):
+                    raise InputError(
+                        f"{os.fspath(path)}: no columns {part}, expected the smaller number first"
+                    )
+                elif span:
+                    for number in range(int(span[1]), min(int(span[2]), len(names) + 1) + 1):
+                        position(number)
+                elif not named(part):
+                    wrong.append(part)
+    if wrong or not chosen:
+        _refuse_columns(path, names, wrong)
+    return list(dict.fromkeys(chosen))
+
+
+def _refuse_columns(
+    path: str | os.PathLike[str], names: Sequence[str], wrong: Sequence[str]
+) -> None:
+    listed = ", ".join(f"{i} {shown(n)}" for i, n in enumerate(names[:20], 1))
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    lacking = ", ".join(map(shown, dict.fromkeys(wrong)))
+    same = next((text for text in wrong if text in names), None)
+    hint = "" if same is None else f"; a number is a position, {by_name(same)} is a name"
+    raise InputError(
+        f"{os.fspath(path)}: no column {lacking or 'is chosen'}, expected one of "
+        f"{listed}{more}{hint}"
+    )
+
+
+def read_table(
+    path: str | os.PathLike[str],
+    *,
+    columns: Columns = "all",
+    missing: MissingLike = (),
+) -> Table:
+    """Read a table of FID, IID and values; see `people` for the forms that are understood.
 
     Parameters
     ----------
     path : path
         The file.
-    missing : sequence of str
-        Tokens that mean missing; a number among them is compared as a number, too. ``NaN`` (in
-        any case, signed or not) is always missing.
+    columns : int, str or sequence of these
+        Which columns to read, see `choose_columns`; the others may hold text.
+    missing : str or sequence of str
+        Fields that mean missing besides NA, NaN (in any case), ``.`` and the empty field; a
+        number among them is compared as a number, too.
 
     Returns
     -------
@@ -159,120 +203,76 @@ def read_table(path: str | os.PathLike[str], *, missing: Sequence[str] = ("NA",)
         neither a number nor missing, a value that is infinite or above 1e150, or a (FID, IID)
         twice.
     """
-    path = Path(path)
-    tokens = _MissingTokens.of(missing)
-    names: tuple[str, ...] | None = None
-    ids: list[tuple[str, str]] = []
+    tokens = Missing.of(missing)
+    ids: list[Id] = []
     blocks: list[NDArray[np.float64]] = []
     numbers: list[int] = []
-    notes: list[str] = []
-    with open_text(path) as stream:
-        width = len(stream.readline())
-    # Tables of random effects are wide, and fields take ten times their text while they are read.
-    for lines in iter_rows(path, chunk_rows=max(1, min(50_000, _CHUNK_BYTES // (width + 1)))):
-        if names is None:
-            names, has_header = _header(lines, tokens)
-            if has_header:
-                listed = ", ".join(shown(name) for name in names[:5])
-                more = ", ..." if len(names) > 5 else ""
-                notes.append(f"{path}: line {lines.numbers[0]} is a header, columns {listed}{more}")
-                lines = replace(lines, numbers=lines.numbers[1:], lines=lines.lines[1:])
-        rows = lines.split(
-            2 + len(names),
-            "as in the first line; write a missing token such as NA for a value that is missing",
-        )
-        ids += zip(rows.strings(0), rows.strings(1), strict=True)
+    layout: Layout | None = None
+    chosen: list[int] = []
+    for rows in iter_people(path, missing=tokens):
+        if layout is None:
+            layout = rows.layout
+            chosen = choose_columns(path, layout.names, columns)
+        ids += rows.ids
         numbers += rows.numbers
-        block = np.empty((len(lines), len(names)))
-        for j, name in enumerate(names):
-            block[:, j] = _numbers(rows, j + 2, name, tokens)
-        blocks.append(block)
-    if names is None or not ids:
-        found = "empty" if names is None else "a header but no rows"
-        raise InputError(f"{path}: {found}, expected lines of FID IID value ...")
+        blocks.append(_values(rows, chosen, tokens))
+    if layout is None:
+        raise InputError(
+            f"{os.fspath(path)}: empty, or a header but no rows; expected lines of FID IID value"
+        )
     require_unique(path, ids, numbers, "")
     return Table(
-        path=path,
+        path=Path(path),
         ids=ids,
-        names=names,
+        names=tuple(layout.names[j] for j in chosen),
         values=np.concatenate(blocks),
         line_numbers=np.array(numbers, dtype=np.int64),
-        notes=(*notes, *layout_notes(path, len(ids) + len(notes))),
+        notes=tuple(file_notes(layout, len(ids))),
+        has_fid=layout.fid is not None,
     )
 
 
-def minus_nine_note(name: str, values: NDArray[np.float64]) -> str | None:
-    """Warn of -9 that may stand for missing.
+def read_column(
+    path: str | os.PathLike[str],
+    column: str | int,
+    *,
+    missing: MissingLike = (),
+) -> Table:
+    """Read one column of a table; as `read_table`.
 
-    Parameters
-    ----------
-    name : str
-        How the message names the column.
-    values : (n,) float64
-        Its values.
-
-    Returns
-    -------
-    str or None
-        A warning if -9 comes more than once, makes at least 1 % of the values and is not the
-        only value.
+    Raises
+    ------
+    InputError
+        Also if ``column`` chooses several.
     """
-    n_values = int(np.count_nonzero(~np.isnan(values)))
-    count = int(np.count_nonzero(values == -9))
-    if count < 2 or count == n_values or count < _MINUS_NINE_SHARE * n_values:
-        return None
-    return (
-        f"{name}: {count} of {n_values} values are -9, taken as a number; if it means missing, "
-        "name it as the missing token (--missing_char -9)"
-    )
-
-
-@dataclass(frozen=True)
-class _MissingTokens:
-    """The tokens that mean missing, and the numbers that they are."""
-
-    tokens: frozenset[bytes]
-    numbers: tuple[float, ...]
-
-    @classmethod
-    def of(cls, missing: Sequence[str]) -> "_MissingTokens":
-        given = (missing,) if isinstance(missing, str) else missing
-        # An argument that is no UTF-8 can stand for a token of a Latin-1 file.
-        tokens = frozenset(os.fsencode(token) for token in given)
-        numbers = tuple(float(token) for token in tokens if _NUMBER.fullmatch(token))
-        return cls(tokens | {b'""'}, numbers)
-
-
-def _header(lines: Lines, missing: _MissingTokens) -> tuple[tuple[str, ...], bool]:
-    """Names of the columns, and whether the first row is a header."""
-    first, number = lines.lines[0].split(), lines.numbers[0]
-    if len(first) < 3:
+    table = read_table(path, columns=column, missing=missing)
+    if len(table.names) > 1:
+        listed = ", ".join(map(shown, table.names[:10]))
         raise InputError(
-            f"{lines.path}, line {number}: {len(first)} fields, expected at least 3 (FID IID value)"
+            f"{os.fspath(path)}: {shown(str(column))} chooses {len(table.names)} columns, expected "
+            f"one of {listed}"
         )
-    cells = first[2:]
-    is_header = first[0].lstrip(b"#").lower() == b"fid" and first[1].lower() == b"iid"
-    is_header = is_header or not any(
-        cell in missing.tokens
-        or _NAN.fullmatch(cell)
-        or cell.lower() in _NO_NAMES
-        or _NUMBER.fullmatch(cell)
-        or _INFINITE.fullmatch(cell)
-        for cell in cells
-    )
-    if not is_header:
-        return tuple(str(i) for i in range(1, len(cells) + 1)), False
-    names = tuple(decode(cell, lines.path, number) for cell in cells)
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise InputError(
-            f"{lines.path}, line {number}: column name {shown(name)} comes {count} times; "
-            "names must be unique"
-        )
-    return names, True
+    return table
 
 
-def _numbers(rows: Fields, index: int, name: str, missing: _MissingTokens) -> NDArray[np.float64]:
+def _values(rows: PeopleRows, chosen: list[int], missing: Missing) -> NDArray[np.float64]:
+    block = np.empty((len(rows.ids), len(chosen)))
+    wrong: dict[str, InputError] = {}
+    for k, j in enumerate(chosen):
+        name = rows.layout.names[j]
+        try:
+            block[:, k] = _numbers(rows, j, name, missing)
+        except InputError as error:
+            wrong[name] = error
+    if wrong:
+        first, *others = wrong
+        listed = ", ".join(map(shown, others[:20])) + (", ..." if len(others) > 20 else "")
+        more = f"; nor can these columns be used: {listed}" if others else ""
+        raise InputError(f"{wrong[first]}{more}")
+    return block
+
+
+def _numbers(rows: PeopleRows, index: int, name: str, missing: Missing) -> NDArray[np.float64]:
     tokens = rows.column(index)
     try:
         text = pa.array(tokens, pa.string())
@@ -281,26 +281,23 @@ def _numbers(rows: Fields, index: int, name: str, missing: _MissingTokens) -> ND
         values = np.array(kept.cast(pa.float64()).to_numpy(zero_copy_only=False))
         # Arrow takes more for NaN than we do: "nan(1)".
         unnamed = np.isnan(values) & ~absent.to_numpy(zero_copy_only=False)
-        if not all(_NAN.fullmatch(tokens[i]) for i in np.flatnonzero(unnamed)):
+        if not all(NAN.fullmatch(tokens[i]) for i in np.flatnonzero(unnamed)):
             raise pa.ArrowInvalid
     except pa.ArrowInvalid:
         # Also where a number is written as arrow doesn't read it: "+1".
         values = np.empty(len(tokens))
         for i, token in enumerate(tokens):
-            if token in missing.tokens or _NAN.fullmatch(token):
+            if missing.means(token):
                 values[i] = np.nan
-            elif _NUMBER.fullmatch(token) or _INFINITE.fullmatch(token):
+            elif NUMBER.fullmatch(token) or INFINITE.fullmatch(token):
                 values[i] = float(token)
             else:
-                raise InputError(
-                    f"{rows.path}, line {rows.numbers[i]}, column {shown(name)}: {shown(token)} "
-                    "is not a number; if it means missing, name it as the missing token"
-                ) from None
+                raise InputError(f"{_place(rows, i, name)}: {_no_number(token)}") from None
     infinite = np.flatnonzero(np.isinf(values))
     if len(infinite):
         i = int(infinite[0])
         raise InputError(
-            f"{rows.path}, line {rows.numbers[i]}, column {shown(name)}: {shown(tokens[i])} is "
+            f"{_place(rows, i, name)}: {shown(tokens[i])} is "
             "infinite, expected a finite number or a missing token (NA)"
         )
     for number in missing.numbers:
@@ -309,7 +306,24 @@ def _numbers(rows: Fields, index: int, name: str, missing: _MissingTokens) -> ND
     if len(large):
         i = int(large[0])
         raise InputError(
-            f"{rows.path}, line {rows.numbers[i]}, column {shown(name)}: {shown(tokens[i])} is too "
+            f"{_place(rows, i, name)}: {shown(tokens[i])} is too "
             f"large to square, expected at most {_LARGEST:g}; change the unit"
         )
     return values
+
+
+def _place(rows: PeopleRows, row: int, name: str) -> str:
+    return f"{rows.layout.path}, line {rows.numbers[row]}, column {shown(name)}"
+
+
+def _no_number(token: bytes) -> str:
+    """Say what a field is that is neither a number nor missing, and what to do."""
+    found = f"{shown(token)} is not a number"
+    if _DECIMAL_COMMA.fullmatch(token):
+        return f"{found} but has a decimal comma; write numbers with a decimal point"
+    if _WORD.fullmatch(token) and token.lower() not in _MISSING_WORDS:
+        return (
+            f"{found} but text: a category, no missing value; code categories by columns of 0 and "
+            "1, or choose other columns"
+        )
+    return f"{found}; if it means missing, give --missing-char {shown(token)}"

@@ -119,8 +119,8 @@ class Fields:
         """
         tokens = self.column(index)
         try:
-            # There is no white space in a field.
-            return b" ".join(tokens).decode().split(" ") if tokens else []
+            # No field has a line end.
+            return b"\n".join(tokens).decode().split("\n") if tokens else []
         except UnicodeDecodeError:
             pairs = zip(self.numbers, tokens, strict=True)
             return [decode(token, self.path, number) for number, token in pairs]

@@ -449,7 +449,7 @@ REFUSED: list[tuple[Callable[[Study], None], list[str], str]] = [
     (nothing, ["--phen_index", "height"], "no column 'height'"),
     (nothing, ["--mean_covar", "nowhere.txt"], "nowhere.txt: no such file"),
     (nothing, ["--random_gts", "nowhere.bed"], "nowhere.bed: no such file"),
-    (nothing, ["--random_gts_txt"], "--random_gts"),
+    (nothing, ["--random_gts_txt"], "--random-gts"),
     (nothing, ["--scheduler-file", "nowhere.json"], "nowhere.json"),
     (nothing, ["--scheduler", "tcp://h:1", "--scheduler-file", "f"], "exclude each other"),
     (short_pheno, [], "2 samples are left"),

@@ -134,7 +134,7 @@ REFUSED: list[tuple[str, Callable[[Study], None], list[str], list[str]]] = [
      ["pheno.txt, line 1: a CR within the line", "tr "]),
     ("pheno gzip", edit("pheno", gzip.compress), [], ["pheno.txt: gzip-compressed", "gunzip"]),
     ("pheno text", edit("pheno", line(12, rb"\S+$", b"tall")), [],
-     ["pheno.txt, line 12, column '1': 'tall' is not a number", "missing token"]),
+     ["pheno.txt, line 12, column '1': 'tall' is not a number but text", "a category"]),
     ("pheno digits", edit("pheno", line(12, rb"\S+$", "٣".encode())), [],
      ["line 12, column '1': '٣' is not a number"]),
     ("pheno infinite", edit("pheno", line(9, rb"\S+$", b"-1e999")), [],
@@ -148,7 +148,7 @@ REFUSED: list[tuple[str, Callable[[Study], None], list[str], list[str]]] = [
     ("covar missing", edit("covar", lambda b: re.sub(rb"(?m)\S+$", b"NA", b)), COVAR,
      ["covar.txt: none of the 300 people", "has all covariates"]),
     ("few", edit("pheno", first_lines(6)), [*COVAR, "--var_covar", "covar.txt"],
-     ["6 samples are left for 6 parameters", "more samples or fewer covariates"]),
+     ["6 samples are left for 8 parameters", "more samples or fewer covariates"]),
     ("others", edit("pheno", others(rb"a\tb")), [], ["must be unique"]),
     ("no overlap", edit("pheno", lambda b: re.sub(rb"(?m)^f", b"fam", b)), [],
      ["pheno.txt: none of its 300 people", "'fam0' 'i0', 'fam0' 'i1'", "the other has 'f0' 'i0'",
@@ -330,14 +330,14 @@ def test_minus_nine(study: Study, run_script: Run, capsys: Capture) -> None:
     y = study.y.copy()
     y[:30] = -9
     write_values(study.pheno, study.samples, y)
-    assert run_script("scan", study.bed, study.pheno, study.out("as_number")) == 0
-    note = f"{study.pheno}, phenotype '1': 30 of 300 values are -9, taken as a number"
+    assert run_script("scan", study.bed, study.pheno, study.out("out")) == 0
+    note = f"{study.pheno}, phenotype '1': 30 of 300 values are -9, a missing value"
     assert capsys.readouterr().err.count(note) == 1
-    assert table(study, "as_number").n.max() == 300
-    options = ["--missing_char", "-9"]
-    assert run_script("scan", study.bed, study.pheno, study.out("out"), *options) == 0
-    assert "-9" not in capsys.readouterr().err
     assert table(study).n.max() == 270
+    options = ["--no-minus9"]
+    assert run_script("scan", study.bed, study.pheno, study.out("as_number"), *options) == 0
+    assert "-9" not in capsys.readouterr().err
+    assert table(study, "as_number").n.max() == 300
 
 
 def test_covariates_without_information(study: Study, run_script: Run, capsys: Capture) -> None:

@@ -142,7 +142,7 @@ def samples(folder: Path, contents: tuple[bytes, bytes, bytes]) -> None:
 
 def selection(folder: Path, text: str) -> None:
     write(folder, t_txt=TABLE)
-    names = read_table(folder / "t.txt").select(text)
+    names = read_table(folder / "t.txt", columns=text).names
     assert names
     assert set(names) <= {"height", "sex"}
 

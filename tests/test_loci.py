@@ -19,6 +19,7 @@ from hlmm_dask.followup.refit import Design, Refit, refit
 from hlmm_dask.followup.sex import sex_of_fam, sex_of_table
 from hlmm_dask.followup.verdict import Check, Checks, Rules, Slope, verdict
 from hlmm_dask.genotypes.plink import open_plink, write_plink
+from hlmm_dask.missing import Missing
 from hlmm_dask.models.hlm import HLM
 from hlmm_dask.models.hlmm import HLMM
 from hlmm_dask.models.inference import neg_log10_p_normal
@@ -408,7 +409,7 @@ def test_sex_of_a_fam_and_of_a_table(tmp_path):
     table = tmp_path / "sex.txt"
     table.write_text("FID IID SEX age\nf b 1 30\nf c 2 31\nf d 1 32\nf a NA 33\n")
     samples = pd.DataFrame({"fid": ["f"] * 3, "iid": ["a", "b", "c"]})
-    assert sex_of_table(str(table), samples, "NA").tolist() == [0, 1, 2]
+    assert sex_of_table(str(table), samples, Missing()).tolist() == [0, 1, 2]
 
 
 def test_leads_for_the_dispersion(scanned, tmp_path):
@@ -484,8 +485,8 @@ def test_refused(scanned, tmp_path, capsys):
         ([out, "--gone-p", "2"], "--gone-p 2"),
         ([out, "--window", "-1"], "--window -1"),
         ([out, "--by-sex"], "g.fam: no sample has a sex"),
-        ([out, "--sex", str(code)], "sex 3, expected 1 (male) or 2 (female)"),
-        ([out, "--sex", str(age)], "no column named sex among age, height"),
+        ([out, "--sex", str(code)], "sex '3', expected 1 or M (male), 2 or F (female)"),
+        ([out, "--sex", str(age)], "no column named sex among 'age', 'height'"),
     ):
         assert loci_main(arguments) == 2, arguments
         error = capsys.readouterr().err

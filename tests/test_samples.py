@@ -77,8 +77,10 @@ def test_matches_by_id(rng):
         ("with all covariates", 52),
         ("with genotypes", len(expected)),
     )
-    (note,) = result.notes
-    assert note.startswith("mean.txt: 5 of 58 people with a phenotype are not in it")
+    lost, absent = result.notes
+    assert lost.startswith("pheno.txt: 10 of 60 people are not in the genotypes (first: ")
+    assert "; 1 there are not in it (first: 'x' 'y')" in lost
+    assert absent.startswith("mean.txt: 5 of 58 people with a phenotype are not in it")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -131,10 +133,11 @@ def test_constant_and_collinear_covariates(rng):
     assert result.mean_names == ("a", "b", "d")
     assert result.mean_covariates.shape == (50, 3)
     assert result.mean_center.shape == result.mean_scale.shape == (3,)
-    assert len(result.notes) == 3
-    assert "c.txt: mean covariate 'k' is constant" in result.notes[0]
-    assert "'c' is a linear combination of those before it ('a', 'b')" in result.notes[1]
-    assert "'l' is constant" in result.notes[2]
+    assert len(result.notes) == 4
+    assert "pheno.txt: 10 of 60 people are not in the genotypes" in result.notes[0]
+    assert "c.txt: mean covariate 'k' is constant" in result.notes[1]
+    assert "'c' is a linear combination of those before it ('a', 'b')" in result.notes[2]
+    assert "'l' is constant" in result.notes[3]
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-8, 1e8, 1e150])

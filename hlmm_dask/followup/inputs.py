@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.refit import Design, independent
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.ids import ids_of
+from hlmm_dask.missing import Missing
 from hlmm_dask.samples import AlignedSamples, align
 from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.scanning.null_input import NullInput, read_null_input
 from hlmm_dask.scanning.scanned import ScannedGenotypes
 from hlmm_dask.store import ResultsStore
-from hlmm_dask.tables import Table, read_table
+from hlmm_dask.tables import Table, by_name, read_column, read_table
 from hlmm_dask.transforms import transformed
 from hlmm_dask.view.facts import Facts
-from hlmm_dask.view.leads import paths_from
+from hlmm_dask.view.leads import missing_values, paths_from
 
 FloatArray = NDArray[np.float64]
 _FILES = ("genofile", "phenofile", "mean_covar", "var_covar", "random_gts")
@@ -36,7 +38,8 @@ class Files:
     var_covar_cols: str | None = None
     random_gts: str | None = None
     random_gts_txt: bool | None = None
-    missing_char: str | None = None
+    missing_char: Sequence[str] | None = None
+    no_minus9: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Study:
     ----------
     scanned : ScannedGenotypes
     traits : Table
-        The phenotype file.
+        The phenotype, one column.
     given : NullInput
         What the null model was fitted to.
     null : NullModel
@@ -58,8 +61,10 @@ class Study:
         The tables of these covariates.
     scale : str
         Transform of the phenotype.
-    missing : str
-        Missing value in the tables.
+    missing : Missing
+        What means missing in the tables.
+    no_minus9 : bool
+        Whether -9 in the phenotype is a number.
     left_out : float or None
         Base pairs within which the scan left out random effects; infinite: the chromosome.
     """
@@ -72,7 +77,8 @@ class Study:
     mean: Table | None
     variance: Table | None
     scale: str
-    missing: str
+    missing: Missing
+    no_minus9: bool
     left_out: float | None
 
     @property
@@ -124,7 +130,7 @@ class Study:
     def _raw(self) -> AlignedSamples:
         """Return the aligned samples with the phenotype as it stands in the file."""
         aligned = self.given.aligned
-        _, values = self.traits.column(aligned.phenotype_name)
+        values = self.traits.values[:, 0]
         known = dict(zip(self.traits.ids, values.tolist(), strict=True))
         people = zip(aligned.ids["fid"].tolist(), aligned.ids["iid"].tolist(), strict=True)
         return replace(aligned, y=np.array([known[each] for each in people]))
@@ -166,21 +172,23 @@ def open_study(store: ResultsStore, facts: Facts, files: Files) -> Study:
             raise InputError(
                 f"the record of the run (.run.json) does not name the {what}; give --{name}"
             )
-    missing = str(options.get("missing_char") or "NA")
+    missing, no_minus9 = missing_values(options)
     genotypes = open_plink(options["genofile"])
     if genotypes.identity() != facts.fingerprint.get("genotypes"):
         raise InputError(
             f"{genotypes.paths[0]}: not the genotypes that were scanned; give them with --genofile"
         )
-    traits = read_table(options["phenofile"], missing=(missing,))
-    phenotype = str(facts.attrs["phenotype"])
+    phenotype = by_name(str(facts.attrs["phenotype"]))
+    traits = read_column(options["phenofile"], phenotype, missing=missing)
+    # Values are looked up by the IDs of the genotypes.
+    traits = traits.matched_to((str(genotypes.files[0].fam), ids_of(genotypes.samples)))
     mean, variance = (_covariates(options, part, missing) for part in ("mean", "var"))
     # Covariates that the run had not are for the refits alone.
     had = {part: bool(facts.options.get(f"{part}_covar")) for part in ("mean", "var")}
     if not facts.options:
         had = dict.fromkeys(had, True)
     given = _null_input(
-        options, facts, genotypes, traits, phenotype, missing,
+        options, facts, genotypes, traits, missing,
         mean if had["mean"] else None, variance if had["var"] else None,
     )  # fmt: skip
     null = given.fit()
@@ -194,8 +202,10 @@ def open_study(store: ResultsStore, facts: Facts, files: Files) -> Study:
     covariates = None
     if mean is not None or variance is not None:
         covariates = align(
-            genotypes.samples, traits, phenotype_column=phenotype, mean_covariates=mean,
-            variance_covariates=variance, genotypes_name=str(genotypes.files[0].fam),
+            genotypes.samples, traits, mean_covariates=mean, variance_covariates=variance,
+            genotypes_name=str(genotypes.files[0].fam), no_minus9=no_minus9,
+            # Of the variant that is fitted again.
+            extra_parameters=2,
         )  # fmt: skip
     left_out = None
     if facts.fingerprint.get("loco"):
@@ -205,8 +215,9 @@ def open_study(store: ResultsStore, facts: Facts, files: Files) -> Study:
     first, count_a2 = int(facts.attrs["first_variant"]), facts.attrs["effect_allele"] == "A2"
     scanned = ScannedGenotypes(genotypes, store, first, count_a2)
     return Study(
-        scanned, traits, given, null, covariates, mean, variance, facts.transform, missing, left_out
-    )
+        scanned, traits, given, null, covariates, mean, variance, facts.transform, missing,
+        no_minus9, left_out,
+    )  # fmt: skip
 
 
 def _options(facts: Facts, files: Files) -> dict[str, Any]:
@@ -218,17 +229,17 @@ def _options(facts: Facts, files: Files) -> dict[str, Any]:
     return options | {name: value for name, value in given.items() if value is not None}
 
 
-def _covariates(options: Mapping[str, Any], part: str, missing: str) -> Table | None:
+def _covariates(options: Mapping[str, Any], part: str, missing: Missing) -> Table | None:
     path = options.get(f"{part}_covar")
     if path is None:
         return None
-    table = read_table(path, missing=(missing,))
-    return table.only(options.get(f"{part}_covar_cols") or "all")
+    columns = options.get(f"{part}_covar_cols") or "all"
+    return read_table(path, columns=columns, missing=missing)
 
 
 def _null_input(
     options: Mapping[str, Any], facts: Facts, genotypes: PlinkGenotypes, traits: Table,
-    phenotype: str, missing: str, mean: Table | None, variance: Table | None,
+    missing: Missing, mean: Table | None, variance: Table | None,
 ) -> NullInput:  # fmt: skip
     random = table = None
     if facts.attrs["model"] == "HLMM":
@@ -239,19 +250,19 @@ def _null_input(
                 "their file; give --random_gts"
             )
         if options.get("random_gts_txt"):
-            table = read_table(path, missing=(missing,))
+            table = read_table(path, missing=missing)
         else:
             random = path
     return read_null_input(
         genotypes,
         traits,
-        phenotype_column=phenotype,
         mean_covariates=mean,
         variance_covariates=variance,
         random_genotypes=random,
         random_table=table,
         fit_covariates=bool(facts.fingerprint.get("fit_covariates")),
         h2_init=float(options.get("h2_init") or 0.05),
-        missing=(missing,),
+        missing=missing,
+        no_minus9=missing_values(options)[1],
         transform=facts.transform,
     )

@@ -18,6 +18,7 @@ from hlmm_dask.followup.chosen import choose, results_of
 from hlmm_dask.followup.finished import FinishedScan, open_finished
 from hlmm_dask.followup.inputs import Files
 from hlmm_dask.followup.output import heading, require_free
+from hlmm_dask.ids import ids_of
 from hlmm_dask.kernels.interaction import (
     TERMS,
     VARIANCE_TERMS,
@@ -26,11 +27,13 @@ from hlmm_dask.kernels.interaction import (
     fit_interactions,
     has_maximum,
 )
+from hlmm_dask.missing import Missing
 from hlmm_dask.models.inference import neg_log10_p_normal
 from hlmm_dask.samples import align
 from hlmm_dask.schema import Status, nothing_fitted
 from hlmm_dask.tab_separated import text_of
-from hlmm_dask.tables import Table, read_table
+from hlmm_dask.tables import Table, read_column, read_table
+from hlmm_dask.text import shown
 from hlmm_dask.transforms import transformed
 
 FloatArray = NDArray[np.float64]
@@ -167,19 +170,21 @@ def run_interact(job: InteractJob) -> Interactions:
     )
 
 
-def _environment(covar: str, missing: str) -> Table:
-    """Read the covariate: a table with one column."""
-    name, column = covar, None
-    if not Path(covar).is_file() and ":" in covar:
-        name, _, column = covar.rpartition(":")
-    table = read_table(name, missing=(missing,))
-    if column is None and len(table.names) > 1:
+def _environment(covar: str, missing: Missing) -> Table:
+    """Read the covariate: FILE with one column, or FILE:COLUMN."""
+    ends = [len(covar), *(i for i in range(len(covar) - 1, 0, -1) if covar[i] == ":")]
+    # Names of files, and of columns, may have colons.
+    end = next((i for i in ends if Path(covar[:i]).is_file()), min(ends))
+    name, column = covar[:end], covar[end + 1 :]
+    if column:
+        return read_column(name, column, missing=missing)
+    table = read_table(name, missing=missing)
+    if len(table.names) > 1:
         raise InputError(
             f"{name}: {len(table.names)} columns, expected one; name it as {name}:COLUMN "
-            f"({', '.join(table.names[:5])})"
+            f"({', '.join(map(shown, table.names[:5]))})"
         )
-    chosen, values = table.column(1 if column is None else column)
-    return replace(table, names=(chosen,), values=values[:, None])
+    return table
 
 
 def _model(
@@ -187,14 +192,20 @@ def _model(
 ) -> tuple[InteractionModel, IntArray, tuple[str, ...]]:
     """Match the covariate with phenotype, covariates and genotypes of the scan."""
     study = scan.study
+    name = str(study.genotypes.files[0].fam)
+    known = ((name, ids_of(study.genotypes.samples)), (str(study.traits.path), study.traits.ids))
+    environment = environment.matched_to(*known)
+    mean, variance = (t and t.matched_to(*known) for t in (study.mean, study.variance))
     aligned = align(
         study.genotypes.samples,
         study.traits,
-        phenotype_column=study.null.phenotype_name,
         # First: a covariate that depends on it is left out, and not the other way round.
-        mean_covariates=_beside(environment, study.mean),
-        variance_covariates=_beside(environment, study.variance),
-        genotypes_name=str(study.genotypes.files[0].fam),
+        mean_covariates=_beside(environment, mean),
+        variance_covariates=_beside(environment, variance),
+        genotypes_name=name,
+        no_minus9=study.no_minus9,
+        # Genotype and interaction, on mean and variance.
+        extra_parameters=4,
     )
     aligned = transformed(aligned, study.scale, study.traits.path)
     name = environment.names[0]

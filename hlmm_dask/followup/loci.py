@@ -22,9 +22,10 @@ from hlmm_dask.followup.leads import (
     tests_in,
     windows_of,
 )
-from hlmm_dask.followup.sex import sex_of_fam, sex_of_table
+from hlmm_dask.followup.sex import sex_of_fam, sex_of_table, unknown_sex_note
 from hlmm_dask.followup.table import row_of, write_loci
 from hlmm_dask.followup.verdict import Rules, Slope
+from hlmm_dask.ids import ids_of
 from hlmm_dask.models.dispersion import DispersionResult
 from hlmm_dask.models.inference import genomic_control_lambda
 from hlmm_dask.scanning.dispersion import estimate_dispersion
@@ -136,6 +137,8 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
     selection.check()
     study = open_study(store, facts, options.files)
     sex = _sex(study, options)
+    if sex is not None and (note := unknown_sex_note(sex, ids_of(study.given.aligned.ids))):
+        say(note)
     dispersion, slope = None, Slope()
     # A variance effect may follow from that on the mean, whichever tests are asked for.
     if "dispersion" in selection.tests or facts.options.get("dispersion"):

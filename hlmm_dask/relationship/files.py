@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from hlmm_dask.arguments import choice
 from hlmm_dask.durable import replacing
 from hlmm_dask.errors import InputError
-from hlmm_dask.ids import require_unique
+from hlmm_dask.ids import with_fids
+from hlmm_dask.people import read_ids
 from hlmm_dask.relationship.kinship import FloatArray, Id, Kinship
 from hlmm_dask.text import decode, iter_rows, open_binary, shown
 
@@ -89,8 +90,8 @@ def read_kinship(path: str | os.PathLike[str], *, samples: Sequence[Id] | None =
         ``.npz`` or ``.grm.bin`` as `write_kinship` makes them; text (also GEMMA's .cXX.txt) or
         ``.npy`` with one row a sample.
     samples : sequence of (str, str), optional
-        FID and IID of the rows of a text or .npy file beside which there is no .id file
-        (the same name with that suffix).
+        FID and IID of the genotypes' samples: the rows of a text or .npy file without an .id file
+        (the same name with that suffix), and the FIDs for an .id file that has none.
 
     Returns
     -------
@@ -107,7 +108,7 @@ def read_kinship(path: str | os.PathLike[str], *, samples: Sequence[Id] | None =
     counts: Any = float("nan")
     if name.endswith(".grm.bin"):
         stem = path.with_name(name.removesuffix(".grm.bin"))
-        ids = read_ids(Path(f"{stem}.grm.id"))
+        ids = _matrix_ids(Path(f"{stem}.grm.id"), samples)
         matrix = _read_triangle(path, len(ids))
         n_path = Path(f"{stem}.grm.N.bin")
         if n_path.exists():
@@ -147,24 +148,18 @@ def _read_triangle(path: Path, n: int) -> FloatArray:
     return matrix
 
 
-def read_ids(path: str | os.PathLike[str]) -> list[Id]:
-    """Read lines of FID and IID, each pair once."""
-    ids: list[Id] = []
-    numbers: list[int] = []
-    for rows in iter_rows(path):
-        table = rows.split(2, "FID, IID")
-        ids += zip(table.strings(0), table.strings(1), strict=True)
-        numbers += rows.numbers
-    require_unique(path, ids, numbers, "")
-    if not ids:
-        raise InputError(f"{path}: empty, expected a line FID IID for each person")
-    return ids
+def _matrix_ids(path: Path, samples: Sequence[Id] | None) -> list[Id]:
+    """Read who the rows of a matrix are; without FIDs they are those samples, by their IIDs."""
+    listed = read_ids(path)
+    if listed.has_fid or samples is None:
+        return listed.ids
+    return with_fids(path, listed.ids, [("the genotypes", samples)])
 
 
 def _ids_of_rows(path: Path, n: int, samples: Sequence[Id] | None) -> list[Id]:
     beside = path.with_suffix(".id")
     if beside.exists():
-        ids, where = read_ids(beside), str(beside)
+        ids, where = _matrix_ids(beside, samples), str(beside)
     elif samples is not None:
         ids, where = list(samples), "the genotypes"
     else:

@@ -10,7 +10,7 @@ from hlmm_dask.samples import AlignedSamples
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.events import FilesOpened, Note, NullFitted, Observer, tell
-from hlmm_dask.scanning.fit_model import require_random_file
+from hlmm_dask.scanning.fit_model import require_covariate_files, require_random_file
 from hlmm_dask.scanning.left_out import require_positions
 from hlmm_dask.scanning.lmm import AnyNull, fit_lmm_input
 from hlmm_dask.scanning.lmm_job import (
@@ -28,7 +28,7 @@ from hlmm_dask.scanning.source import Source, open_source
 from hlmm_dask.schema import DISPERSION_COLUMNS, TSV_HEADERS
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.tabix import require_pysam
-from hlmm_dask.tables import Table, read_table
+from hlmm_dask.tables import Table, by_name, read_table
 from hlmm_dask.transforms import chosen_transforms
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def check_job(
         With one line that says what is wrong; nothing was written.
     """
     _check_options(job)
-    traits = read_table(job.phenofile, missing=(job.missing_char,))
+    traits = read_table(job.phenofile, columns=job.phen_index, missing=job.missing_char)
     jobs = _by_phenotype(job, traits)
     for one in jobs:
         check_output(one, tidy=tidy)
@@ -195,14 +195,9 @@ def _check_options(job: "ScanJob") -> None:
         raise InputError("--resume and --overwrite exclude each other; give one")
     if job.block_size is not None and job.block_size < 1:
         raise InputError(f"block size {job.block_size}: expected at least 1")
-    for name, file, columns in (
-        ("mean", job.mean_covar, job.mean_covar_cols),
-        ("var", job.var_covar, job.var_covar_cols),
-    ):
-        if file is None and columns != "all":
-            raise InputError(
-                f"--{name}_covar_cols {columns}: chooses columns of a file; give --{name}_covar"
-            )
+    require_covariate_files(
+        (job.mean_covar, job.mean_covar_cols), (job.var_covar, job.var_covar_cols)
+    )
     if job.tabix:
         require_pysam()
 
@@ -216,14 +211,14 @@ def _by_phenotype(job: "ScanJob", traits: Table) -> "list[ScanJob]":
             for one in _by_phenotype(replace(job, transform=transforms[0]), traits)
             for name in transforms
         ]
-    chosen = traits.select(job.phen_index)
+    chosen = traits.names
     if len(chosen) == 1:
-        return [replace(job, phen_index=chosen[0], transform=transforms[0])]
+        return [replace(job, phen_index=by_name(chosen[0]), transform=transforms[0])]
     labels = [re.sub(r"[^\w.-]+", "_", name) for name in chosen]
     if len(set(labels)) < len(labels):
         labels = [f"{label}_{i}" for i, label in enumerate(labels, 1)]
     return [
-        replace(job, phen_index=name, outprefix=f"{job.outprefix}.{label}")
+        replace(job, phen_index=by_name(name), outprefix=f"{job.outprefix}.{label}")
         for name, label in zip(chosen, labels, strict=True)
     ]
 
@@ -246,18 +241,19 @@ def _read_inputs(
         random_table=table,
         fit_covariates=job.fit_covariates or job.model == "lmm",
         h2_init=job.h2_init,
+        no_minus9=job.no_minus9,
     )
 
 
 def _covariates(job: "ScanJob", path: str | None, columns: str) -> Table | None:
     if path is None:
         return None
-    return read_table(path, missing=(job.missing_char,)).only(columns)
+    return read_table(path, columns=columns, missing=job.missing_char)
 
 
 def _table(job: "ScanJob") -> Table:
     assert job.random_gts is not None
-    return read_table(job.random_gts, missing=(job.missing_char,))
+    return read_table(job.random_gts, missing=job.missing_char)
 
 
 def _accounting(aligned: AlignedSamples) -> str:

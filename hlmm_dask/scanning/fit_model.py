@@ -6,6 +6,7 @@ import numpy as np
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.missing import MissingLike
 from hlmm_dask.models.hlm import HLM, HLMFit
 from hlmm_dask.models.hlmm import HLMM, HLMMFit
 from hlmm_dask.printable import say
@@ -14,7 +15,7 @@ from hlmm_dask.samples import align
 from hlmm_dask.scanning.null import converged, effects_per_unit, refused
 from hlmm_dask.scanning.null_input import check_h2_init, table_notes
 from hlmm_dask.scanning.outputs import check_outprefix, write_effects, write_estimate
-from hlmm_dask.tables import read_table
+from hlmm_dask.tables import Table, read_column, read_table
 
 
 def fit_model(
@@ -27,7 +28,10 @@ def fit_model(
     random_gts_txt: bool = False,
     h2_init: float = 0.05,
     phen_index: str = "1",
-    missing_char: str = "NA",
+    missing_char: MissingLike = (),
+    no_minus9: bool = False,
+    mean_covar_cols: str = "all",
+    var_covar_cols: str = "all",
     no_h2_estimate: bool = False,
 ) -> None:
     """Fit one model without variants and write its estimates; names as the command's options.
@@ -36,27 +40,28 @@ def fit_model(
     ``OUTPREFIX.mean_effects.txt``, ``OUTPREFIX.variance_effects.txt`` and, with random effects,
     ``OUTPREFIX.h2.txt``.
     """
-    missing = (missing_char,)
     check_outprefix(outprefix)
     check_h2_init(h2_init)
     require_random_file(random_gts, random_gts_txt)
-    source = None
-    if random_gts is not None:
-        source = (
-            read_table(random_gts, missing=missing) if random_gts_txt else open_plink(random_gts)
-        )
-    traits = read_table(phenofile, missing=missing)
+    require_covariate_files((mean_covar, mean_covar_cols), (var_covar, var_covar_cols))
+    source: PlinkGenotypes | Table | None = None
+    if random_gts is not None and random_gts_txt:
+        source = read_table(random_gts, missing=missing_char)
+    elif random_gts is not None:
+        source = open_plink(random_gts)
+    traits = read_column(phenofile, phen_index, missing=missing_char)
     mean, variance = (
-        None if path is None else read_table(path, missing=missing)
-        for path in (mean_covar, var_covar)
+        None if path is None else read_table(path, columns=columns, missing=missing_char)
+        for path, columns in ((mean_covar, mean_covar_cols), (var_covar, var_covar_cols))
     )
     aligned = align(
         source.samples if isinstance(source, PlinkGenotypes) else None,
         traits,
-        phenotype_column=phen_index,
         mean_covariates=mean,
         variance_covariates=variance,
         genotypes_name=str(random_gts),
+        no_minus9=no_minus9,
+        extra_parameters=int(source is not None),
     )
     ones = np.ones((aligned.n_samples, 1))
     X = np.column_stack([ones, aligned.standardised_mean_covariates()])
@@ -84,10 +89,19 @@ def fit_model(
     ):
         table = effects_per_unit(names, effects, errors, unit)
         write_effects(Path(f"{outprefix}.{suffix}_effects.txt"), table)
-    say(f"{aligned.n_samples:,} samples, log-likelihood {fit.loglik:.6f}")
+    say(f"{what}: {aligned.n_samples:,} samples, log-likelihood {fit.loglik:.6f}")
 
 
 def require_random_file(random_gts: str | None, random_gts_txt: bool) -> None:
-    """Raise an `InputError` where --random_gts_txt stands alone."""
+    """Raise an `InputError` where --random-gts-txt is given without its file."""
     if random_gts_txt and random_gts is None:
-        raise InputError("--random_gts_txt says how to read --random_gts, which is not given")
+        raise InputError("--random-gts-txt says how to read --random-gts, which is not given")
+
+
+def require_covariate_files(mean: tuple[str | None, str], variance: tuple[str | None, str]) -> None:
+    """Raise an `InputError` where columns are chosen of covariates that are not given."""
+    for name, (file, columns) in (("mean", mean), ("var", variance)):
+        if file is None and columns != "all":
+            raise InputError(
+                f"--{name}-covar-cols {columns} requires --{name}-covar; give the file"
+            )

@@ -61,7 +61,8 @@ class ScanJob:
     phen_index: str = "1"
     transform: str = "none"
     min_maf: float = 0.05
-    missing_char: str = "NA"
+    missing_char: tuple[str, ...] = ()
+    no_minus9: bool = False
     max_missing: float = 5.0
     no_covariate_estimates: bool = False
     no_h2_estimate: bool = False

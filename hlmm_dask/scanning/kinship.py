@@ -13,7 +13,7 @@ from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.contigs import contig_runs, plain_contig
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
-from hlmm_dask.ids import shown_ids
+from hlmm_dask.ids import id_hints, shown_ids
 from hlmm_dask.kernels.packed import FloatArray, IntArray, PackedLayout
 from hlmm_dask.kernels.relationship import Kind, RelationshipModel, Tile
 from hlmm_dask.relationship.kinship import Id, Kinship
@@ -279,7 +279,8 @@ def _places(wanted: Sequence[Id], everyone: list[Id], source: PlinkGenotypes) ->
     if absent := sorted(names - set(everyone)):
         raise InputError(
             f"{_name(source)}: {len(absent)} of {len(names)} samples are not in it "
-            f"(first: {shown_ids(absent)}); leave them out"
+            f"(first: {shown_ids(absent)}); "
+            + ("; ".join(id_hints(absent, everyone)) or "leave them out")
         )
     return np.array([i for i, key in enumerate(everyone) if key in names], dtype=np.int64)
 

@@ -15,8 +15,10 @@ from hlmm_dask.durable import sweep, working_folder
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.ids import ids_of, with_fids
 from hlmm_dask.kernels.relationship import Kind
-from hlmm_dask.relationship.files import Format, kinship_paths, read_ids, write_kinship
+from hlmm_dask.people import read_ids
+from hlmm_dask.relationship.files import Format, kinship_paths, write_kinship
 from hlmm_dask.relationship.kinship import Kinship
 from hlmm_dask.scanning.kinship import relationship_matrix, relationship_parts
 from hlmm_dask.text import iter_rows, shown
@@ -55,7 +57,13 @@ def run_kinship(job: KinshipJob) -> Iterator[str]:
     _check_output(job)
     source = open_plink(job.genofile)
     yield from source.notes
-    samples = None if job.keep is None else read_ids(job.keep)
+    samples = None
+    if job.keep is not None:
+        listed = read_ids(job.keep)
+        samples = listed.ids
+        if not listed.has_fid:
+            there = (str(source.files[0].fam), ids_of(source.samples))
+            samples = with_fids(job.keep, samples, [there])
     variants = None if job.extract is None else _extracted(source, job.extract)
     with ExitStack() as stack:
         client, patience = None, 0.0

@@ -1,15 +1,15 @@
 """The homoskedastic mixed model without a variant: y ~ N(Xα, σ²K + τ²I)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TypeAlias
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from hlmm_dask.ids import ids_of
 from hlmm_dask.kernels.lmm import LAMBDA_BOUNDS, LMMNull, fit_null
+from hlmm_dask.missing import MissingLike
 from hlmm_dask.models.lmm_heritability import standard_error
 from hlmm_dask.models.lmm_spectral import lambda_path
 from hlmm_dask.relationship.files import read_kinship
@@ -153,7 +153,8 @@ def fit_lmm_null(
     kinship: KinshipLike,
     phenotype_column: str | int = 1,
     mean_covariates: TableSource | None = None,
-    missing: Sequence[str] = ("NA",),
+    missing: MissingLike = (),
+    no_minus9: bool = False,
     transform: str = "none",
 ) -> LMMNullModel:
     """Match samples, and fit the homoskedastic mixed model without a variant by REML and ML.
@@ -168,11 +169,13 @@ def fit_lmm_null(
         Relationships of all who are analysed; with parts, `scan` can leave out each variant's
         chromosome. ``Relationships.of`` shares decompositions among phenotypes.
     phenotype_column : str or int
-        Name or 1-based number of the phenotype's column.
+        1-based position of the phenotype's column, or its name; text as on the command line.
     mean_covariates : path or Table, optional
         FID, IID, covariates.
     missing : sequence of str
-        What stands for a missing value in the tables.
+        Fields of the tables that mean missing, besides NA, NaN, ``.`` and the empty field.
+    no_minus9 : bool
+        Take -9 in the phenotype as a number; else it is a missing value.
     transform : {"none", "log", "rint"}
         What is done to the phenotype first.
 
@@ -184,7 +187,7 @@ def fit_lmm_null(
     given = read_null_input(
         genotypes, phenotype, phenotype_column=phenotype_column,
         mean_covariates=mean_covariates, fit_covariates=True, missing=missing,
-        transform=transform,
+        no_minus9=no_minus9, transform=transform,
     )  # fmt: skip
     if isinstance(kinship, str | PathLike):
         samples = genotyped_samples(genotypes)[0]
@@ -245,11 +248,6 @@ def variance_estimates(null: LMMNull, diagonal: float, left_out: str = "none") -
         loglik_reml=at.loglik,
         loglik_ml=null.loglik_ml,
     )
-
-
-def ids_of(samples: pd.DataFrame) -> list[Id]:
-    """List FID and IID of samples."""
-    return list(zip(samples["fid"].tolist(), samples["iid"].tolist(), strict=True))
 
 
 def _fit(rotated: Rotated, y: FloatArray, X: FloatArray, phenotype: str) -> LMMNull:

@@ -15,12 +15,11 @@ from hlmm_dask.durable import working_folder
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.contigs import contig_runs
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
-from hlmm_dask.ids import shown_ids
+from hlmm_dask.ids import ids_of, shown_ids
 from hlmm_dask.kernels.relationship import Kind
 from hlmm_dask.relationship.files import read_kinship
 from hlmm_dask.relationship.kinship import Id, Kinship
 from hlmm_dask.scanning.kinship import RelationshipParts, relationship_matrix, relationship_parts
-from hlmm_dask.scanning.lmm import ids_of
 from hlmm_dask.scanning.null_input import NullInput
 from hlmm_dask.scanning.probe import probe_workers
 from hlmm_dask.scanning.relationships import DECOMPOSITION_MATRICES, Relationships, identity_of

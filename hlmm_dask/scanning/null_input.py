@@ -13,10 +13,12 @@ from hlmm_dask.arguments import flag, number
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.missing import MissingLike
 from hlmm_dask.models.random_design import RandomDesign
 from hlmm_dask.random_effects import random_effects
 from hlmm_dask.samples import AlignedSamples, People
-from hlmm_dask.tables import Table, read_table
+from hlmm_dask.tables import Table, read_column, read_table
+from hlmm_dask.text import shown
 from hlmm_dask.transforms import known_transform, transformed
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ def fit_null(
     random_table: TableSource | None = None,
     fit_covariates: bool = False,
     h2_init: float = H2_INIT,
-    missing: Sequence[str] = ("NA",),
+    missing: MissingLike = (),
+    no_minus9: bool = False,
     transform: str = "none",
 ) -> NullModel:
     """Match samples, fit the null model, and adjust the phenotype.
@@ -56,7 +59,7 @@ def fit_null(
     phenotype : path or Table
         FID, IID, values.
     phenotype_column : str or int
-        Name or 1-based number of the phenotype's column.
+        1-based position of the phenotype's column, or its name; text as on the command line.
     mean_covariates, variance_covariates : path or Table, optional
         FID, IID, covariates of the mean and of the log variance.
     random_genotypes : path, paths or PlinkGenotypes, optional
@@ -68,7 +71,9 @@ def fit_null(
     h2_init : float
         Start of h2, as a share of the phenotype's variance.
     missing : sequence of str
-        What stands for a missing value in the tables.
+        Fields of the tables that mean missing, besides NA, NaN, ``.`` and the empty field.
+    no_minus9 : bool
+        Take -9 in the phenotype as a number; else it is a missing value.
     transform : {"none", "log", "rint"}
         Of the analysed samples' phenotype as it is: natural logarithm, or normal scores of ranks.
 
@@ -85,7 +90,8 @@ def fit_null(
         genotypes, phenotype, phenotype_column=phenotype_column,
         mean_covariates=mean_covariates, variance_covariates=variance_covariates,
         random_genotypes=random_genotypes, random_table=random_table,
-        fit_covariates=fit_covariates, h2_init=h2_init, missing=missing, transform=transform,
+        fit_covariates=fit_covariates, h2_init=h2_init, missing=missing, no_minus9=no_minus9,
+        transform=transform,
     ).fit()  # fmt: skip
 
 
@@ -156,7 +162,8 @@ def read_null_input(
     random_table: TableSource | None = None,
     fit_covariates: bool = False,
     h2_init: float = H2_INIT,
-    missing: Sequence[str] = ("NA",),
+    missing: MissingLike = (),
+    no_minus9: bool = False,
     transform: str = "none",
 ) -> NullInput:
     """Read and match what the null model is fitted to; arguments as in :func:`fit_null`.
@@ -166,17 +173,20 @@ def read_null_input(
     InputError
         If input can't be used.
     """
+    if not isinstance(phenotype, Table):
+        phenotype = read_column(phenotype, phenotype_column, missing=missing)
+        phenotype_column = 1
     return read_null_inputs(
         genotypes, phenotype, [(phenotype_column, transform)],
         mean_covariates=mean_covariates, variance_covariates=variance_covariates,
         random_genotypes=random_genotypes, random_table=random_table,
-        fit_covariates=fit_covariates, h2_init=h2_init, missing=missing,
+        fit_covariates=fit_covariates, h2_init=h2_init, missing=missing, no_minus9=no_minus9,
     )[0]  # fmt: skip
 
 
 def read_null_inputs(
     genotypes: Genotypes,
-    phenotype: TableSource,
+    phenotype: Table,
     chosen: Sequence[tuple[str | int, str]],
     *,
     mean_covariates: TableSource | None = None,
@@ -185,29 +195,32 @@ def read_null_inputs(
     random_table: TableSource | None = None,
     fit_covariates: bool = False,
     h2_init: float = H2_INIT,
-    missing: Sequence[str] = ("NA",),
+    missing: MissingLike = (),
+    no_minus9: bool = False,
 ) -> list[NullInput]:
     """As :func:`read_null_input` for several phenotypes, each a column and a transform of it."""
     samples, source = genotyped_samples(genotypes)
     check_h2_init(h2_init)
     flag("fit_covariates", fit_covariates)
+    flag("no_minus9", no_minus9)
     chosen = [(column, known_transform(transform)) for column, transform in chosen]
     if random_genotypes is not None and random_table is not None:
         raise InputError("random effects are given as genotypes and as a table; give one of them")
-    tables = [_table(phenotype, missing)] + [
+    mean, variance = (
         None if given is None else _table(given, missing)
         for given in (mean_covariates, variance_covariates)
-    ]
-    traits, mean, variance = tables
-    assert traits is not None
+    )
+    columns = list(dict.fromkeys(column for column, _ in chosen))
     people = People.match(
         samples,
-        traits,
+        phenotype,
         mean_covariates=mean,
         variance_covariates=variance,
         genotypes_name=source,
     )
-    columns = {column: people.align(column) for column in dict.fromkeys(c for c, _ in chosen)}
+    # A variant has an effect on the mean and one on the variance, or in an LMM one variance more.
+    extra = 2 + (random_genotypes is not None or random_table is not None)
+    aligned = _aligned(people, columns, no_minus9=no_minus9, extra_parameters=extra)
     random: PlinkGenotypes | Table | None = None
     if random_table is not None:
         random = _table(random_table, missing)
@@ -216,15 +229,15 @@ def read_null_inputs(
     digest = samples_digest(samples)
     return [
         NullInput(
-            aligned=transformed(columns[column], transform, traits.path),
+            aligned=transformed(aligned[column], transform, phenotype.path),
             random=random,
             fit_covariates=fit_covariates,
             h2_init=h2_init,
             n_file_samples=len(samples),
             file_samples_sha256=digest,
             notes=(
-                *table_notes(tables),
-                *columns[column].notes,
+                *table_notes([phenotype, mean, variance]),
+                *aligned[column].notes,
                 *(() if random is None else random.notes),
             ),
             transform=transform,
@@ -287,5 +300,27 @@ def _plink(source: Paths | PlinkGenotypes | None) -> PlinkGenotypes:
     return source if isinstance(source, PlinkGenotypes) else open_plink(source)
 
 
-def _table(source: TableSource, missing: Sequence[str]) -> Table:
+def _table(source: TableSource, missing: MissingLike) -> Table:
     return source if isinstance(source, Table) else read_table(source, missing=missing)
+
+
+def _aligned(
+    people: People, columns: Sequence[str | int], *, no_minus9: bool, extra_parameters: int
+) -> dict[str | int, AlignedSamples]:
+    """Align each phenotype; where some can't be used, name all of them."""
+    aligned: dict[str | int, AlignedSamples] = {}
+    wrong: dict[str | int, InputError] = {}
+    for column in columns:
+        try:
+            aligned[column] = people.align(
+                column, no_minus9=no_minus9, extra_parameters=extra_parameters
+            )
+        except InputError as error:
+            wrong[column] = error
+    if wrong:
+        first, *others = wrong
+        listed = ", ".join(shown(people.phenotype.column(name)[0]) for name in others[:20])
+        more = ", ..." if len(others) > 20 else ""
+        also = f"; nor can these phenotypes be used: {listed}{more}" if others else ""
+        raise InputError(f"{wrong[first]}{also}")
+    return aligned

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import open_plink
+from hlmm_dask.missing import Missing
 from hlmm_dask.scanning.null import NullModel, lmm_input_sha256
 from hlmm_dask.scanning.null_input import NullInput, read_null_input
 from hlmm_dask.scanning.scanned import ScannedGenotypes
 from hlmm_dask.store import ResultsStore
-from hlmm_dask.tables import Table, read_table
+from hlmm_dask.tables import Table, by_name, read_table
 from hlmm_dask.view.facts import Facts
 from hlmm_dask.view.spread import phenotype_scale
 from hlmm_dask.view.thinned import GENOME_WIDE, Thinned
@@ -60,18 +61,19 @@ def at_hand(store: ResultsStore, facts: Facts) -> AtHand | str:
     options = dict(facts.options)
     for name in ("genofile", "phenofile", "mean_covar", "var_covar"):
         options[name] = paths_from(str(facts.run.get("directory", "")), options.get(name))
-    missing = (options["missing_char"],)
+    missing, no_minus9 = missing_values(options)
     try:
         genotypes = open_plink(options["genofile"])
         if genotypes.identity() != facts.fingerprint.get("genotypes"):
             return f"{genotypes.paths[0]} is not the file that was scanned"
         given = read_null_input(
             genotypes,
-            read_table(options["phenofile"], missing=missing),
-            phenotype_column=facts.attrs["phenotype"],
-            mean_covariates=_covariates(options, "mean"),
-            variance_covariates=_covariates(options, "var"),
+            options["phenofile"],
+            phenotype_column=by_name(facts.attrs["phenotype"]),
+            mean_covariates=_covariates(options, "mean", missing),
+            variance_covariates=_covariates(options, "var", missing),
             missing=missing,
+            no_minus9=no_minus9,
             transform=facts.transform,
         )
         null = given.fit()
@@ -105,11 +107,17 @@ def paths_from(folder: str, path: Any) -> Any:
     return None if path is None else os.path.join(folder, path)
 
 
-def _covariates(options: Mapping[str, Any], part: str) -> Table | None:
+def missing_values(options: Mapping[str, Any]) -> tuple[Missing, bool]:
+    """Give what meant missing in a run's tables, and whether -9 was a number in phenotypes."""
+    # Runs of versions before that option took it for a number.
+    return Missing.of(options.get("missing_char") or ()), bool(options.get("no_minus9", True))
+
+
+def _covariates(options: Mapping[str, Any], part: str, missing: Missing) -> Table | None:
     path = options[f"{part}_covar"]
     if path is None:
         return None
-    return read_table(path, missing=(options["missing_char"],)).only(options[f"{part}_covar_cols"])
+    return read_table(path, columns=options[f"{part}_covar_cols"], missing=missing)
 
 
 def lead_rows(

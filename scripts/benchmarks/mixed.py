@@ -122,7 +122,7 @@ def _per_variant(
 
 def _gemma_phenotype(bed: Path, phenotype: Path, work: Path) -> Path:
     """One value a line in the order of the .fam, as GEMMA reads it."""
-    table = read_table(phenotype, missing=("NA",))
+    table = read_table(phenotype)
     value = dict(zip(table.ids, table.column(1)[1].tolist(), strict=True))
     values = [value.get(key, np.nan) for key in ids_of(open_plink(bed).samples)]
     path = work / "gemma_phenotype.txt"
