@@ -139,7 +139,11 @@ def _blocks(text: str) -> str | int:
 
 
 DISPERSION_OPTIONS = ("dispersion_blocks", "dispersion_exclude", "dispersion_slope_error")
-LMM_OPTIONS = ("model", "kinship", "grm_from", "grm_kind", "grm_min_maf", "lmm_test")
+LMM_OPTIONS = (
+    "model", "kinship", "grm_from", "grm_kind", "grm_min_maf", "grm_all_chromosomes",
+    "autosome_num", "lmm_test",
+)  # fmt: skip
+_AUTOSOME_NUM = {"type": int, "default": 22, "metavar": "N"}
 _FORMATS = "files for other programs: one or more of ssf,ldsc,regenie,gwas-vcf"
 CLUSTER_OPTIONS = (
     "scheduler", "scheduler_file", "threads_per_worker", "memory_limit", "timeout",
@@ -221,6 +225,10 @@ def _add_lmm_options(parser: Parser) -> None:
                   default="standardised", help="lmm: as --kind of hlmm-kinship")  # fmt: skip
     parser.option("grm-min-maf", type=float, default=0.01,
                   help="lmm: compute it from variants with MAF above this")  # fmt: skip
+    parser.option("grm-all-chromosomes", action="store_true",
+                  help="lmm: also from variants on X, Y, MT and unplaced ones")  # fmt: skip
+    parser.option("autosome-num", **_AUTOSOME_NUM,
+                  help="lmm: compute it from variants on chromosomes 1 to N")  # fmt: skip
     parser.option("lmm-test", choices=["refit", "fixed"], default="refit",
                   help="lmm: find the variance ratio for every variant, or keep one")  # fmt: skip
 
@@ -323,6 +331,10 @@ def kinship_parser() -> Parser:
     parser.option("min-maf", type=float, default=0.01, help="use variants with MAF above this")
     parser.option("max-missing", type=float, default=5.0,
                   help="use variants with a percentage of missing calls below this")  # fmt: skip
+    parser.option("autosome-num", **_AUTOSOME_NUM,
+                  help="use variants on chromosomes 1 to N")  # fmt: skip
+    parser.option("all-chromosomes", action="store_true",
+                  help="also those on X, Y, MT and unplaced ones")  # fmt: skip
     _add_cluster_options(
         parser.option, "start so many worker processes; by default threads of this process"
     )

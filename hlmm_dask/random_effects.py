@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hlmm_dask.covariates import population_sd
 from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.contigs import HUMAN_AUTOSOMES, is_left_out, on_autosomes
 from hlmm_dask.genotypes.packed import to_dosage
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.ids import id_hints, ids_of, shown_ids
@@ -64,7 +65,8 @@ def random_effects(
 
     A missing value becomes the mean of its column over the analysed samples; then the column is
     centred, divided by its population standard deviation and by the root of the number of
-    columns. All-missing and constant columns are left out.
+    columns. All-missing and constant columns are left out, and variants with a negative position
+    (-9, unknown, excepted). Those on sex chromosomes stay; a note counts them.
 
     Parameters
     ----------
@@ -103,17 +105,24 @@ def random_effects(
             f"each column stands for them (first: {shown_ids(absent)})"
         )
     names, contig, position = _labels(source)
+    withdrawn = np.zeros(len(names), dtype=bool)
+    if contig is not None and position is not None:
+        withdrawn = is_left_out(position)
+        notes += _elsewhere(name, names, ~withdrawn & ~on_autosomes(contig))
 
     # Two passes, so that G is allocated once and only for the columns that stay.
     means, sds, all_missing, integer = _moments(source, rows, block_size)
     kept = sds > 0
-    notes += _left_out(name, names, all_missing, "no value among the analysed samples")
-    notes += _left_out(name, names, ~kept & ~all_missing, "constant among the analysed samples")
+    notes += _left_out(name, names, withdrawn, "a negative position")
+    notes += _left_out(name, names, all_missing & ~withdrawn, "no value among the analysed samples")
+    constant = ~kept & ~all_missing & ~withdrawn
+    notes += _left_out(name, names, constant, "constant among the analysed samples")
+    kept &= ~withdrawn
     n_kept = int(kept.sum())
     if n_kept == 0:
         raise InputError(
             f"{name}: all {len(names)} columns are constant or missing among the {len(wanted)} "
-            "analysed samples, nothing is left for the random effects"
+            "analysed samples, or have a negative position; nothing is left for the random effects"
         )
     # Small integers are exact in single precision, means in place of missing values are not.
     raw: NDArray[Any] = np.empty((len(wanted), n_kept), np.float32 if integer else np.float64)
@@ -203,6 +212,19 @@ def _moments(
                 integer = small and not missing.any()
     mean_array = np.array(means)
     return mean_array, np.array(sds), np.isnan(mean_array), integer
+
+
+def _elsewhere(path: str, names: NDArray[np.object_], which: NDArray[np.bool_]) -> list[str]:
+    """Count the variants that are on none of the human autosomes."""
+    n = int(which.sum())
+    if not n:
+        return []
+    some = ", ".join(shown(str(name)) for name in names[which][:5])
+    more = ", ..." if n > 5 else ""
+    return [
+        f"{path}: {n:,} of {len(names):,} columns are on other chromosomes than 1 to "
+        f"{HUMAN_AUTOSOMES} (first: {some}{more}); they stay, though the sexes may differ there"
+    ]
 
 
 def _left_out(

@@ -19,6 +19,7 @@ class Status(IntEnum):
     UNBOUNDED = 7
     NOT_CONVERGED = 8
     FEW_CARRIERS = 9
+    NEGATIVE_POSITION = 10
 
     @property
     def label(self) -> str:
@@ -37,6 +38,7 @@ STATUS_DOC = {
     Status.UNBOUNDED: "likelihood without maximum (a genotype class is fitted without residual)",
     Status.NOT_CONVERGED: "iteration limit reached before the tolerance",
     Status.FEW_CARRIERS: "hlmm-interact: fewer carriers of the rarer allele than min_carriers",
+    Status.NEGATIVE_POSITION: "its negative position (-9 excepted) marks it as left out",
 }
 
 # -log10 p of each test, the one to go by first: the score test where the results have it.
@@ -157,6 +159,11 @@ RESULT_COLUMNS: tuple[Column, ...] = (
         for name, text in CLASS_DOC.items()
     ),
 )  # fmt: skip
+
+# What a variant has without being fitted.
+COUNTED_COLUMNS: frozenset[str] = frozenset(
+    ("n_samples", "minor_allele_frequency", "effect_allele_frequency")
+) | {f"{what}_{name}" for what in ("n", "pheno_mean", "pheno_sd") for name in CLASS_DOC}
 
 RESULT_NAMES: tuple[str, ...] = tuple(column.name for column in RESULT_COLUMNS)
 INDEX: dict[str, int] = {name: i for i, name in enumerate(RESULT_NAMES)}

@@ -28,8 +28,9 @@ class Study:
 
 
 def make_study(
-    folder: Path, *, n: int = 300, m: int = 60, seed: int = 0, scale: float = 1.0
-) -> Study:
+    folder: Path, *, n: int = 300, m: int = 60, seed: int = 0, scale: float = 1.0,
+    contigs: tuple[str, str] = ("1", "X"),
+) -> Study:  # fmt: skip
     """Write genotypes with missing calls and degenerate variants, a phenotype and covariates."""
     rng = np.random.default_rng(seed)
     counts = rng.binomial(2, rng.uniform(0.1, 0.9, (m, 1)), (m, n)).astype(np.int8)
@@ -50,7 +51,7 @@ def make_study(
     )
     variants = pd.DataFrame(
         {
-            "contig": ["1"] * (m // 2) + ["X"] * (m - m // 2),
+            "contig": [contigs[0]] * (m // 2) + [contigs[1]] * (m - m // 2),
             "variant_id": [f"rs{j}" for j in range(m)],
             "position": np.arange(m) * 10 + 5,
             "allele1": ["A"] * m,

@@ -436,3 +436,32 @@ def test_the_catalogue_s_validator_takes_ssf(tmp_path, store):
 def test_effects_are_known_by_their_columns():
     assert [e.name for e in effects_in(RESULT_NAMES)] == ["mean", "variance"]
     assert list(EFFECTS) == ["mean", "variance", "dispersion"]
+
+
+def test_alleles_that_are_the_same_are_in_no_format_that_needs_a_direction(tmp_path):
+    table = variants()
+    fitted = expected().index[9:]
+    # In either case of the letters.
+    table.loc[fitted[:3], ["allele1", "allele2"]] = [["A", "A"], ["g", "G"], ["AC", "AC"]]
+    store = make(tmp_path / "same.zarr", table=table)
+    names = set(table["variant_id"][fitted[:3]])
+    effects = [effect for effect in effects_in(store.columns) if effect.name == "variance"]
+    notes = write(store, "ssf", "ldsc", "gwas-vcf", "regenie", effects=effects)
+    for note, n in zip(notes, (3, 2, 3, 0), strict=True):
+        assert (f", {n} with the same allele twice" in note) == (n > 0)
+    for suffix in ("variance.ssf.tsv", "variance.sumstats", "gwas.vcf", "variance.regenie"):
+        text = gzip.decompress((tmp_path / f"same.{suffix}.gz").read_bytes()).decode()
+        there = {name for name in names if re.search(rf"\b{re.escape(name)}\b", text)}
+        assert there == (names if suffix == "variance.regenie" else set())
+
+
+def test_regenie_has_no_variant_without_a_position(tmp_path):
+    table = variants()
+    fitted = expected(alleles=("A", "C", "G", "T")).index
+    table.loc[fitted[:2], "position"] = [0, -9]
+    store = make(tmp_path / "nowhere.zarr", table=table)
+    effects = [effect for effect in effects_in(store.columns) if effect.name == "variance"]
+    (note,) = write(store, "regenie", effects=effects)
+    assert ", 2 without a position" in note
+    found = pd.read_csv(tmp_path / "nowhere.variance.regenie.gz", sep=" ")
+    assert (found["GENPOS"] > 0).all()

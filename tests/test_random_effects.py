@@ -117,3 +117,21 @@ def test_reference_random_effects(reference):
     assert result.G.shape == (5000, 100)
     np.testing.assert_allclose(result.G.mean(0), 0, atol=1e-15)
     np.testing.assert_allclose(result.G.var(0), 1 / 100, rtol=1e-12)
+
+
+def test_variants_on_sex_chromosomes_stay_and_those_with_a_negative_position_go(tmp_path, counts):
+    contigs = ["1", "22", "X", "chr23", "MT", "0", "2", "2", "2", "2", "2", "2"]
+    positions = [1, 2, 3, 4, 5, 6, 7, 8, -7, -9, 0, -10]
+    variants = pd.DataFrame(
+        {"contig": contigs, "variant_id": [f"rs{k}" for k in range(12)], "position": positions,
+         "allele1": "A", "allele2": "C"}
+    )  # fmt: skip
+    source = open_plink(write_plink(tmp_path / "s.bed", counts, frame(IDS), variants))
+    result = random_effects(frame(IDS), source)
+    values = np.where(counts < 0, np.nan, counts).T
+    np.testing.assert_allclose(
+        result.G, expected_columns(np.delete(values, [8, 11], axis=1)), atol=1e-14
+    )
+    elsewhere, withdrawn, *_ = result.notes
+    assert "4 of 12 columns are on other chromosomes than 1 to 22 (first: 'rs2', 'rs3'" in elsewhere
+    assert "2 of 12 columns left out, a negative position (first: 'rs8', 'rs11')" in withdrawn

@@ -54,7 +54,7 @@ def by_definition(counts: np.ndarray, kind: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return make_study(tmp_path_factory.mktemp("grm"), n=90, m=60, seed=4)
+    return make_study(tmp_path_factory.mktemp("grm"), n=90, m=60, seed=4, contigs=("1", "2"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,7 +128,7 @@ def test_a_cluster_computes_the_same_to_the_last_bit(
 @pytest.mark.parametrize("sorted_file", [True, False])
 def test_leaving_out_a_chromosome(kind: Any, sorted_file: bool, tmp_path: Path) -> None:
     data = make_study(tmp_path, n=40, m=60, seed=2)
-    contig = np.array(["1"] * 20 + ["chr02"] * 25 + ["X"] * 15)
+    contig = np.array(["1"] * 20 + ["chr02"] * 25 + ["4"] * 15)
     if not sorted_file:
         contig = np.random.default_rng(3).permutation(contig)
     bed = write_plink(
@@ -137,10 +137,10 @@ def test_leaving_out_a_chromosome(kind: Any, sorted_file: bool, tmp_path: Path) 
     folder = tmp_path / "parts"
     folder.mkdir()
     parts = relationship_parts(bed, folder, kind=kind)
-    assert set(parts.chromosomes) == {"1", "2", "X"}
+    assert set(parts.chromosomes) == {"1", "2", "4"}
     whole = parts.whole()
     np.testing.assert_allclose(whole.matrix, by_definition(data.counts, kind), atol=1e-12)
-    for name in ("1", "chr02", "X"):
+    for name in ("1", "chr02", "4"):
         left = parts.without(name)
         expected = by_definition(data.counts[contig != name], kind)
         np.testing.assert_allclose(left.matrix, expected, atol=1e-11)
@@ -212,7 +212,7 @@ def test_command(data: Study, run_script: Callable[..., int], tmp_path: Path, ca
     np.testing.assert_allclose(read_kinship(f"{out}.txt").matrix, both, atol=1e-12)
     without = by_definition(data.counts[30::2, 3:40], "centred")
     np.testing.assert_allclose(read_kinship(f"{out}.loco_1.txt").matrix, without, atol=1e-12)
-    assert (tmp_path / "k.loco_X.txt").exists()
+    assert (tmp_path / "k.loco_2.txt").exists()
     assert not list(tmp_path.glob(".*"))
     extract.write_text("rs999\n")
     assert run_script("kinship", data.bed, tmp_path / "x", "--extract", extract) == 2
@@ -335,3 +335,93 @@ def test_reference_centred_matrix_of_mice(reference: Path) -> None:
     assert fit.loglik == pytest.approx(expected["reml_loglik"], abs=1e-8)
     np.testing.assert_allclose(fit.components, [expected["vg"], expected["ve"]], rtol=1e-6)
     assert fit.beta_se[0] == pytest.approx(expected["beta_se"], rel=1e-6)
+
+
+def sexed(tmp_path: Path, contigs: list[str], positions: Any = None) -> tuple[Path, np.ndarray]:
+    """Genotypes of 60 people whose sexes differ on the chromosomes that are no autosomes."""
+    rng = np.random.default_rng(8)
+    counts = rng.binomial(2, 0.4, (len(contigs), 60)).astype(np.int8)
+    elsewhere = [not (name.removeprefix("chr").isdecimal() and int(name[-2:]) < 23)
+                 for name in contigs]  # fmt: skip
+    counts[np.ix_(elsewhere, np.arange(60) % 2 == 0)] //= 2
+    samples = pd.DataFrame({"fid": [f"f{i}" for i in range(60)], "iid": "a"})
+    variants = pd.DataFrame(
+        {"contig": contigs, "variant_id": [f"v{j}" for j in range(len(contigs))],
+         "position": np.arange(len(contigs)) + 1 if positions is None else positions,
+         "allele1": "A", "allele2": "G"}
+    )  # fmt: skip
+    return write_plink(tmp_path / "sexed.bed", counts, samples, variants), counts
+
+
+def test_only_autosomes_are_in_a_matrix(tmp_path: Path) -> None:
+    contigs = ["1"] * 20 + ["chr22"] * 20 + ["01"] * 5
+    contigs += ["X", "23", "chrY", "25", "MT", "26", "0", "Un", "PAR1"] * 3
+    bed, counts = sexed(tmp_path, contigs)
+    found = relationship_matrix(bed)
+    np.testing.assert_allclose(found.matrix, by_definition(counts[:45], "standardised"), atol=1e-12)
+    (note,) = found.notes
+    assert "27 of 72 variants are not used: chromosomes 'X', '23', 'chrY', '25', 'MT', ..." in note
+    everything = relationship_matrix(bed, autosomes=None)
+    np.testing.assert_allclose(everything.matrix, by_definition(counts, "standardised"), atol=1e-12)
+    assert everything.notes == ()
+    # Another species, and variants of one's own choice.
+    other = relationship_matrix(bed, autosomes=25, variants=np.arange(72) >= 40)
+    mine = [j for j in range(40, 72) if contigs[j] in ("01", "23", "25")]
+    np.testing.assert_allclose(
+        other.matrix, by_definition(counts[mine], "standardised"), atol=1e-12
+    )
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    parts = relationship_parts(bed, folder)
+    assert (parts.chromosomes, parts.notes) == (("1", "22"), found.notes)
+    np.testing.assert_allclose(parts.without("X").matrix, found.matrix, atol=1e-12)
+    with pytest.raises(InputError, match=r"no variant is left .*'MT', .*--autosome-num"):
+        relationship_matrix(bed, variants=np.arange(72) >= 45)
+
+
+def test_negative_positions_are_in_no_matrix(tmp_path: Path) -> None:
+    """Unknown positions, 0 and -9, are."""
+    bed, counts = sexed(tmp_path, ["1"] * 8, [1, -5, 3, -9, 0, -9, -1000, 7])
+    found = relationship_matrix(bed)
+    kept = [0, 2, 3, 4, 5, 7]
+    np.testing.assert_allclose(found.matrix, by_definition(counts[kept], "standardised"))
+    (note,) = found.notes
+    assert "2 of 8 variants are not used: a negative position" in note
+
+
+def test_commands_leave_sex_chromosomes_out(
+    tmp_path: Path, run_script: Callable[..., int], capsys: Any
+) -> None:
+    bed, counts = sexed(tmp_path, ["1"] * 20 + ["23"] * 10 + ["X"] * 10 + ["2"] * 20)
+    autosomes = [*range(20), *range(40, 60)]
+    expected = by_definition(counts[autosomes], "standardised")
+    for options, rows in (
+        ([], autosomes), (["--autosome-num", 1], range(20)), (["--all-chromosomes"], range(60)),
+        (["--autosome-num", 23, "--loco"], [*range(30), *range(40, 60)]),
+    ):  # fmt: skip
+        assert run_script("kinship", bed, tmp_path / "k", "--overwrite", *options) == 0
+        said = capsys.readouterr().err
+        found = read_kinship(f"{tmp_path}/k.npz")
+        np.testing.assert_allclose(
+            found.matrix, by_definition(counts[list(rows)], "standardised"), atol=1e-12
+        )
+        assert (f"{60 - len(rows)} of 60 variants are not used" in said) == (len(rows) < 60)
+        assert f"{len(rows)} variants\n" in said
+    assert run_script(
+        "kinship", bed, tmp_path / "k2", "--autosome-num", 5, "--all-chromosomes"
+    ) == 2  # fmt: skip
+    assert "exclude each other" in capsys.readouterr().err
+    np.savez(tmp_path / "expected.npz", matrix=expected)
+    samples = open_plink(bed).samples
+    phenotype = write_values(tmp_path / "y.txt", samples, np.random.default_rng(0).normal(size=60))
+    for name, options in (("here", []), ("all", ["--grm-all-chromosomes"])):
+        assert run_script(
+            "scan", bed, phenotype, tmp_path / name, "--model", "lmm", "--grm-from", bed, *options
+        ) == 0  # fmt: skip
+        log = (tmp_path / f"{name}.log").read_text()
+        assert ("20 of 60 variants are not used: chromosomes '23', 'X'" in log) == (name == "here")
+    assert run_script(
+        "scan", bed, phenotype, tmp_path / "x", "--model", "lmm", "--kinship", bed,
+        "--autosome-num", 5,
+    ) == 2  # fmt: skip
+    assert "--autosome-num says how to compute a matrix; give --grm-from" in capsys.readouterr().err

@@ -17,7 +17,9 @@ from hlmm_dask.durable import aside, rename, replacing, sync
 from hlmm_dask.formats.effects import Effect, statistics_of
 from hlmm_dask.formats.study import UNKNOWN, Study
 from hlmm_dask.formats.text import (
+    SAME_ALLELES,
     are_nucleotides,
+    are_same,
     identifiers,
     join,
     left_out,
@@ -100,6 +102,7 @@ def write_gwas_vcf(
                         "without a chromosome": ~frame["contig"].map(placed).to_numpy(dtype=bool),
                         "without a position": frame["position"].to_numpy() < 1,
                         "with alleles other than A, C, G, T": ~are_nucleotides(frame),
+                        SAME_ALLELES: are_same(frame),
                     },
                     counts,
                 )

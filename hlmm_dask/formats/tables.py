@@ -17,7 +17,9 @@ from hlmm_dask.durable import replacing
 from hlmm_dask.formats.effects import Effect, Statistics, statistics_of
 from hlmm_dask.formats.rows import human_numbers
 from hlmm_dask.formats.text import (
+    SAME_ALLELES,
     are_nucleotides,
+    are_same,
     identifiers,
     join,
     left_out,
@@ -117,6 +119,7 @@ def _unfit_ssf(frame: pd.DataFrame) -> _Reasons:
         "not on a human chromosome": human_numbers(frame["contig"]) == 0,
         "without a position": frame["position"].to_numpy() < 1,
         "with alleles other than A, C, G, T": ~are_nucleotides(frame),
+        SAME_ALLELES: are_same(frame),
     }
 
 
@@ -143,6 +146,7 @@ def _unfit_ldsc(frame: pd.DataFrame) -> _Reasons:
     short = (frame["effect"].str.len() == 1) & (frame["other"].str.len() == 1)
     return {
         "no SNP": ~(short.to_numpy(dtype=bool) & are_nucleotides(frame)),
+        SAME_ALLELES: are_same(frame),
         "strand-ambiguous": pairs.isin(_AMBIGUOUS).to_numpy(),
     }
 
@@ -157,8 +161,8 @@ def _ldsc(frame: pd.DataFrame, numbers: Statistics, _: Effect) -> list[Any]:
     ]
 
 
-def _unfit_regenie(_: pd.DataFrame) -> _Reasons:
-    return {}
+def _unfit_regenie(frame: pd.DataFrame) -> _Reasons:
+    return {"without a position": frame["position"].to_numpy() < 1}
 
 
 def _regenie(frame: pd.DataFrame, numbers: Statistics, effect: Effect) -> list[Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hlmm_dask.schema import Status
 
+SAME_ALLELES = "with the same allele twice"
 _NUCLEOTIDES = "^[ACGTacgt]+$"
 _OK = float(Status.OK)
 
@@ -40,6 +41,12 @@ def are_nucleotides(frame: pd.DataFrame) -> NDArray[np.bool_]:
     for name in ("effect", "other"):
         good &= pc.match_substring_regex(strings(frame[name]), _NUCLEOTIDES).to_numpy(False)
     return good
+
+
+def are_same(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether both alleles are the same: no effect has a direction then."""
+    effect, other = upper(frame["effect"]), upper(frame["other"])
+    return np.asarray(pc.equal(effect, other).to_numpy(False), dtype=np.bool_)
 
 
 def upper(column: "pd.Series[str]") -> Any:

@@ -1,10 +1,54 @@
-"""Names of chromosomes."""
+"""Names of chromosomes and positions: which variants are left out by them."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from hlmm_dask.errors import InputError
+
+HUMAN_AUTOSOMES = 22
+_UNKNOWN_POSITION = -9
+
+
+def is_left_out(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether a position marks a variant as left out, as in PLINK: negative, but -9 is unknown."""
+    return np.asarray((positions < 0) & (positions != _UNKNOWN_POSITION))
+
+
+def autosomes_of(number: int, *, all_chromosomes: bool) -> int | None:
+    """Return the number of autosomes as options say it, None for all chromosomes.
+
+    Raises
+    ------
+    InputError
+        If the number is none of chromosomes, or both options are given.
+    """
+    if number < 1:
+        raise InputError(f"--autosome-num {number}: expected a number of chromosomes, 1 or more")
+    if not all_chromosomes:
+        return number
+    if number != HUMAN_AUTOSOMES:
+        raise InputError("--autosome-num and the option for all chromosomes exclude each other")
+    return None
+
+
+def is_autosome(contig: str, autosomes: int | None = HUMAN_AUTOSOMES) -> bool:
+    """Whether a chromosome is one of 1, 2, ... up to a number; any is where that is None."""
+    if autosomes is None:
+        return True
+    name = plain_contig(contig)
+    return name.isascii() and name.isdecimal() and 1 <= int(name) <= autosomes
+
+
+def on_autosomes(
+    contigs: npt.NDArray[Any], autosomes: int | None = HUMAN_AUTOSOMES
+) -> npt.NDArray[np.bool_]:
+    """Whether the chromosome of each variant (n,) is an autosome, see `is_autosome`."""
+    names, codes = np.unique(contigs.astype(str), return_inverse=True)
+    inside = np.array([is_autosome(name, autosomes) for name in names.tolist()], dtype=np.bool_)
+    return np.asarray(inside[codes])
 
 
 def plain_contig(name: str) -> str:

@@ -331,6 +331,7 @@ def open_plink(genofile: Paths) -> PlinkGenotypes:
             )
         )
         notes += layout_notes(fam, len(samples)) + layout_notes(bim, table.n_variants)
+        notes += table.notes(bim)
         first += table.n_variants
     assert samples is not None
     found = PlinkGenotypes(tuple(files), len(samples), first, tuple(notes))

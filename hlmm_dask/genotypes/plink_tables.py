@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.contigs import is_left_out
 from hlmm_dask.ids import require_unique
 from hlmm_dask.text import Lines, iter_rows, shown
 
@@ -18,6 +19,7 @@ BIM_FIELDS = "chromosome, ID, centimorgan, position, allele 1, allele 2"
 # PLINK 2 reads a .bim without centimorgans, too.
 _SHORT_BIM_FIELDS = "chromosome, ID, position, allele 1, allele 2"
 BIM_INDEX_ROWS = 20_000
+_SHOWN = 5
 # Names of columns in PLINK 2's .psam and .pvar, and in tables that were made by hand.
 _FAM_NAMES = {b"FID", b"IID"}
 _BIM_NAMES = {b"CHROM", b"CHR", b"SNP", b"POS", b"BP"}
@@ -130,12 +132,29 @@ class BimSummary:
         Byte offset and line number from which to read variant 0, 20,000, ...
     contigs : tuple of str
         Chromosomes as they are named, in the order of their appearance.
+    left_out : tuple of str
+        IDs of the first variants with a position that marks them as left out.
+    n_left_out : int
+        All of those.
     """
 
     n_variants: int
     n_fields: int
     index: tuple[tuple[int, int], ...]
     contigs: tuple[str, ...]
+    left_out: tuple[str, ...]
+    n_left_out: int
+
+    def notes(self, path: Path) -> list[str]:
+        """Say which variants are left out by their position."""
+        if not self.n_left_out:
+            return []
+        some = ", ".join(shown(name) for name in self.left_out)
+        more = ", ..." if self.n_left_out > len(self.left_out) else ""
+        return [
+            f"{path}: {self.n_left_out:,} of {self.n_variants:,} variants have a negative position "
+            f"and are left out, as in PLINK (first: {some}{more})"
+        ]
 
 
 def scan_bim(path: Path) -> BimSummary:
@@ -150,14 +169,21 @@ def scan_bim(path: Path) -> BimSummary:
     n_fields = 0
     index: list[tuple[int, int]] = []
     contigs: dict[str, None] = {}
+    left_out: list[str] = []
+    n_left_out = 0
     for rows in iter_rows(path, chunk_rows=BIM_INDEX_ROWS):
         n_fields = n_fields or bim_width(rows)
         columns = _columns(rows, n_fields)
         contigs |= dict.fromkeys(columns["contig"])
+        marked = np.flatnonzero(is_left_out(columns["position"]))
+        n_left_out += len(marked)
+        left_out += [columns["variant_id"][i] for i in marked[: _SHOWN - len(left_out)].tolist()]
         index.append(at)
         n_variants += len(rows)
         at = rows.end
-    return BimSummary(n_variants, n_fields, tuple(index), tuple(contigs))
+    return BimSummary(
+        n_variants, n_fields, tuple(index), tuple(contigs), tuple(left_out), n_left_out
+    )
 
 
 def require_same_samples(

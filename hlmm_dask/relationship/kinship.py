@@ -27,12 +27,15 @@ class Kinship:
         Variants it was computed from, for each pair where that differs; NaN if unknown.
     source : str
         Where it comes from, for messages.
+    notes : tuple of str
+        Variants that were left out.
     """
 
     ids: list[Id]
     matrix: FloatArray
     n_variants: float | NDArray[np.float32] = float("nan")
     source: str = "the relationship matrix"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.matrix.shape == (len(self.ids),) * 2

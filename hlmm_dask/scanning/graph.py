@@ -7,7 +7,7 @@ model lies in the store's run folder, from where each process loads it once.
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -19,16 +19,19 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from hlmm_dask.errors import InputError, StoreError, TakenOverError
+from hlmm_dask.genotypes.contigs import is_left_out
 from hlmm_dask.genotypes.packed import MISSING, encode
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import fit_dosage, fit_packed
 from hlmm_dask.kernels.block_model import BlockModel
 from hlmm_dask.kernels.packed import Packed
+from hlmm_dask.layout import read_names
 from hlmm_dask.scanning.published import BlockTask, load_model_of, model_digest
 from hlmm_dask.scanning.records import announced
 from hlmm_dask.scanning.strips import PackedBlock, crc_of, strips
 from hlmm_dask.scanning.warned import counted_warnings
-from hlmm_dask.schema import Status
+from hlmm_dask.schema import COUNTED_COLUMNS, Status
+from hlmm_dask.store import ResultsStore
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -189,10 +192,13 @@ def _fit_missing(
             seconds[task] += time.perf_counter() - began
         n_read += len(strip)
     worker = _worker_name()
+    withdrawn = _withdrawn(next(iter(parts)).store, index) if parts else None
 
     def write(task: BlockTask) -> dict[str, Any]:
         results = np.concatenate(parts[task])
         parts[task].clear()
+        if withdrawn is not None:
+            _withdraw(results, task.store.columns, withdrawn)
         status = results[:, task.store.columns.index("status")]
         _require_current(task)
         return task.store.write_block(
@@ -215,6 +221,23 @@ def _fit_missing(
             each = stack.enter_context(pool).map
         markers |= zip(parts, each(write, parts), strict=True)
     return sum(marker["n_fitted"] for marker in markers.values() if marker)
+
+
+def _withdrawn(store: ResultsStore, index: int) -> NDArray[np.bool_]:
+    """Which variants of a block are left out by their position: the same for all phenotypes."""
+    block = store.block(index)
+    return is_left_out(read_names(store.path, "variant_position", block.start, block.stop))
+
+
+def _withdraw(
+    results: NDArray[np.float64], columns: Sequence[str], rows: NDArray[np.bool_]
+) -> None:
+    """Give some variants of a block their status, and NaN for their estimates."""
+    if not rows.any():
+        return
+    estimates = np.array([name not in COUNTED_COLUMNS for name in columns])
+    results[np.ix_(rows, estimates)] = np.nan
+    results[rows, columns.index("status")] = Status.NEGATIVE_POSITION
 
 
 def _require_current(task: BlockTask) -> None:

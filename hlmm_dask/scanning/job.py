@@ -13,6 +13,7 @@ from hlmm_dask.durable import working_folder
 from hlmm_dask.export import TextTable, write_parquet, write_tables
 from hlmm_dask.formats.effects import effects_in
 from hlmm_dask.formats.munge import write_formats
+from hlmm_dask.genotypes.contigs import HUMAN_AUTOSOMES
 from hlmm_dask.kernels.block_model import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.kernels.relationship import Kind
@@ -76,6 +77,8 @@ class ScanJob:
     grm_from: str | None = None
     grm_kind: Kind = "standardised"
     grm_min_maf: float = 0.01
+    grm_all_chromosomes: bool = False
+    autosome_num: int = HUMAN_AUTOSOMES
     lmm_test: Literal["refit", "fixed"] = "refit"
     exclude_window: float | None = None
     spa_threshold: float = SPA_THRESHOLD

@@ -1,5 +1,6 @@
 """Realised relationship matrices of whole genomes, on this machine's threads or on a cluster."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,13 @@ from numpy.typing import NDArray
 
 from hlmm_dask.arguments import check_filters, choice
 from hlmm_dask.errors import InputError
-from hlmm_dask.genotypes.contigs import contig_runs, plain_contig
+from hlmm_dask.genotypes.contigs import (
+    HUMAN_AUTOSOMES,
+    contig_runs,
+    is_left_out,
+    on_autosomes,
+    plain_contig,
+)
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.ids import id_hints, shown_ids
@@ -22,6 +29,9 @@ from hlmm_dask.text import shown
 
 if TYPE_CHECKING:
     from distributed import Client
+
+# Few names are in memory at a time.
+_VARIANTS_A_PIECE = 4096
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class RelationshipParts:
         Where the sums lie: ``total.npy`` and one file a chromosome, n x n doubles each.
     source : str
         Names the genotypes.
+    notes : tuple of str
+        Variants that were left out.
     """
 
     ids: list[Id]
@@ -47,6 +59,7 @@ class RelationshipParts:
     n_variants: NDArray[np.int64]
     folder: Path
     source: str
+    notes: tuple[str, ...] = ()
 
     def whole(self) -> Kinship:
         """Relationships from all variants."""
@@ -80,7 +93,7 @@ class RelationshipParts:
             used -= int(self.n_variants[left_out])
             if absent is not None and (part := self._absent(f"part{left_out}")) is not None:
                 absent -= part
-        return _finish(self.ids, sums, absent, used, self.source)
+        return _finish(self.ids, sums, absent, used, self.source, self.notes)
 
     def _absent(self, name: str) -> NDArray[np.float32] | None:
         path = self.folder / f"{name}_absent.npy"
@@ -96,6 +109,7 @@ def relationship_matrix(
     variants: NDArray[np.bool_] | None = None,
     min_maf: float = 0.01,
     max_missing: float = 5.0,
+    autosomes: int | None = HUMAN_AUTOSOMES,
     client: "Client | None" = None,
     no_workers_timeout: float = 300.0,
 ) -> Kinship:
@@ -120,6 +134,9 @@ def relationship_matrix(
     min_maf, max_missing : float
         Of these, use those with a minor allele frequency above, and a percentage of missing
         calls below this.
+    autosomes : int or None
+        And that are on the chromosomes 1 to this number; on any if None. Variants with a negative
+        position (-9, unknown, excepted) are never used.
     client : distributed.Client, optional
         Cluster that computes the tiles; by default this process.
     no_workers_timeout : float
@@ -138,14 +155,14 @@ def relationship_matrix(
         If the cluster is lost, or its workers fail.
     """
     source, ids, model = _prepare(genotypes, kind, samples, among, min_maf, max_missing)
-    chosen = _chosen(source, variants)
+    chosen, notes = _chosen(source, variants, autosomes)
     total = _Sums(len(ids))
     tasks = tile_tasks(source, len(ids), [(0, source.n_variants, chosen)])
     for task, tile in run_tiles(
         source, model, tasks, client, no_workers_timeout=no_workers_timeout
     ):
         total.add(task, tile)
-    return _finish(ids, total.sums, total.absent, total.n_variants, _name(source))
+    return _finish(ids, total.sums, total.absent, total.n_variants, _name(source), notes)
 
 
 def relationship_parts(
@@ -158,6 +175,7 @@ def relationship_parts(
     variants: NDArray[np.bool_] | None = None,
     min_maf: float = 0.01,
     max_missing: float = 5.0,
+    autosomes: int | None = HUMAN_AUTOSOMES,
     client: "Client | None" = None,
     no_workers_timeout: float = 300.0,
 ) -> RelationshipParts:
@@ -169,7 +187,7 @@ def relationship_parts(
         Where the sums are put: n x n doubles for each chromosome, and their total.
     """
     source, ids, model = _prepare(genotypes, kind, samples, among, min_maf, max_missing)
-    chosen = _chosen(source, variants)
+    chosen, notes = _chosen(source, variants, autosomes)
     found, starts, runs = contig_runs(t["contig"].to_numpy() for t in source.iter_variants())
     label = np.repeat(runs, np.diff(starts))
     # In the order of their first variant that is used.
@@ -201,7 +219,7 @@ def relationship_parts(
     np.save(folder / "total.npy", total.sums)
     if total.absent is not None:
         np.save(folder / "total_absent.npy", total.absent)
-    return RelationshipParts(ids, tuple(names), counts, folder, _name(source))
+    return RelationshipParts(ids, tuple(names), counts, folder, _name(source), notes)
 
 
 class _Sums:
@@ -285,13 +303,36 @@ def _places(wanted: Sequence[Id], everyone: list[Id], source: PlinkGenotypes) ->
     return np.array([i for i, key in enumerate(everyone) if key in names], dtype=np.int64)
 
 
-def _chosen(source: PlinkGenotypes, variants: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    if variants is None:
-        return np.ones(source.n_variants, dtype=bool)
-    assert variants.shape == (source.n_variants,)
-    if not variants.any():
-        raise _nothing_left(_name(source))
-    return variants
+def _chosen(
+    source: PlinkGenotypes, variants: NDArray[np.bool_] | None, autosomes: int | None
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Which variants are used, and notes on those that are left out."""
+    chosen = np.ones(source.n_variants, dtype=bool) if variants is None else variants.copy()
+    assert chosen.shape == (source.n_variants,)
+    elsewhere, n_withdrawn = Counter[str](), 0
+    for table in source.iter_variants(chunk_size=_VARIANTS_A_PIECE):
+        mine = chosen[table.index[0] : table.index[-1] + 1]
+        contigs = table["contig"].to_numpy()
+        inside = on_autosomes(contigs, autosomes)
+        elsewhere.update(contigs[mine & ~inside].tolist())
+        mine &= inside
+        withdrawn = is_left_out(table["position"].to_numpy())
+        n_withdrawn += int((mine & withdrawn).sum())
+        mine &= ~withdrawn
+    notes = []
+    if elsewhere:
+        names = ", ".join(shown(name) for name in [*elsewhere][:5])
+        more = ", ..." if len(elsewhere) > 5 else ""
+        notes.append(
+            f"{elsewhere.total():,} of {source.n_variants:,} variants are not used: chromosomes "
+            f"{names}{more}, which are none of the autosomes 1 to {autosomes}"
+        )
+    if n_withdrawn:
+        notes.append(f"{n_withdrawn:,} of {source.n_variants:,} variants are not used: a negative "
+                     "position")  # fmt: skip
+    if not chosen.any():
+        raise _nothing_left(_name(source), "".join(f"; {note}" for note in notes))
+    return chosen, tuple(f"relationship matrix of {_name(source)}: {note}" for note in notes)
 
 
 def _finish(
@@ -300,12 +341,13 @@ def _finish(
     absent: NDArray[np.float32] | None,
     n_variants: int,
     source: str,
+    notes: tuple[str, ...],
 ) -> Kinship:
     if not n_variants:
         raise _nothing_left(source)
     if absent is None:
         sums /= n_variants
-        return Kinship(ids, sums, float(n_variants), source)
+        return Kinship(ids, sums, float(n_variants), source, notes)
     counts = np.subtract(n_variants, absent, out=absent)
     if not counts.all():
         i, j = np.unravel_index(int(np.argmin(counts)), counts.shape)
@@ -314,15 +356,15 @@ def _finish(
             "both; leave one of them out, or use kind centred, which imputes"
         )
     sums /= counts
-    return Kinship(ids, sums, counts, source)
+    return Kinship(ids, sums, counts, source, notes)
 
 
 def _name(source: PlinkGenotypes) -> str:
     return f"{source.paths[0]}{', ...' if len(source.paths) > 1 else ''}"
 
 
-def _nothing_left(source: str) -> InputError:
+def _nothing_left(source: str, why: str = "") -> InputError:
     return InputError(
-        f"{source}: no variant is left for the relationship matrix; check --extract, --min-maf "
-        "and --max-missing"
+        f"{source}: no variant is left for the relationship matrix{why}; check --extract, "
+        "--min-maf, --max-missing and --autosome-num, or take all chromosomes"
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hlmm_dask.durable import sweep, working_folder
 from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.contigs import HUMAN_AUTOSOMES, autosomes_of
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.ids import ids_of, with_fids
@@ -40,6 +41,8 @@ class KinshipJob:
     extract: str | None = None
     min_maf: float = 0.01
     max_missing: float = 5.0
+    autosome_num: int = HUMAN_AUTOSOMES
+    all_chromosomes: bool = False
     overwrite: bool = False
     cluster: "ClusterOptions | None" = None
 
@@ -54,6 +57,7 @@ def run_kinship(job: KinshipJob) -> Iterator[str]:
     ScanError
         If the cluster is lost, or its workers fail.
     """
+    autosomes = autosomes_of(job.autosome_num, all_chromosomes=job.all_chromosomes)
     _check_output(job)
     source = open_plink(job.genofile)
     yield from source.notes
@@ -86,8 +90,9 @@ def run_kinship(job: KinshipJob) -> Iterator[str]:
             kinship = relationship_matrix(
                 source, kind=job.kind, samples=samples, variants=variants,
                 min_maf=job.min_maf, max_missing=job.max_missing, client=client,
-                no_workers_timeout=patience,
+                autosomes=autosomes, no_workers_timeout=patience,
             )  # fmt: skip
+            yield from kinship.notes
             yield write(kinship, job.outprefix)
             return
         beside = Path(f"{job.outprefix}.parts").absolute()
@@ -96,8 +101,9 @@ def run_kinship(job: KinshipJob) -> Iterator[str]:
         parts = relationship_parts(
             source, folder, kind=job.kind, samples=samples, variants=variants,
             min_maf=job.min_maf, max_missing=job.max_missing, client=client,
-            no_workers_timeout=patience,
+            autosomes=autosomes, no_workers_timeout=patience,
         )  # fmt: skip
+        yield from parts.notes
         if len(parts.chromosomes) == 1:
             parts.without(parts.chromosomes[0])
         yield write(parts.whole(), job.outprefix)

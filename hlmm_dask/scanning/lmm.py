@@ -225,7 +225,11 @@ def fit_lmm_input(given: NullInput, relationships: Relationships) -> LMMNullMode
             aligned.mean_scale,
         ),
         accounting=aligned.accounting,
-        notes=(*given.notes, *(f"{relationships.source}: {n}" for n in rotated.rotation.notes)),
+        notes=(
+            *given.notes,
+            *relationships.notes,
+            *(f"{relationships.source}: {n}" for n in rotated.rotation.notes),
+        ),
         input_sha256=lmm_input_sha256(aligned),
         file_samples_sha256=given.file_samples_sha256,
         transform=given.transform,

@@ -13,7 +13,7 @@ from distributed.system import MEMORY_LIMIT
 from hlmm_dask.arguments import choice
 from hlmm_dask.durable import working_folder
 from hlmm_dask.errors import InputError
-from hlmm_dask.genotypes.contigs import contig_runs
+from hlmm_dask.genotypes.contigs import autosomes_of, contig_runs, is_autosome
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.ids import ids_of, shown_ids
 from hlmm_dask.kernels.relationship import Kind
@@ -42,7 +42,8 @@ _HLMM_ONLY = {
     "exclude_window": "windows; give --loco",
     "dispersion": "effects on the variance",
 }
-_LMM_ONLY = ("kinship", "grm_from", "grm_kind", "grm_min_maf", "lmm_test")
+_GRM = ("grm_kind", "grm_min_maf", "autosome_num", "grm_all_chromosomes")
+_LMM_ONLY = ("kinship", "grm_from", "lmm_test", *_GRM)
 
 
 def check_model_options(job: "ScanJob") -> None:
@@ -66,13 +67,13 @@ def check_model_options(job: "ScanJob") -> None:
         raise InputError(
             "--loco leaves chromosomes out of a matrix; give its genotypes: --grm-from"
         )
-    if job.grm_from is None and (job.grm_kind, job.grm_min_maf) != (
-        default["grm_kind"],
-        default["grm_min_maf"],
-    ):
-        raise InputError(
-            "--grm-kind and --grm-min-maf say how to compute a matrix; give --grm-from"
-        )
+    if job.grm_from is None:
+        for name in _GRM:
+            if getattr(job, name) != default[name]:
+                raise InputError(
+                    f"--{name.replace('_', '-')} says how to compute a matrix; give --grm-from"
+                )
+    autosomes_of(job.autosome_num, all_chromosomes=job.grm_all_chromosomes)
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class KinshipSource:
         And for whom.
     kind, min_maf
         See `RelationshipModel`.
+    autosomes : int or None
+        Number of the chromosomes whose variants are used, None for all.
     parts : bool
         Whether chromosomes are left out.
     """
@@ -101,12 +104,15 @@ class KinshipSource:
     analysed: list[Id]
     kind: Kind
     min_maf: float
+    autosomes: int | None
     parts: bool
 
     @property
     def n_matrices(self) -> int:
         """Matrices that are decomposed, at the most."""
-        return 1 + (len(_contigs(self.genotypes)) if self.parts and self.genotypes else 0)
+        return 1 + (
+            len(_contigs(self.genotypes, self.autosomes)) if self.parts and self.genotypes else 0
+        )
 
     def compute(
         self, folder: Path, client: Client | None, no_workers_timeout: float
@@ -119,6 +125,7 @@ class KinshipSource:
             "kinship_genotypes": self.genotypes.identity(),
             "kinship_kind": self.kind,
             "kinship_min_maf": self.min_maf,
+            "kinship_autosomes": self.autosomes,
         }
         if client is not None:
             probe_workers(client, self.genotypes.bed_sizes, [])
@@ -126,13 +133,14 @@ class KinshipSource:
         if self.parts:
             matrices = relationship_parts(
                 self.genotypes, folder, kind=self.kind, samples=self.samples,
-                among=self.analysed, min_maf=self.min_maf, client=client,
+                among=self.analysed, min_maf=self.min_maf, autosomes=self.autosomes, client=client,
                 no_workers_timeout=no_workers_timeout,
             )  # fmt: skip
         else:
             matrices = relationship_matrix(
                 self.genotypes, kind=self.kind, samples=self.samples, among=self.analysed,
-                min_maf=self.min_maf, client=client, no_workers_timeout=no_workers_timeout,
+                min_maf=self.min_maf, autosomes=self.autosomes, client=client,
+                no_workers_timeout=no_workers_timeout,
             )  # fmt: skip
         return Relationships(matrices, identity, folder)
 
@@ -150,6 +158,7 @@ def open_kinship(
     if job.model != "lmm":
         return None
     everyone = ids_of(genotypes.samples)
+    autosomes = autosomes_of(job.autosome_num, all_chromosomes=job.grm_all_chromosomes)
     given, source = None, None
     if job.kinship is not None:
         path = job.kinship
@@ -161,11 +170,11 @@ def open_kinship(
         assert job.grm_from is not None
         source = open_plink(job.grm_from)
         name, there = job.grm_from, set(ids_of(source.samples))
-        contigs = _contigs(source)
+        contigs = _contigs(source, autosomes)
         if job.loco and len(contigs) == 1:
             raise InputError(
-                f"{name}: all variants are on chromosome {contigs[0]}; with --loco nothing would "
-                "be left of the matrix"
+                f"{name}: all variants for the matrix are on chromosome {contigs[0]}; with --loco "
+                "nothing would be left of it"
             )
     analysed: dict[Id, None] = {}
     for one in inputs:
@@ -180,7 +189,7 @@ def open_kinship(
     samples = [key for key in everyone if key in there]
     _require_memory(max(len(one.aligned.y) for one in inputs))
     return KinshipSource(
-        given, source, samples, list(analysed), job.grm_kind, job.grm_min_maf, job.loco
+        given, source, samples, list(analysed), job.grm_kind, job.grm_min_maf, autosomes, job.loco
     )
 
 
@@ -208,8 +217,9 @@ def array_bytes(source: KinshipSource | None, inputs: Sequence[NullInput]) -> in
     return 16 * max(len(one.aligned.y) for one in inputs) ** 2 * source.n_matrices
 
 
-def _contigs(genotypes: PlinkGenotypes) -> list[str]:
-    return contig_runs(piece["contig"].to_numpy() for piece in genotypes.iter_variants())[0]
+def _contigs(genotypes: PlinkGenotypes, autosomes: int | None) -> list[str]:
+    found = contig_runs(piece["contig"].to_numpy() for piece in genotypes.iter_variants())[0]
+    return [name for name in found if is_autosome(name, autosomes)]
 
 
 def _require_memory(n: int) -> None:

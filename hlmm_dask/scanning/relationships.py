@@ -118,6 +118,11 @@ class Relationships:
         return self.matrices.whole() if without is None else self.matrices.without(without)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Variants that were left out of the matrix."""
+        return self.matrices.notes
+
+    @property
     def source(self) -> str:
         """Names the matrix."""
         return self.matrices.source
