@@ -322,7 +322,7 @@ WRONG = {
     "infinite": (["--kinship", "infinite.npz"], "expected finite numbers"),
     "negative": (["--kinship", "negative.npz"], "not positive semidefinite"),
     "constant": (["--kinship", "constant.npz"], "no relationships vary"),
-    "chromosome": (["--grm-from", "one.bed", "--loco"], "all variants for the matrix are on chromosome 1"),
+    "chromosome": (["--grm-from", "one.bed", "--loco"], "are on chromosome 1; with --loco"),
 }  # fmt: skip
 
 

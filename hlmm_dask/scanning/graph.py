@@ -25,7 +25,6 @@ from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import fit_dosage, fit_packed
 from hlmm_dask.kernels.block_model import BlockModel
 from hlmm_dask.kernels.packed import Packed
-from hlmm_dask.layout import read_names
 from hlmm_dask.scanning.published import BlockTask, load_model_of, model_digest
 from hlmm_dask.scanning.records import announced
 from hlmm_dask.scanning.strips import PackedBlock, crc_of, strips
@@ -226,7 +225,7 @@ def _fit_missing(
 def _withdrawn(store: ResultsStore, index: int) -> NDArray[np.bool_]:
     """Which variants of a block are left out by their position: the same for all phenotypes."""
     block = store.block(index)
-    return is_left_out(read_names(store.path, "variant_position", block.start, block.stop))
+    return is_left_out(store.read_names("variant_position", block.start, block.stop))
 
 
 def _withdraw(
