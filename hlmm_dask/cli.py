@@ -15,7 +15,6 @@ from hlmm_dask.cli_options import (
     DISPERSION_OPTIONS,
     EXIT_FAILED,
     EXIT_INPUT,
-    EXIT_INTERRUPTED,
     EXIT_OK,
     LMM_OPTIONS,
     chr_parser,
@@ -28,15 +27,9 @@ from hlmm_dask.cli_options import (
     report_parser,
     scan_parser,
 )
-from hlmm_dask.ending import end_as_interrupted, keep_ending, lasting
+from hlmm_dask.ending import EXIT_INTERRUPTED, Ending, lasting_stderr
 from hlmm_dask.errors import ClusterLostError, InputError, ScanError, StoreError
 from hlmm_dask.printable import say
-from hlmm_dask.scanning.prestart import (
-    before_imports,
-    imports_done,
-    prepare_blas,
-    start_fork_server,
-)
 
 if TYPE_CHECKING:
     from hlmm_dask.models.dispersion import DispersionOptions
@@ -45,15 +38,11 @@ if TYPE_CHECKING:
 
 def scan_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-scan``: fit every variant of a genome. Returns the exit code."""
-    if argv is None:
-        before_imports()
     return run(scan_parser(), argv, _scan)
 
 
 def hlmm_chr_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-chr``: hlmm_chr.py's command line on the same engine. Returns the exit code."""
-    if argv is None:
-        before_imports()
     return run(chr_parser(), argv, _chr)
 
 
@@ -69,15 +58,11 @@ def dispersion_main(argv: Sequence[str] | None = None) -> int:
 
 def loci_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-loci``: refit the lead variants of a finished scan. Returns the exit code."""
-    if argv is None:
-        prepare_blas()
     return run(loci_parser(), argv, _loci)
 
 
 def kinship_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-kinship``: the relationship matrix of genotypes. Returns the exit code."""
-    if argv is None:
-        prepare_blas()
     return run(kinship_parser(), argv, _kinship)
 
 
@@ -98,46 +83,62 @@ def run(
 ) -> int:
     """Parse, do, and turn errors into a line and an exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if argv is None:
-        end_as_interrupted()
-        sys.stderr = lasting(sys.stderr)
     # Options may stand between the positional arguments, also after one of several GENOFILEs.
     options = parser.parse_intermixed_args(joined(arguments))
-    options.is_process = argv is None
     options.command = [*_program(parser, argv is None), *arguments]
     options.begun = False
-    try:
-        command(options)
-    except (InputError, StoreError) as error:
-        return _complain(parser.prog, error, EXIT_INPUT)
-    except ScanError as error:
-        code = _complain(parser.prog, error, EXIT_FAILED)
-        if not (isinstance(error, ClusterLostError) and _resumable(options)):
-            return code
-    except OSError as error:
-        # Before the work begins it is about input; after that about disks, which can be mended.
-        code = EXIT_FAILED if options.begun else EXIT_INPUT
-        if options.begun and hasattr(options, "resume"):
-            code = EXIT_INTERRUPTED
-        _complain(parser.prog, error, code)
-        if code != EXIT_INTERRUPTED:
-            return code
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
+    with ExitStack() as stack:
+        ending = Ending()
         if argv is None:
-            keep_ending()
-        # Below what the terminal has echoed.
-        print(file=sys.stderr)
-        say(f"{parser.prog}: interrupted")
-        if not _resumable(options):
-            return EXIT_INTERRUPTED
-    else:
-        return EXIT_OK
+            stack.enter_context(ending)
+            stack.enter_context(lasting_stderr())
+        try:
+            command(options)
+        except KeyboardInterrupt:
+            return _interrupted(parser.prog, options)
+        except Exception as error:
+            if ending.asked:
+                return _interrupted(parser.prog, options)
+            return _failed(parser.prog, options, error)
+    return EXIT_OK
+
+
+def _interrupted(program: str, options: argparse.Namespace) -> int:
+    # Below what the terminal has echoed.
+    print(file=sys.stderr)
+    say(f"{program}: interrupted")
+    if _resumable(options):
+        _show_resume(options)
+    return EXIT_INTERRUPTED
+
+
+def _failed(program: str, options: argparse.Namespace, error: Exception) -> int:
+    """Say in a line what went wrong and return the exit code; raise what is a mistake of ours."""
+    match error:
+        case InputError() | StoreError():
+            return _complain(program, error, EXIT_INPUT)
+        case ClusterLostError() if _resumable(options):
+            code = _complain(program, error, EXIT_FAILED)
+        case ScanError():
+            return _complain(program, error, EXIT_FAILED)
+        case OSError() if not options.begun:
+            # Before the work begins it is about input; after that about disks.
+            return _complain(program, error, EXIT_INPUT)
+        case OSError() if not hasattr(options, "resume"):
+            return _complain(program, error, EXIT_FAILED)
+        case OSError():
+            code = _complain(program, error, EXIT_INTERRUPTED)
+        case _:
+            raise error
+    _show_resume(options)
+    return code
+
+
+def _show_resume(options: argparse.Namespace) -> None:
     again = [word for word in options.command if word not in ("--overwrite", "--resume")]
     line = shlex.join([*again, "--resume"])
     say("finished blocks are kept; go on with:")
     say(f"  {line}", whole=True)
-    return code
 
 
 def _complain(program: str, error: Exception, code: int) -> int:
@@ -238,7 +239,7 @@ def _chr(options: argparse.Namespace) -> None:
 def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
     from hlmm_dask.scanning.dispersion import SLOPE, SLOPE_SE
     from hlmm_dask.scanning.events import Event, Observer, Planned
-    from hlmm_dask.scanning.heap import keep_memory
+    from hlmm_dask.scanning.fork_server import start_fork_server
     from hlmm_dask.scanning.job import run_job
     from hlmm_dask.scanning.log import RunLog
     from hlmm_dask.scanning.logs import off_terminal
@@ -246,12 +247,10 @@ def _watch(job: "ScanJob", options: argparse.Namespace) -> None:
     from hlmm_dask.view.closing import make_reports, show_loci
     from hlmm_dask.view.terminal import TerminalProgress, print_summary
 
-    imports_done()
-    if options.is_process and job.cluster.is_local:
+    if job.cluster.is_local:
+        # It imports while the input is read.
         job.cluster.check()
-        start_fork_server(compiled=job.model == "hlmm")
-    if options.is_process:
-        keep_memory()
+        start_fork_server()
 
     def begin(event: Event) -> None:
         options.begun = options.begun or isinstance(event, Planned)
@@ -334,7 +333,6 @@ def _plan(job: "ScanJob", options: argparse.Namespace) -> None:
     from hlmm_dask.view.plan import plan_lines
     from hlmm_dask.view.terminal import TerminalProgress, print_rows
 
-    imports_done()
     with TerminalProgress() as progress:
         lines = plan_lines(dry_run(job, (progress,)))
     print_rows("Plan (nothing was written)", list(lines.items()), console=Console())

@@ -8,20 +8,15 @@ from typing import Any
 from hlmm_dask.cli import run
 from hlmm_dask.cli_options import Parser, new_parser
 from hlmm_dask.printable import say
-from hlmm_dask.scanning.prestart import prepare_blas
 
 
 def check_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-check``: permutation and bootstrap of chosen variants. Returns the exit code."""
-    if argv is None:
-        prepare_blas()
     return run(_check_parser(), argv, _check)
 
 
 def interact_main(argv: Sequence[str] | None = None) -> int:
     """``hlmm-interact``: interaction of variants with a covariate. Returns the exit code."""
-    if argv is None:
-        prepare_blas()
     return run(_interact_parser(), argv, _interact)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from hlmm_dask.printable import line_of
 
-EXIT_OK, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 75
+EXIT_OK, EXIT_FAILED, EXIT_INPUT = 0, 1, 2
 
 
 def joined(arguments: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 
 import sys
 
-from hlmm_dask.cli_followup import check_main
+from hlmm_dask.program import check
 
 if __name__ == "__main__":
-    sys.exit(check_main())
+    sys.exit(check())

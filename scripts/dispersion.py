@@ -3,7 +3,7 @@
 
 import sys
 
-from hlmm_dask.cli import dispersion_main
+from hlmm_dask.program import dispersion
 
 if __name__ == "__main__":
-    sys.exit(dispersion_main())
+    sys.exit(dispersion())

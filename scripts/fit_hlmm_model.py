@@ -3,7 +3,7 @@
 
 import sys
 
-from hlmm_dask.cli import fit_main
+from hlmm_dask.program import fit
 
 if __name__ == "__main__":
-    sys.exit(fit_main())
+    sys.exit(fit())

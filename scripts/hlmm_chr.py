@@ -3,7 +3,7 @@
 
 import sys
 
-from hlmm_dask.cli import hlmm_chr_main
+from hlmm_dask.program import chromosome
 
 if __name__ == "__main__":
-    sys.exit(hlmm_chr_main())
+    sys.exit(chromosome())

@@ -3,7 +3,7 @@
 
 import sys
 
-from hlmm_dask.cli_followup import interact_main
+from hlmm_dask.program import interact
 
 if __name__ == "__main__":
-    sys.exit(interact_main())
+    sys.exit(interact())

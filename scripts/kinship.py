@@ -3,7 +3,7 @@
 
 import sys
 
-from hlmm_dask.cli import kinship_main
+from hlmm_dask.program import kinship
 
 if __name__ == "__main__":
-    sys.exit(kinship_main())
+    sys.exit(kinship())

@@ -3,7 +3,7 @@
 
 import sys
 
-from hlmm_dask.cli import loci_main
+from hlmm_dask.program import loci
 
 if __name__ == "__main__":
-    sys.exit(loci_main())
+    sys.exit(loci())

@@ -3,7 +3,7 @@
 
 import sys
 
-from hlmm_dask.cli import munge_main
+from hlmm_dask.program import munge
 
 if __name__ == "__main__":
-    sys.exit(munge_main())
+    sys.exit(munge())

@@ -3,7 +3,7 @@
 
 import sys
 
-from hlmm_dask.cli import report_main
+from hlmm_dask.program import report
 
 if __name__ == "__main__":
-    sys.exit(report_main())
+    sys.exit(report())

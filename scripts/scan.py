@@ -3,7 +3,7 @@
 
 import sys
 
-from hlmm_dask.cli import scan_main
+from hlmm_dask.program import scan
 
 if __name__ == "__main__":
-    sys.exit(scan_main())
+    sys.exit(scan())

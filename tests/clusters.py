@@ -27,6 +27,7 @@ from distributed import Client, Security, rpc
 from distributed.protocol.pickle import dumps
 
 from hlmm_dask.cli import scan_main
+from hlmm_dask.scanning.fork_server import start_fork_server
 
 # By default each process of Dask looks at itself 50 to 100 times a second, idle ones too.
 HOUSEKEEPING = {
@@ -54,7 +55,7 @@ def environment(more: Mapping[str, str] = {}) -> dict[str, str]:
 @cache
 def fork_server() -> None:
     """Let the process that others are forked from have done their imports."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["hlmm_dask.scanning.warm"])
+    start_fork_server()
 
 
 def settle(folder: Path, log: str) -> None:

@@ -41,9 +41,9 @@ def test_signals_of_batch_systems_end_as_ctrl_c_does(
 def test_ctrl_c_while_workers_import(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, time\n"
-        "from hlmm_dask.scanning.prestart import start_fork_server\n"
+        "from hlmm_dask.scanning.fork_server import start_fork_server\n"
         "print('once')\n"
-        "start_fork_server(compiled=True)\n"
+        "start_fork_server()\n"
         "try:\n"
         "    os.killpg(0, signal.SIGINT)\n"
         "    time.sleep(5)\n"

@@ -89,7 +89,6 @@ def test_dask_is_known_in_one_place(module: str) -> None:
         "hlmm_dask.results",  # a lazy Dataset
         # These are called by a scheduler.
         "hlmm_dask.view.dask_page",
-        "hlmm_dask.view.later_pages",
         "hlmm_dask.view.preload",
         "hlmm_dask.view.widget",  # takes a client
     }

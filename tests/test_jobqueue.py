@@ -227,7 +227,7 @@ def test_jobs_that_end_are_replaced(
 SLOW = """
 import time
 from hlmm_dask.kernels.block import fit_packed
-from hlmm_dask.scanning import graph, warm
+from hlmm_dask.scanning import graph
 def fit_slowly(*arguments, **options):
     time.sleep(0.5)
     return fit_packed(*arguments, **options)

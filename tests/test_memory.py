@@ -1,6 +1,7 @@
 """The memory plan against what processes take, and the blocks that it chooses."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.table import Filters
 from hlmm_dask.models.random_design import RandomDesign
+from hlmm_dask.scanning.fork_server import WORKER_ENVIRONMENT
 from hlmm_dask.scanning.memory import (
     BASE_BYTES,
     Footprint,
@@ -38,9 +40,7 @@ from hlmm_dask.store import ResultsStore
 # A worker's task in a process of its own: a tiny block loads the kernel's loops, then a real one.
 WORKER = """
 import json, pickle, sys
-import hlmm_dask.scanning.warm
 from hlmm_dask.scanning.graph import BlockTask, _fit_and_store
-from hlmm_dask.scanning.heap import keep_memory
 from hlmm_dask.scanning.strips import PackedBlock
 from hlmm_dask.store import ResultsStore
 
@@ -48,7 +48,6 @@ def memory(what):
     with open("/proc/self/status") as lines:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
 
-keep_memory()
 found = []
 for folder, digest in json.loads(sys.argv[1]):
     with open(f"{folder}/genotypes", "rb") as file:
@@ -121,7 +120,7 @@ def test_plan_against_a_process(
     large = prepare(tmp_path / "large", n, m, n_random, n_covariates, method)
     done = subprocess.run(
         [sys.executable, "-c", WORKER, json.dumps([small, large])],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, env=os.environ | WORKER_ENVIRONMENT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     base, peak = json.loads(done.stdout)

@@ -49,6 +49,8 @@ class Run:
         observers: Sequence[Observer],
         **options: Any,
     ) -> None:
+        # Here, not in the thread: errors come at once, and dask-jobqueue is imported.
+        (cluster or ClusterOptions()).check()
         self._temporary = out is None
         if out is None:
             folder = tempfile.mkdtemp(prefix="hlmm_dask_")

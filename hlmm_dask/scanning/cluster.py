@@ -1,21 +1,19 @@
 """The Dask cluster that a scan runs on: on this machine, jobs of a queue, or a running one."""
 
 import os
-import signal
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 
 import dask
-from distributed import Client, LocalCluster, Security, Worker, WorkerPlugin
+from distributed import Client
 from distributed.versions import VersionMismatchWarning
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.scanning.heap import keep_memory
 from hlmm_dask.scanning.jobqueue import SYSTEMS, queue_client, queue_settings
-from hlmm_dask.scanning.machine import private_folder, require_open_files, require_sockets
+from hlmm_dask.scanning.local_cluster import local_client
+from hlmm_dask.scanning.machine import require_open_files, require_sockets
 from hlmm_dask.scanning.security import (
     check_address,
     client_security,
@@ -23,28 +21,14 @@ from hlmm_dask.scanning.security import (
     scheduler_address,
 )
 
-# On this machine the scheduler and the workers' own housekeeping take time from the fits: by
-# default each process looks at itself 50 to 100 times a second, and at the disks twice.
-_HERE = {
-    "distributed.worker.daemon": True,
-    "distributed.worker.profile.interval": "1s",
-    "distributed.worker.profile.cycle": "10s",
-    "distributed.worker.memory.monitor-interval": "500ms",
-    "distributed.admin.tick.interval": "2s",
-    "distributed.admin.system-monitor.interval": "2s",
-    "distributed.admin.system-monitor.disk": False,
-}
+# Bytes below which a memory limit is a mistake: no process starts in so little.
+_LEAST_MEMORY = 2**20
 # Seconds to wait for workers. A job may stand in its queue for a day.
 _CONNECT, _NO_WORKERS, _QUEUE = 60.0, 300.0, 86400.0
 
 # Named, not imported: what watches stands above what computes.
 _PAGE = "hlmm_dask.view.preload"
-# What the processes of a cluster serve: besides Dask's, our page. Measurements for Prometheus they
-# would import, if its library is installed; those of the scheduler come with Dask's pages.
-_SERVED = {"scheduler": ("hlmm_dask.view.dask_page",), "worker": ()}
 _PRELOAD = "distributed.scheduler.preload"
-# Dask's own pages are imported when someone asks for one.
-_LATER_PAGES = "hlmm_dask.view.later_pages"
 
 
 @dataclass(frozen=True)
@@ -61,8 +45,8 @@ class ClusterOptions:
         Worker processes of a cluster of one's own; one for each core by default.
     threads_per_worker : int
         Threads of each.
-    memory_limit : str
-        Memory of each, as Dask takes it (``"4GiB"``, ``"auto"``).
+    memory_limit : str or int
+        Memory of each, as Dask takes it (``"4GiB"``, bytes, ``"auto"``, 0 for no limit).
     timeout : float, optional
         Seconds to wait for a scheduler and its first worker: a minute, a day for a batch system.
     no_workers_timeout : float, optional
@@ -87,7 +71,7 @@ class ClusterOptions:
     scheduler_file: str | None = None
     workers: int | None = None
     threads_per_worker: int = 1
-    memory_limit: str = "auto"
+    memory_limit: str | int = "auto"
     timeout: float | None = None
     no_workers_timeout: float | None = None
     tls_ca: str | None = None
@@ -150,13 +134,7 @@ class ClusterOptions:
         ):
             if seconds is not None and not seconds > 0:
                 raise InputError(f"--{name} {seconds:g}: expected seconds above 0, or inf")
-        if self.memory_limit not in ("auto", "0"):
-            try:
-                dask.utils.parse_bytes(self.memory_limit)
-            except ValueError:
-                raise InputError(
-                    f"--memory-limit {self.memory_limit}: expected a size such as 4GiB, or auto"
-                ) from None
+        self._check_memory_limit()
         if self.jobqueue:
             if self.jobqueue not in SYSTEMS:
                 raise InputError(f"--jobqueue {self.jobqueue}: expected {', '.join(SYSTEMS)}")
@@ -172,6 +150,20 @@ class ClusterOptions:
             client_security(address, ca=self.tls_ca, cert=self.tls_cert, key=self.tls_key)
         elif self.tls_ca or self.tls_cert or self.tls_key:
             raise InputError("--tls-ca, --tls-cert, --tls-key are for --scheduler tls://host:port")
+
+    def _check_memory_limit(self) -> None:
+        if self.memory_limit in ("auto", "0", 0):
+            return
+        try:
+            size = dask.utils.parse_bytes(self.memory_limit)
+        except (ValueError, OverflowError, TypeError, AttributeError):
+            size = 0
+        # Dask takes numbers up to 1 for shares of the machine's memory.
+        if size < _LEAST_MEMORY:
+            raise InputError(
+                f"--memory-limit {self.memory_limit}: expected a size such as 4GiB, auto, or 0 for "
+                "no limit"
+            )
 
     def _refuse_ignored(self, chosen: Sequence[str]) -> None:
         """Raise an `InputError` for options that the chosen cluster would not heed."""
@@ -213,7 +205,7 @@ def connect(options: ClusterOptions) -> Iterator[Client]:
         elif options.jobqueue:
             client = stack.enter_context(queue_client(options))
         else:
-            client = stack.enter_context(_started_here(options))
+            client = stack.enter_context(local_client(options))
         try:
             client.wait_for_workers(1, timeout=options.connect_timeout)
         except TimeoutError as error:
@@ -223,8 +215,6 @@ def connect(options: ClusterOptions) -> Iterator[Client]:
             raise InputError(
                 f"{place}: the scheduler went away before the scan began; start it again"
             ) from error
-        if options.address is None:
-            client.register_plugin(_KeepMemory())
         yield client
 
 
@@ -251,56 +241,3 @@ def _no_worker(options: ClusterOptions) -> str:
     if options.jobqueue:
         return f"--jobqueue {options.jobqueue}: {waited}; are the jobs waiting, or did they fail?"
     return f"{options.address}: {waited}; start workers with 'dask worker {options.address}'"
-
-
-@contextmanager
-def _started_here(options: ClusterOptions) -> Iterator[Client]:
-    routes = {}
-    for process, more in _SERVED.items():
-        key = f"distributed.{process}.http.routes"
-        served = [x for x in dask.config.get(key) if x != f"distributed.http.{process}.prometheus"]
-        routes[key] = list(dict.fromkeys([*served, *more]))
-    with (
-        dask.config.set(_HERE | routes),
-        LocalCluster(
-            n_workers=options.workers or len(os.sched_getaffinity(0)),
-            threads_per_worker=options.threads_per_worker,
-            memory_limit=options.memory_limit,
-            processes=True,
-            host="127.0.0.1",
-            # Every user of this machine reaches the loopback interface.
-            security=Security.temporary(),
-            local_directory=private_folder(),
-            # By default the dashboard listens on all interfaces.
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={
-                "dashboard": False,
-                "preload": [*dask.config.get(_PRELOAD), _LATER_PAGES],
-            },
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        client.register_plugin(_LeaveInterrupts())
-        yield client
-
-
-class _LeaveInterrupts(WorkerPlugin):
-    """Workers ignore Ctrl-C, which a terminal sends to them too: their client ends the run."""
-
-    name = "hlmm-dask-leave-interrupts"
-    idempotent = True
-
-    def setup(self, worker: Worker) -> None:
-        # Only the main thread may; a worker process runs its event loop there.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-class _KeepMemory(WorkerPlugin):
-    """Workers of one's own use their memory again from block to block."""
-
-    name = "hlmm-dask-keep-memory"
-    idempotent = True
-
-    def setup(self, worker: Worker) -> None:
-        keep_memory()

@@ -8,7 +8,7 @@ from typing import Self
 
 from distributed import Client
 
-from hlmm_dask.errors import ClusterLostError
+from hlmm_dask.errors import ClusterLostError, InputError, ScanError
 from hlmm_dask.scanning.cluster import ClusterOptions, connect
 
 
@@ -73,10 +73,17 @@ class Connection:
         """
         if self._given is not None:
             return self._given
-        if self._starting is None:
+        if self._starting is None and not self.options.is_local:
             self._given = self._stack.enter_context(connect(self.options))
             return self._given
-        return self._starting.result()
+        self.begin()
+        assert self._starting is not None
+        # Started in another thread, an interrupt leaves no cluster without a context to end it.
+        try:
+            return self._starting.result()
+        except (InputError, ScanError) as error:
+            # The frames of that thread say nothing.
+            raise error.with_traceback(None) from None
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -54,7 +55,7 @@ def queue_settings(options: "ClusterOptions") -> dict[str, Any]:
             f"--cores {cores}: expected a multiple of --threads-per-worker "
             f"({options.threads_per_worker})"
         )
-    if options.memory_limit not in ("auto", "0"):
+    if options.memory_limit not in ("auto", "0", 0):
         memory = f"{processes * dask.utils.parse_bytes(options.memory_limit)}B"
     elif "memory" in given or configured("memory"):
         memory = given.get("memory") or configured("memory")
@@ -169,10 +170,20 @@ def _refusal(account: str) -> str:
 
 
 def _cluster_class(system: str | None) -> Any:
+    handler = signal.getsignal(signal.SIGINT)
     try:
         import dask_jobqueue
     except ImportError:
         raise InputError(f"--jobqueue needs the package dask-jobqueue; {_INSTALL}") from None
+    except ValueError:
+        raise InputError(
+            "--jobqueue: dask-jobqueue can be imported by the main thread alone; "
+            "import dask_jobqueue before"
+        ) from None
+    finally:
+        # Its import replaces the handler: an interrupt would end the process with exit code 0.
+        if signal.getsignal(signal.SIGINT) is not handler:
+            signal.signal(signal.SIGINT, handler)
     return getattr(dask_jobqueue, f"{str(system).upper()}Cluster")
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.packed import Packed
 
-# Few enough bytes that their memory is kept (see `hlmm_dask.scanning.heap`), and enough variants
-# that what a call costs is of no matter.
+# Few enough bytes that their memory is kept (see `hlmm_dask.scanning.fork_server`), and enough
+# variants that the overhead of a call is negligible.
 _STRIP_BYTES = 30 * 2**20
 _STRIP_VARIANTS = 4096
 

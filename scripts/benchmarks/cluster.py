@@ -25,7 +25,6 @@ from hlmm_dask.scanning.cluster import ClusterOptions, connect
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.dispatch import scan_model
 from hlmm_dask.scanning.events import BlockDone, Event, ScanFinished, ScanStarted
-from hlmm_dask.scanning.heap import keep_memory
 from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.scanning.null_input import fit_null
 from hlmm_dask.scanning.plan import choose_block_size, footprint
@@ -158,7 +157,6 @@ def alone(beds: list[Path], null: NullModel, processes: int) -> float:
 
 
 def _fit_share(beds: list[Path], null: NullModel, together: Any, first: int, step: int) -> None:
-    keep_memory()
     config = ScanConfig(min_maf=0.0, max_missing=100.0)
     source = open_source(beds, config)
     model = scan_model(null, config, source)
