@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hlmm_dask.export import read_models_table
     from hlmm_dask.followup.loci import loci
     from hlmm_dask.genotypes.dataset import open_bed
+    from hlmm_dask.in_memory import variant_tests
     from hlmm_dask.models.hlm import HLM
     from hlmm_dask.models.hlmm import HLMM, simulate
     from hlmm_dask.models.lmm import LinearMixedModel
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from hlmm_dask.scanning.null import NullModel
     from hlmm_dask.scanning.null_input import fit_null
     from hlmm_dask.scanning.scan import scan
-    from hlmm_dask.variant_tests import variant_tests
     from hlmm_dask.view.widget import dashboard as dashboard  # neither: it needs anywidget
 
 __all__ = [
@@ -79,7 +79,7 @@ _HOME = {
     "relationship_matrix": "scanning.kinship",
     "scan": "scanning.scan",
     "simulate": "models.hlmm",
-    "variant_tests": "variant_tests",
+    "variant_tests": "in_memory",
 }
 
 

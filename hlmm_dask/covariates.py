@@ -5,11 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.models.design import independent_columns
 from hlmm_dask.tables import Table
 from hlmm_dask.text import shown
 
-# A column is a combination of those before it when less than this share of its length is left.
-_COLLINEAR = 1e-8
 # Rounding of a mean leaves a constant column a spread of this size.
 _CONSTANT = 1e-12
 # The inverse of a smaller spread may overflow.
@@ -62,30 +61,26 @@ def independent(
     """Leave out constant columns, and those that the intercept and the columns before explain."""
     if table is None:
         return covariates
-    kept: list[int] = []
-    basis = [np.full(len(covariates.values), len(covariates.values) ** -0.5)]
+    n = len(covariates.values)
+    varying: list[int] = []
+    columns = [np.ones(n)]
     for j, name in enumerate(covariates.names):
         column = np.ascontiguousarray(covariates.values[:, j])
-        spread = population_sd(column, float(column.mean()))
+        mean = float(column.mean())
+        spread = population_sd(column, mean)
         if covariates.scale[j] == 0 or spread == 0:
             notes.append(
                 f"{table.path}: {role} covariate {shown(name)} is constant; it is left out"
             )
             continue
-        rest = (column - column.mean()) / spread
-        length = float(np.linalg.norm(rest))
-        # Twice, against the rounding of the first pass.
-        for _ in range(2):
-            for vector in basis:
-                rest = rest - vector * float(vector @ rest)
-        left = float(np.linalg.norm(rest))
-        if left <= _COLLINEAR * length:
-            before = ", ".join(shown(covariates.names[k]) for k in kept[:5])
-            notes.append(
-                f"{table.path}: {role} covariate {shown(name)} is a linear combination of those "
-                f"before it ({before}{', ...' if len(kept) > 5 else ''}); it is left out"
-            )
-            continue
-        basis.append(rest / left)
-        kept.append(j)
-    return covariates.keep(kept)
+        columns.append((column - mean) / spread)
+        varying.append(j)
+    _, kept, repeated = independent_columns(np.column_stack(columns))
+    names = ["the intercept", *(shown(covariates.names[j]) for j in varying)]
+    for at, of in repeated:
+        listed = ", ".join(names[k] for k in of[:5]) + (", ..." if len(of) > 5 else "")
+        says = f"repeats {listed}"
+        if len(of) > 1:
+            says = f"is a linear combination of those before it ({listed})"
+        notes.append(f"{table.path}: {role} covariate {names[at]} {says}; it is left out")
+    return covariates.keep([varying[k - 1] for k in kept if k])

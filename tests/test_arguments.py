@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+import hlmm_dask
 from hlmm_dask import (
     HLM,
     HLMM,
@@ -15,6 +16,7 @@ from hlmm_dask import (
     simulate,
 )
 from hlmm_dask.arguments import bounds, choice, flag, number, whole_number
+from hlmm_dask.in_memory import variant_tests
 from hlmm_dask.models import fit_heritability, fit_phenotypes, profile_loglik, rotation_of_kinship
 from hlmm_dask.models.dispersion import DispersionOptions
 from hlmm_dask.models.huber import huber_slope
@@ -23,7 +25,6 @@ from hlmm_dask.relationship.files import kinship_paths, write_kinship
 from hlmm_dask.relationship.kinship import Kinship
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.transforms import chosen_transforms
-from hlmm_dask.variant_tests import variant_tests
 from hlmm_dask.view.style import theme
 
 N = 60
@@ -147,3 +148,10 @@ def test_numpy_scalars_are_taken() -> None:
     assert choice("x", np.str_("B"), ("a", "b")) == "b"
     with pytest.raises(InputError, match=r"x np.True_: expected a number"):
         number("x", np.True_)
+
+
+def test_a_name_of_the_package_stays_a_function() -> None:
+    """No module of the package has the name of a public function."""
+    for _ in range(2):
+        for name in hlmm_dask.__all__:
+            assert callable(getattr(hlmm_dask, name)), name

@@ -352,7 +352,7 @@ def test_covariates_without_information(study: Study, run_script: Run, capsys: C
     for role in ("mean", "variance"):
         assert err.count(f"{role} covariate '3' is constant; it is left out") == 1
         assert err.count(f"{role} covariate '4' is a linear combination of those before it "
-                         "('1', '2'); it is left out") == 1  # fmt: skip
+                         "('2', '1'); it is left out") == 1  # fmt: skip
     same(table(study, "plain"), table(study))
 
 

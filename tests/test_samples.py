@@ -136,8 +136,8 @@ def test_constant_and_collinear_covariates(rng):
     assert len(result.notes) == 4
     assert "pheno.txt: 10 of 60 people are not in the genotypes" in result.notes[0]
     assert "c.txt: mean covariate 'k' is constant" in result.notes[1]
-    assert "'c' is a linear combination of those before it ('a', 'b')" in result.notes[2]
-    assert "'l' is constant" in result.notes[3]
+    assert "'l' is constant" in result.notes[2]
+    assert "'c' is a linear combination of those before it ('a', 'b')" in result.notes[3]
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-8, 1e8, 1e150])

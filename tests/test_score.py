@@ -9,6 +9,7 @@ from scipy import optimize, special, stats
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.packed import encode
+from hlmm_dask.in_memory import variant_tests
 from hlmm_dask.kernels import score
 from hlmm_dask.kernels.block import fit_dosage, fit_packed
 from hlmm_dask.kernels.block_model import BlockModel, block_model
@@ -22,7 +23,6 @@ from hlmm_dask.models.hlmm import HLMM
 from hlmm_dask.models.inference import neg_log10_p_normal
 from hlmm_dask.models.random_design import RandomDesign
 from hlmm_dask.schema import CLASS_DOC, INDEX, Status
-from hlmm_dask.variant_tests import variant_tests
 
 Codes = NDArray[np.int8]
 FloatArray = NDArray[np.float64]

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from hlmm_dask.kernels.saddlepoint import both_tails
 from hlmm_dask.kernels.score import SPA_THRESHOLD
-from hlmm_dask.models.design import least_squares
+from hlmm_dask.models.design import independent_columns, least_squares
 from hlmm_dask.models.hlm import HLM
 from hlmm_dask.models.inference import neg_log10_p_normal, neg_log10_p_tails
 
 FloatArray = NDArray[np.float64]
 _NAN = float("nan")
-_COLLINEAR = 1e-8
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,7 @@ class Design:
 
 def independent(X: FloatArray) -> FloatArray:
     """Leave out the columns (n, c) that those before them explain, and those that are zero."""
-    X = X[:, np.any(X != 0.0, axis=0)]
-    if not X.size:
-        return X
-    R = np.linalg.qr(X / np.linalg.norm(X, axis=0), mode="r")
-    kept = np.zeros(X.shape[1], dtype=bool)
-    kept[: len(R)] = np.abs(np.diag(R)) > _COLLINEAR
-    return np.asarray(X[:, kept])
+    return np.asarray(X[:, independent_columns(X)[1]])
 
 
 @dataclass(frozen=True)

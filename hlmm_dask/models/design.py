@@ -1,12 +1,18 @@
 """Checks and start values that the models with and without random effects share."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import linalg
 
 FloatArray = NDArray[np.float64]
 
+# A column is a repetition of others if less than this share of its length is left without them.
+_REPEATED = 1e-6
+# What rounding leaves of the spread of a constant column, and of a column that others explain.
+_ROUNDING_OF_MEAN = 1e-12
 # Residuals below this share of y are what rounding leaves of none.
 _ROUNDING = 1e-13
 
@@ -42,13 +48,114 @@ def check_parameter_count(n_samples: int, n_parameters: int) -> None:
         )
 
 
-def check_full_rank(name: str, matrix: FloatArray) -> None:
-    """Raise a ValueError if the columns are linearly dependent (after scaling each to norm 1)."""
-    norms = np.linalg.norm(matrix, axis=0)
-    if np.any(norms == 0):
-        raise ValueError(f"column {int(np.argmin(norms))} of {name} is zero")
-    if np.linalg.matrix_rank(matrix / norms, tol=1e-9) < matrix.shape[1]:
-        raise ValueError(f"the columns of {name} are linearly dependent")
+class Repeated(NamedTuple):
+    """A column that is zero, or a linear combination of columns before it.
+
+    Attributes
+    ----------
+    column : int
+        Which one.
+    of : tuple of int
+        Those that it repeats, the one with the largest share in it first; constant columns are
+        named only where there is no other. Empty for a column of zeros.
+    """
+
+    column: int
+    of: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Orthogonal columns Q of mean square 1 that span a design X = QT.
+
+    Models are fitted to Q: covariates that nearly repeat each other, or differ in their units by
+    many powers of ten, cost no digits and no steps. The estimates are then taken back to X.
+
+    Attributes
+    ----------
+    Q : (n, k) float64
+        The columns, in C order; the first is a multiple of X's first.
+    triangle : (k, k) float64
+        T, upper triangular with a positive diagonal.
+    """
+
+    Q: FloatArray
+    triangle: FloatArray
+
+    @classmethod
+    def of(cls, name: str, X: FloatArray) -> "Basis":
+        """Return the basis of a design, or raise a ValueError if its columns are dependent."""
+        basis, _, repeated = independent_columns(X)
+        for column, of in repeated:
+            if not of:
+                raise ValueError(f"column {column} of {name} is zero")
+            raise ValueError(
+                f"the columns of {name} are linearly dependent: column {column} repeats column"
+                f"{'s' if len(of) > 1 else ''} {', '.join(map(str, of[:5]))}"
+            )
+        return basis
+
+    def effects(self, effects: FloatArray) -> FloatArray:
+        """Turn effects (k,) of the columns of Q into those of X."""
+        return np.asarray(linalg.solve_triangular(self.triangle, effects))
+
+    def coordinates(self, effects: FloatArray) -> FloatArray:
+        """Turn effects (k,) of the columns of X into those of Q."""
+        return np.asarray(self.triangle @ effects)
+
+    def covariance(self, covariance: FloatArray) -> FloatArray:
+        """Turn the covariance (k, k) of effects of Q into that of effects of X."""
+        half = linalg.solve_triangular(self.triangle, covariance, check_finite=False)
+        return np.asarray(linalg.solve_triangular(self.triangle, half.T, check_finite=False))
+
+
+def independent_columns(X: FloatArray) -> tuple[Basis, list[int], list[Repeated]]:
+    """Find the columns (n, c) that those before them don't explain.
+
+    A column counts as explained when less than 1e-6 of its length, about its mean, is left: single
+    precision repeats a standardised column to 1e-7.
+
+    Returns
+    -------
+    basis : Basis
+        Of the columns that are kept.
+    kept : list of int
+        Which these are.
+    repeated : list of Repeated
+        The others.
+    """
+    n, c = X.shape
+    Q, T = np.empty((n, c), order="F"), np.zeros((c, c))
+    kept: list[int] = []
+    repeated: list[Repeated] = []
+    for j in range(c):
+        k = len(kept)
+        rest = np.array(X[:, j])
+        norm = float(np.linalg.norm(rest))
+        about = float(np.linalg.norm(rest - rest.mean())) if n else 0.0
+        length = about if about > _ROUNDING_OF_MEAN * norm else norm
+        products = np.zeros(k)
+        # Twice, against the rounding of the first pass.
+        for _ in range(2):
+            part = Q[:, :k].T @ rest / n
+            rest -= Q[:, :k] @ part
+            products += part
+        left = float(np.linalg.norm(rest))
+        if left > max(_REPEATED * length, _ROUNDING_OF_MEAN * norm):
+            T[:k, k], T[k, k] = products, left / np.sqrt(n)
+            np.divide(rest, T[k, k], out=Q[:, k])
+            kept.append(j)
+            continue
+        share = np.zeros(k)
+        if k and norm > 0.0:
+            share = np.abs(linalg.solve_triangular(T[:k, :k], products))
+            share *= np.linalg.norm(X[:, kept] - X[:, kept].mean(axis=0), axis=0)
+        named = [
+            kept[i] for i in np.argsort(-share, kind="stable") if share[i] > 0.01 * share.max()
+        ]
+        repeated.append(Repeated(j, tuple(named) or (tuple(kept) if norm > 0.0 else ())))
+    k = len(kept)
+    return Basis(np.ascontiguousarray(Q[:, :k]), T[:k, :k]), kept, repeated
 
 
 def check_parameters(name: str, value: ArrayLike, size: int) -> FloatArray:

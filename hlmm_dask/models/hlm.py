@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hlmm_dask.models.design import (
+    Basis,
     as_design,
     as_vector,
-    check_full_rank,
     check_parameter_count,
     check_parameters,
     least_squares,
@@ -94,8 +94,8 @@ class HLM:
         self.X = as_design("X", X, self.n_samples)
         self.V = as_design("V", V, self.n_samples)
         check_parameter_count(self.n_samples, self.X.shape[1] + self.V.shape[1])
-        check_full_rank("X", self.X)
-        check_full_rank("V", self.V)
+        Basis.of("X", self.X)
+        Basis.of("V", self.V)
 
     @property
     def n_samples(self) -> int:
@@ -201,13 +201,16 @@ class HLM:
         ValueError
             If least squares leaves no residual.
         """
-        origin = self.alpha_ols()
-        # Searched about least squares, so that no digits of the residuals are lost to y's mean.
+        x, v = Basis.of("X", self.X), Basis.of("V", self.V)
         centred = copy(self)
-        centred.y = self.y - self.X @ origin
-        start = (
-            start_beta(self.V, self.y, centred.y) if beta_start is None else self._beta(beta_start)
-        )
+        centred.X, centred.V = x.Q, v.Q
+        origin = centred.alpha_ols()
+        # Searched about least squares, so that no digits of the residuals are lost to y's mean.
+        centred.y = self.y - x.Q @ origin
+        if beta_start is None:
+            start = start_beta(v.Q, self.y, centred.y)
+        else:
+            start = v.coordinates(self._beta(beta_start))
         c = self.X.shape[1]
 
         def evaluate(
@@ -215,7 +218,7 @@ class HLM:
         ) -> tuple[FloatArray, FloatArray, FloatArray]:
             beta = x[0]
             outside = np.full(1, np.inf), np.zeros_like(x), np.zeros((1, x.shape[1], x.shape[1]))
-            if np.ptp(self.V @ beta) > 600.0:
+            if np.ptp(v.Q @ beta) > 600.0:
                 return outside
             alpha = centred.alpha_mle(beta)
             full = centred.hessian(alpha, beta)
@@ -230,22 +233,22 @@ class HLM:
         result = minimise(
             evaluate,
             start[None],
-            first_length=lambda step, _: longest_length(np.max(np.abs(step @ self.V.T), axis=1)),
+            first_length=lambda step, _: longest_length(np.max(np.abs(step @ v.Q.T), axis=1)),
             tolerance=tolerance,
             max_iterations=max_iterations,
         )
         beta = result.x[0]
         alpha = centred.alpha_mle(beta)
-        alpha_cov, beta_cov = np.full((c, c), np.nan), self.beta_cov()
+        alpha_cov, beta_cov = np.full((c, c), np.nan), v.covariance(centred.beta_cov())
         with suppress(np.linalg.LinAlgError):
-            alpha_cov = self.alpha_cov(beta)
+            alpha_cov = x.covariance(centred.alpha_cov(beta))
         with np.errstate(invalid="ignore"):
             alpha_se = np.sqrt(np.diag(alpha_cov))
         return HLMFit(
-            alpha=origin + alpha,
+            alpha=x.effects(origin + alpha),
             alpha_se=alpha_se,
             alpha_cov=alpha_cov,
-            beta=beta,
+            beta=v.effects(beta),
             beta_se=np.sqrt(np.diag(beta_cov)),
             beta_cov=beta_cov,
             loglik=centred.loglik(alpha, beta),

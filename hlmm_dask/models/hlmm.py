@@ -11,9 +11,9 @@ from scipy import linalg
 
 from hlmm_dask.arguments import flag, number, whole_number
 from hlmm_dask.models.design import (
+    Basis,
     as_design,
     as_vector,
-    check_full_rank,
     check_parameter_count,
     check_parameters,
     least_squares,
@@ -124,8 +124,8 @@ class HLMM:
         self.V = as_design("V", V, self.n_samples)
         self.G = as_design("G", G, self.n_samples)
         check_parameter_count(self.n_samples, self.X.shape[1] + self.V.shape[1] + 1)
-        check_full_rank("X", self.X)
-        check_full_rank("V", self.V)
+        Basis.of("X", self.X)
+        Basis.of("V", self.V)
         if not np.any(self.G):
             raise ValueError("G has no column, or zeros alone; use HLM without random effects")
 
@@ -249,21 +249,24 @@ class HLMM:
         first = 0.05 * self.mean_square
         h2_start = max(first if h2_init is None else number("h2_init", h2_init, least=0.0), bound)
         c, v = self.X.shape[1], self.V.shape[1]
+        x_basis, v_basis = Basis.of("X", self.X), Basis.of("V", self.V)
+        centred = copy(self)
+        centred.X, centred.V = x_basis.Q, v_basis.Q
         if start is None:
-            alpha = self.alpha_ols()
-            residual = self.y - self.X @ alpha
-            beta = start_beta(self.V, self.y, residual)
+            alpha = centred.alpha_ols()
+            residual = self.y - centred.X @ alpha
+            beta = start_beta(centred.V, self.y, residual)
             mean_square = float(np.mean(residual**2))
             # The random effects' share of the variance leaves the residual's.
             share = min(h2_start * float(np.mean(np.sum(self.G**2, axis=1))), 0.5 * mean_square)
             beta = beta + least_squares(
-                self.V, np.full(self.n_samples, np.log1p(-share / mean_square))
+                centred.V, np.full(self.n_samples, np.log1p(-share / mean_square))
             )
         else:
-            alpha, beta = self._alpha(start[0]), self._beta(start[1])
+            alpha = x_basis.coordinates(self._alpha(start[0]))
+            beta = v_basis.coordinates(self._beta(start[1]))
         # Searched about the start, so that no digits of the residuals are lost to y's mean.
-        centred = copy(self)
-        centred.y = self.y - self.X @ alpha
+        centred.y = self.y - centred.X @ alpha
         theta = np.concatenate([np.zeros(c), beta, [h2_start]])
         size = c + v if fix_h2 else c + v + 1
 
@@ -282,7 +285,7 @@ class HLMM:
             theta[None, :size],
             lower_bound_of_last=None if fix_h2 else bound,
             first_length=lambda step, _: longest_length(
-                np.max(np.abs(step[:, c : c + v] @ self.V.T), axis=1)
+                np.max(np.abs(step[:, c : c + v] @ centred.V.T), axis=1)
             ),
             tolerance=tolerance,
             max_iterations=max_iterations,
@@ -292,12 +295,16 @@ class HLMM:
         covariance = np.full((size, size), np.nan)
         with suppress(np.linalg.LinAlgError):
             covariance = 2.0 * np.linalg.inv(result.hessian[0])
+        triangle = np.eye(size)
+        triangle[:c, :c], triangle[c : c + v, c : c + v] = x_basis.triangle, v_basis.triangle
+        whole = Basis(np.empty((0, size)), triangle)
+        covariance = whole.covariance(covariance)
         with np.errstate(invalid="ignore"):
             se = np.sqrt(np.diag(covariance))
         return HLMMFit(
-            alpha=alpha + best[:c],
+            alpha=x_basis.effects(alpha + best[:c]),
             alpha_se=se[:c],
-            beta=best[c : c + v],
+            beta=v_basis.effects(best[c : c + v]),
             beta_se=se[c : c + v],
             h2=h2,
             h2_se=float("nan") if fix_h2 else float(se[-1]),

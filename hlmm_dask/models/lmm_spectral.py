@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from hlmm_dask.arguments import choice, number, whole_number
-from hlmm_dask.models.design import check_full_rank, check_parameter_count
+from hlmm_dask.models.design import Basis, check_parameter_count
 
 FloatArray = NDArray[np.float64]
 Method = Literal["reml", "ml"]
@@ -255,8 +255,8 @@ def maximise(
 def _orthonormal(y: FloatArray, X: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Q and the residual of y side by side, R, and the coefficients of Q."""
     check_parameter_count(len(y), X.shape[1])
-    check_full_rank("X", X)
-    q, triangle = np.linalg.qr(X)
+    basis, root = Basis.of("X", X), float(np.sqrt(len(y)))
+    q, triangle = basis.Q / root, basis.triangle * root
     ols: FloatArray = q.T @ y
     residual = y - q @ ols
     if not np.linalg.norm(residual) > _ROUNDING * np.linalg.norm(y):

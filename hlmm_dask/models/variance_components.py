@@ -10,9 +10,9 @@ from scipy import linalg
 
 from hlmm_dask.arguments import choice, flag
 from hlmm_dask.models.design import (
+    Basis,
     as_design,
     as_vector,
-    check_full_rank,
     check_parameter_count,
     check_parameters,
     least_squares,
@@ -30,7 +30,7 @@ _DEPENDENT = 1e-10
 
 @dataclass(frozen=True)
 class VCState:
-    """The model at given components; S = Σ⁻¹, M = (XᵀSX)⁻¹, P = S - S X M Xᵀ S.
+    """The model at given components; S = Σ⁻¹, P = S - S X (XᵀSX)⁻¹ Xᵀ S.
 
     Attributes
     ----------
@@ -38,10 +38,10 @@ class VCState:
         Variances σ²_i.
     factored : Factored
         Factors of Σ.
-    SX : (n, p) float64
-        S X.
-    xsx : (p, p) float64
-        XᵀSX.
+    SQ : (n, p) float64
+        S Q with the orthogonal basis Q of X.
+    qsq : (p, p) float64
+        QᵀSQ.
     beta : (p,) float64
         Generalised least squares estimate of the fixed effects.
     Py : (n,) float64
@@ -54,8 +54,8 @@ class VCState:
 
     components: FloatArray
     factored: Factored
-    SX: FloatArray
-    xsx: FloatArray
+    SQ: FloatArray
+    qsq: FloatArray
     beta: FloatArray
     Py: FloatArray
     ypy: float
@@ -63,7 +63,7 @@ class VCState:
 
     def project(self, rhs: FloatArray) -> FloatArray:
         """P ``rhs`` (n, r)."""
-        return self.factored.solve(rhs) - self.SX @ np.linalg.solve(self.xsx, self.SX.T @ rhs)
+        return self.factored.solve(rhs) - self.SQ @ np.linalg.solve(self.qsq, self.SQ.T @ rhs)
 
 
 class VarianceComponents:
@@ -114,10 +114,12 @@ class VarianceComponents:
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f"names of the components: {self.names}, expected different ones")
         check_parameter_count(n, self.X.shape[1] + len(self.effects))
-        check_full_rank("X", self.X)
+        self.basis = Basis.of("X", self.X)
         self._groups = block_groups(self.effects, n)
         self._check_independent()
-        self.logdet_xx = float(np.linalg.slogdet(self.X.T @ self.X)[1])
+        triangle = np.diagonal(self.basis.triangle)
+        self._logdet_tt = 2.0 * float(np.log(triangle).sum())
+        self.logdet_xx = self._logdet_tt + len(triangle) * float(np.log(n))
 
     @property
     def n_samples(self) -> int:
@@ -138,15 +140,18 @@ class VarianceComponents:
             factored = Factored(self._groups, values)
         except np.linalg.LinAlgError:
             return None
-        SX = factored.solve(self.X)
-        xsx = self.X.T @ SX
-        beta = np.asarray(np.linalg.solve(xsx, SX.T @ self.y), dtype=np.float64)
-        residual = self.y - self.X @ beta
+        Q = self.basis.Q
+        SQ = factored.solve(Q)
+        qsq = Q.T @ SQ
+        q_beta = np.asarray(np.linalg.solve(qsq, SQ.T @ self.y), dtype=np.float64)
+        residual = self.y - Q @ q_beta
         Py = factored.solve(residual[:, None])[:, 0]
-        sign, logdet_xsx = np.linalg.slogdet(xsx)
+        sign, logdet_qsq = np.linalg.slogdet(qsq)
         if not sign > 0:
             return None
-        return VCState(values, factored, SX, xsx, beta, Py, float(residual @ Py), float(logdet_xsx))
+        logdet_xsx = float(logdet_qsq) + self._logdet_tt
+        beta = self.basis.effects(q_beta)
+        return VCState(values, factored, SQ, qsq, beta, Py, float(residual @ Py), logdet_xsx)
 
     def loglik(
         self, components: ArrayLike, *, beta: ArrayLike | None = None, reml: bool = True
@@ -192,8 +197,8 @@ class VarianceComponents:
         traces = state.factored.traces()
         if reml:
             for i, effect in enumerate(self.effects):
-                inner = state.SX.T @ effect.times(state.SX)
-                traces[i] -= np.trace(np.linalg.solve(state.xsx, inner))
+                inner = state.SQ.T @ effect.times(state.SQ)
+                traces[i] -= np.trace(np.linalg.solve(state.qsq, inner))
         quadratic = [state.Py @ VPy for VPy in self._VPy(state).T]
         return 0.5 * (np.array(quadratic) - traces)
 
@@ -298,9 +303,9 @@ class VarianceComponents:
         out = state.factored.trace_products()
         if not reml:
             return out
-        lower = linalg.cholesky(state.xsx, lower=True)
-        # Q = S X L⁻ᵀ with L Lᵀ = XᵀSX, so that P = S - Q Qᵀ.
-        Q = linalg.solve_triangular(lower, state.SX.T, lower=True).T
+        lower = linalg.cholesky(state.qsq, lower=True)
+        # Q = S Q L⁻ᵀ with L Lᵀ = QᵀSQ (Q on the right the basis of X), so that P = S - Q Qᵀ.
+        Q = linalg.solve_triangular(lower, state.SQ.T, lower=True).T
         VQ = [effect.times(Q) for effect in self.effects]
         SVQ = [state.factored.solve(columns) for columns in VQ]
         QVQ = [Q.T @ columns for columns in VQ]

@@ -151,8 +151,9 @@ class VCFit:
     @property
     def beta_covariance(self) -> FloatArray:
         """(XᵀΣ⁻¹X)⁻¹, (p, p)."""
-        xsx = self.maximum.state.xsx
-        return np.asarray(np.linalg.solve(xsx, np.eye(len(xsx))), dtype=np.float64)
+        qsq = self.maximum.state.qsq
+        inverse = np.asarray(np.linalg.solve(qsq, np.eye(len(qsq))), dtype=np.float64)
+        return self.model.basis.covariance(inverse)
 
     @property
     def beta_se(self) -> FloatArray:

@@ -13,6 +13,7 @@ from hlmm_dask.errors import InputError
 from hlmm_dask.kernels.dense import DenseModel
 from hlmm_dask.kernels.hlmm import RandomEffectModel
 from hlmm_dask.kernels.hlmm_null import InterceptFit, fit_intercepts
+from hlmm_dask.models.design import Basis
 from hlmm_dask.models.hlm import HLM, HLMFit
 from hlmm_dask.models.hlmm import H2_MIN, HLMM, HLMMFit
 from hlmm_dask.models.random_design import RandomDesign
@@ -137,10 +138,12 @@ def fit_null_arrays(
     y = aligned.y
     what = f"phenotype '{aligned.phenotype_name}'"
     with refused(what):
-        null = converged(HLM(y, X, V).fit(), what)
-    model = DenseModel(y, X, V, null.alpha, null.beta)
+        x, v = Basis.of("the covariates of the mean", X), Basis.of("those of the variance", V)
+        null = converged(HLM(y, x.Q, v.Q).fit(), what)
+    # Variants have the same estimates with any columns that span the covariates.
+    model = DenseModel(y, x.Q, v.Q, null.alpha, null.beta)
     if not fit_covariates:
-        adjusted = (y - X @ null.alpha) * np.exp(-0.5 * (V @ null.beta))
+        adjusted = (y - x.Q @ null.alpha) * np.exp(-0.5 * (v.Q @ null.beta))
         model = DenseModel(adjusted, ones, ones, np.zeros(1), np.zeros(1))
     h2: tuple[float, float, float] | None = None
     if design is not None:
@@ -154,10 +157,16 @@ def fit_null_arrays(
         sample_index=aligned.sample_index,
         phenotype_name=aligned.phenotype_name,
         mean_effects=effects_per_unit(
-            aligned.mean_names, null.alpha, null.alpha_se, aligned.mean_scale
+            aligned.mean_names,
+            x.effects(null.alpha),
+            np.sqrt(np.diag(x.covariance(null.alpha_cov))),
+            aligned.mean_scale,
         ),
         variance_effects=effects_per_unit(
-            aligned.variance_names, null.beta, null.beta_se, aligned.variance_scale
+            aligned.variance_names,
+            v.effects(null.beta),
+            np.sqrt(np.diag(v.covariance(null.beta_cov))),
+            aligned.variance_scale,
         ),
         loglik=null.loglik,
         h2=None if h2 is None else h2[0],
