@@ -245,12 +245,16 @@ def read_column(
     InputError
         Also if ``column`` chooses several.
     """
-    table = read_table(path, columns=column, missing=missing)
+    return of_one_column(read_table(path, columns=column, missing=missing), column)
+
+
+def of_one_column(table: Table, column: str | int) -> Table:
+    """Return the table; an `InputError` if ``column`` has chosen several."""
     if len(table.names) > 1:
         listed = ", ".join(map(shown, table.names[:10]))
         raise InputError(
-            f"{os.fspath(path)}: {shown(str(column))} chooses {len(table.names)} columns, expected "
-            f"one of {listed}"
+            f"{table.path}: {shown(str(column))} chooses {len(table.names)} columns, expected one "
+            f"of {listed}"
         )
     return table
 

@@ -310,7 +310,7 @@ def test_dosages_that_are_no_dosages(study: Study, client: Client) -> None:
     for bad in (9.0, -0.5, np.inf):
         dataset = open_bed(study.bed).isel(variants=[0, 1, 7]).load()
         dataset["call_dosage"][1, 4] = bad
-        with pytest.raises(InputError, match=r"block 0: .* expected 0 to 2"):
+        with pytest.raises(InputError, match=r"variant .rs1.: a dosage of .* expected 0 to 2"):
             hlmm_dask.scan(dataset, null, client=client)
 
 

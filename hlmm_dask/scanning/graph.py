@@ -20,6 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from hlmm_dask.errors import InputError, StoreError, TakenOverError
 from hlmm_dask.genotypes.contigs import is_left_out
+from hlmm_dask.genotypes.foreign_dataset import clipped
 from hlmm_dask.genotypes.packed import MISSING, encode
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block import fit_dosage, fit_packed
@@ -182,6 +183,7 @@ def _fit_missing(
     n_read = crc = 0
     for strip in strips(block) if parts else ():
         crc = crc_of(strip, crc)
+        strip = _checked(strip, next(iter(parts)).store, index, n_read)
         for task, done in parts.items():
             began = time.perf_counter()
             model = _load_model(task, tasks)
@@ -256,19 +258,24 @@ def fit_block(
     return model.fit_packed(packed, first=first)
 
 
+def _checked(strip: NDArray[Any], store: ResultsStore, index: int, row: int) -> NDArray[Any]:
+    """Give packed genotypes as they are, and dosages clipped, or packed if all are hard calls."""
+    if strip.dtype == np.uint8:
+        return strip
+    first = store.block(index).start + row
+    dosages = clipped(
+        strip, lambda i: str(store.read_names("variant_id", first + i, first + i + 1)[0])
+    )
+    codes = np.where(np.isnan(dosages), MISSING, dosages)
+    calls = codes.astype(np.int8)
+    return encode(calls) if np.array_equal(calls, codes) else dosages
+
+
 def _fit(
     model: "BlockModel | LMMBlockModel", block: NDArray[Any], first: int
 ) -> NDArray[np.float64]:
     if block.dtype == np.uint8:
         return fit_block(model, block, first=first)
-    block = np.where(block == MISSING, np.nan, block)
-    missing = np.isnan(block)
-    if not np.all(missing | ((block >= 0.0) & (block <= 2.0))):
-        bad = block[~missing & ~((block >= 0.0) & (block <= 2.0))][0]
-        raise InputError(f"a dosage of {bad:g}, expected 0 to 2, NaN or -1 where missing")
-    codes = np.where(missing, MISSING, block).astype(np.int8)
-    if np.array_equal(codes, np.where(missing, MISSING, block)):
-        return fit_block(model, encode(codes), first=first)
     if isinstance(model, BlockModel):
         return fit_dosage(model, block, first=first)
     return model.fit_dosage(block, first=first)

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hlmm_dask.frames import TableSource
 from hlmm_dask.ids import ids_of
 from hlmm_dask.kernels.lmm import LAMBDA_BOUNDS, LMMNull, fit_null
 from hlmm_dask.missing import MissingLike
@@ -26,7 +27,6 @@ from hlmm_dask.scanning.null import (
 from hlmm_dask.scanning.null_input import (
     Genotypes,
     NullInput,
-    TableSource,
     genotyped_samples,
     read_null_input,
 )
@@ -163,14 +163,14 @@ def fit_lmm_null(
     ----------
     genotypes : path, paths, PlinkGenotypes or Dataset
         What will be scanned; only its samples are read.
-    phenotype : path or Table
+    phenotype : path, Table, DataFrame or Series
         FID, IID, values.
     kinship : path, Kinship, RelationshipParts or Relationships
         Relationships of all who are analysed; with parts, `scan` can leave out each variant's
         chromosome. ``Relationships.of`` shares decompositions among phenotypes.
     phenotype_column : str or int
         1-based position of the phenotype's column, or its name; text as on the command line.
-    mean_covariates : path or Table, optional
+    mean_covariates : path, Table, DataFrame or Series, optional
         FID, IID, covariates.
     missing : sequence of str
         Fields of the tables that mean missing, besides NA, NaN, ``.`` and the empty field.

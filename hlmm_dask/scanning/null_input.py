@@ -4,20 +4,21 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
 import pandas as pd
 
 from hlmm_dask.arguments import flag, number
 from hlmm_dask.errors import InputError
+from hlmm_dask.frames import TableSource, as_table, one_column
+from hlmm_dask.genotypes.foreign_dataset import samples_of
 from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.missing import MissingLike
 from hlmm_dask.models.random_design import RandomDesign
 from hlmm_dask.random_effects import random_effects
 from hlmm_dask.samples import AlignedSamples, People
-from hlmm_dask.tables import Table, read_column, read_table
+from hlmm_dask.tables import Table
 from hlmm_dask.text import shown
 from hlmm_dask.transforms import known_transform, transformed
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 from hlmm_dask.scanning.null import H2_INIT, NullModel, fit_null_arrays
 
-TableSource = str | PathLike[str] | Table
 Genotypes: TypeAlias = "Paths | PlinkGenotypes | xr.Dataset"
 
 
@@ -56,15 +56,15 @@ def fit_null(
     ----------
     genotypes : path, paths, PlinkGenotypes or Dataset
         What will be scanned; only its samples are read.
-    phenotype : path or Table
-        FID, IID, values.
+    phenotype : path, Table, DataFrame or Series
+        FID, IID, values; see `as_table` for the IDs of a DataFrame.
     phenotype_column : str or int
         1-based position of the phenotype's column, or its name; text as on the command line.
-    mean_covariates, variance_covariates : path or Table, optional
+    mean_covariates, variance_covariates : path, Table, DataFrame or Series, optional
         FID, IID, covariates of the mean and of the log variance.
     random_genotypes : path, paths or PlinkGenotypes, optional
         Variants with random effects.
-    random_table : path or Table, optional
+    random_table : path, Table or DataFrame, optional
         FID, IID, columns with random effects, instead of genotypes.
     fit_covariates : bool
         Keep the covariates in every variant's model instead of projecting them out.
@@ -174,7 +174,7 @@ def read_null_input(
         If input can't be used.
     """
     if not isinstance(phenotype, Table):
-        phenotype = read_column(phenotype, phenotype_column, missing=missing)
+        phenotype = one_column(phenotype, phenotype_column, missing=missing)
         phenotype_column = 1
     return read_null_inputs(
         genotypes, phenotype, [(phenotype_column, transform)],
@@ -207,7 +207,7 @@ def read_null_inputs(
     if random_genotypes is not None and random_table is not None:
         raise InputError("random effects are given as genotypes and as a table; give one of them")
     mean, variance = (
-        None if given is None else _table(given, missing)
+        None if given is None else as_table(given, missing=missing)
         for given in (mean_covariates, variance_covariates)
     )
     columns = list(dict.fromkeys(column for column, _ in chosen))
@@ -223,7 +223,7 @@ def read_null_inputs(
     aligned = _aligned(people, columns, no_minus9=no_minus9, extra_parameters=extra)
     random: PlinkGenotypes | Table | None = None
     if random_table is not None:
-        random = _table(random_table, missing)
+        random = as_table(random_table, missing=missing)
     elif random_genotypes is not None:
         random = _plink(random_genotypes)
     digest = samples_digest(samples)
@@ -261,12 +261,7 @@ def table_notes(tables: Sequence[Table | None]) -> tuple[str, ...]:
 def genotyped_samples(genotypes: Genotypes) -> tuple[pd.DataFrame, str]:
     """Give the samples, ``fid`` and ``iid``, and the name of where they stand."""
     if is_dataset(genotypes):
-        require_variables(genotypes, ("sample_id",))
-        ids = genotypes["sample_id"].to_numpy().astype(str).astype(object)
-        families = ids
-        if "sample_family_id" in genotypes:
-            families = genotypes["sample_family_id"].to_numpy().astype(str).astype(object)
-        return pd.DataFrame({"fid": families, "iid": ids}), "the Dataset"
+        return samples_of(genotypes), "the Dataset"
     plink = _plink(genotypes)
     return plink.samples, str(plink.files[0].fam)
 
@@ -275,16 +270,6 @@ def is_dataset(genotypes: Genotypes) -> "TypeIs[xr.Dataset]":
     """Whether genotypes are a Dataset; does not import xarray, which none has made then."""
     xarray = sys.modules.get("xarray")
     return xarray is not None and isinstance(genotypes, xarray.Dataset)
-
-
-def require_variables(dataset: "xr.Dataset", names: Sequence[str]) -> None:
-    """Raise an `InputError` that names the variables which a Dataset of genotypes lacks."""
-    lacking = [name for name in names if name not in dataset.variables]
-    if lacking:
-        raise InputError(
-            f"the Dataset has no {', '.join(lacking)}; expected the variables of open_bed: "
-            "dimensions variants and samples, names as in VCF Zarr"
-        )
 
 
 def samples_digest(samples: pd.DataFrame) -> str:
@@ -298,10 +283,6 @@ def samples_digest(samples: pd.DataFrame) -> str:
 def _plink(source: Paths | PlinkGenotypes | None) -> PlinkGenotypes:
     assert source is not None
     return source if isinstance(source, PlinkGenotypes) else open_plink(source)
-
-
-def _table(source: TableSource, missing: MissingLike) -> Table:
-    return source if isinstance(source, Table) else read_table(source, missing=missing)
 
 
 def _aligned(

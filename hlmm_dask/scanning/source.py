@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.genotypes.foreign_dataset import canonical, variants_of
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.null_input import (
     Genotypes,
     genotyped_samples,
     is_dataset,
-    require_variables,
     samples_digest,
 )
 
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from hlmm_dask.scanning.lmm import AnyNull
 
 _VARIANTS_A_PIECE = 100_000
-_GENOTYPE_VARIABLES = (
-    "call_dosage", "variant_id", "variant_contig", "variant_position", "variant_allele",
-    "sample_id",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,22 +73,7 @@ class Source:
             yield from self.genotypes.iter_variants(self.start, self.stop)
             return
         for first in range(self.start, self.stop, _VARIANTS_A_PIECE):
-            part = self.genotypes.isel(
-                variants=slice(first, min(first + _VARIANTS_A_PIECE, self.stop))
-            )
-            alleles = part["variant_allele"].to_numpy().astype(object)
-            contig = part["variant_contig"].to_numpy()
-            if contig.dtype.kind in "iu" and "contig_id" in part:
-                contig = part["contig_id"].to_numpy()[contig]
-            yield pd.DataFrame(
-                {
-                    "contig": contig.astype(str).astype(object),
-                    "variant_id": part["variant_id"].to_numpy().astype(str).astype(object),
-                    "position": part["variant_position"].to_numpy(),
-                    "allele1": alleles[:, 1],
-                    "allele2": alleles[:, 0],
-                }
-            )
+            yield variants_of(self.genotypes, first, min(first + _VARIANTS_A_PIECE, self.stop))
 
     def effect_allele(self, count_a2: bool) -> str:
         """Say which of PLINK's alleles, A1 or A2, the effects are per copy of."""
@@ -120,9 +101,9 @@ def open_source(genotypes: Genotypes, config: ScanConfig) -> Source:
         If files can't be used or the range is not in them.
     """
     if is_dataset(genotypes):
-        require_variables(genotypes, _GENOTYPE_VARIABLES)
-        n_variants = int(genotypes.sizes["variants"])
-        opened: PlinkGenotypes | xr.Dataset = genotypes
+        dataset = canonical(genotypes)
+        opened: PlinkGenotypes | xr.Dataset = dataset
+        n_variants = int(dataset.sizes["variants"])
     else:
         opened = genotypes if isinstance(genotypes, PlinkGenotypes) else open_plink(genotypes)
         n_variants = opened.n_variants
