@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -213,6 +215,18 @@ def intruder(uid: int, addresses: Sequence[tuple[str, str]], found: Connection) 
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     found.send((os.getuid(), asyncio.run(_intrude(addresses, own))))
+
+
+def visitor(uid: int, address: str, found: Connection) -> None:
+    """Be another user, who looks at a page."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    try:
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            found.send((os.getuid(), answer.status))
+    except urllib.error.HTTPError as error:
+        found.send((os.getuid(), error.code))
 
 
 async def _intrude(addresses: Sequence[tuple[str, str]], own: Security) -> list[list[str]]:

@@ -154,7 +154,7 @@ def test_page_in_dasks_dashboard(tmp_path, columns, open_page) -> None:
         client.set_metadata([RUNS_KEY, str(store.path)], time.time())
         wait_for(page, "variants", "100 of 2,000")
         assert page.locator(".hlmm-state").text_content() == "running"
-        assert "tcp://127.0.0.1" in page.locator(".hlmm-workers").inner_text()
+        assert "tls://127.0.0.1" in page.locator(".hlmm-workers").inner_text()
         for block in range(1, 10):
             write(store, columns, block)
         wait_for(page, "variants", "1,000 of 2,000")

@@ -5,34 +5,41 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
+import urllib.request
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import dask
 import pytest
-from clusters import environment, fork_server, intruder
+from clusters import environment, fork_server, intruder, visitor
 from distributed import Client
 
 from hlmm_dask import InputError
 from hlmm_dask.scanning.cluster import ClusterOptions, connect
-from hlmm_dask.scanning.machine import private_folder
+from hlmm_dask.scanning.machine import private_folder, user_at
 
 OTHER = 65534  # nobody
 
 
 def intrude(client: Client) -> list[list[str]]:
     """Return what another user got: role, way, protocol, and what was answered."""
-    if os.getuid() != 0:
-        pytest.skip("only root can become another user")
     info = client.scheduler_info(n_workers=-1)
     addresses = [("scheduler", client.scheduler.address)]
     for address, worker in info["workers"].items():
         addresses += [("worker", address), ("nanny", worker["nanny"])]
+    return list(as_another(intruder, addresses))
+
+
+def as_another(target: Callable[..., None], *arguments: object) -> Any:
+    """Run a function of `clusters` as another user; return what it found."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user")
     fork_server()
     context = multiprocessing.get_context("forkserver")
     here, there = context.Pipe()
     with here, there:
-        process = context.Process(target=intruder, args=(OTHER, addresses, there))
+        process = context.Process(target=target, args=(OTHER, *arguments, there))
         process.start()
         try:
             assert here.poll(120)
@@ -41,7 +48,7 @@ def intrude(client: Client) -> list[list[str]]:
             process.kill()
             process.join()
     assert uid == OTHER
-    return list(found)
+    return found
 
 
 def ran(found: Sequence[Sequence[str]]) -> set[str]:
@@ -56,6 +63,18 @@ def test_another_user_can_not_run_commands(client: Client) -> None:
         found = intrude(own)
     assert len(found) == 8
     assert ran(found) == set()
+
+
+def test_another_user_does_not_see_results() -> None:
+    """Dask's own pages show no values; ours does, to the user who scans."""
+    with connect(ClusterOptions(workers=1)) as own:
+        base = own.dashboard_link.removesuffix("status")
+        for path in ("hlmm", "hlmm/runs", "hlmm/data?run=x"):
+            assert as_another(visitor, f"{base}{path}") == 403
+        assert as_another(visitor, f"{base}health") == 200
+        with urllib.request.urlopen(f"{base}hlmm/runs", timeout=30) as answer:
+            assert answer.status == 200
+    assert user_at("127.0.0.1", 1) is None
 
 
 def test_the_folder_of_workers_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

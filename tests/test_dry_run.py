@@ -1,11 +1,14 @@
 """--dry-run: all checks, a plan that the run keeps to, and nothing written."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from clusters import environment
 from distributed import Client
 from studies import Study, make_study, write_values
 
@@ -138,3 +141,46 @@ def test_what_is_done_once_does_not_count(per_variant: float, compiled: str) -> 
 def test_one_variant_alone_is_timed_when_warm() -> None:
     taken = iter([100.0, 0.25])
     assert timed(lambda start, size: (next(taken), 0), 1, 1, 0.1).seconds == 0.25
+
+
+# Runs a command in a process of its own; the last line says the most memory that it took.
+COMMAND = """
+import sys
+from hlmm_dask.cli import scan_main
+from hlmm_dask.scanning.machine import peak_bytes
+if __name__ == "__main__":
+    code = scan_main(sys.argv[1:])
+    print(code, peak_bytes())
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_the_command_is_as_planned(tmp_path: Path) -> None:
+    """Most of what the process with the scheduler takes above its libraries: tables, null models.
+
+    The README says "within a third".
+    """
+    study = make_study(tmp_path, n=60_000, m=4)
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(60_000, 4))
+    values[rng.random(values.shape) < 0.05] = np.nan
+    write_values(study.pheno, study.samples, values)
+    script = tmp_path / "command.py"
+    script.write_text(COMMAND)
+    arguments = [study.bed, study.pheno, study.out("out"), "--phen-index", "all", "--workers", 1]
+
+    def run(*more: str) -> tuple[str, int]:
+        done = subprocess.run(
+            [sys.executable, str(script), *map(str, arguments), *more], capture_output=True,
+            text=True, check=False, timeout=300, cwd=tmp_path, env=environment(),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        *lines, last = done.stdout.splitlines()
+        code, peak = map(int, last.split())
+        assert code == 0, done.stderr
+        return "\n".join(lines), peak
+
+    line = plan(run("--dry-run")[0])["memory of this command"]
+    planned = float(re.fullmatch(r"about ([\d.]+) MiB, besides the workers", line)[1]) * 2**20  # type: ignore[index]
+    _, measured = run()
+    assert measured / 1.1 < planned < measured * 4 / 3

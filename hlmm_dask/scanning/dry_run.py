@@ -23,6 +23,8 @@ from hlmm_dask.scanning.graph import fit_block
 from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
 from hlmm_dask.scanning.lmm_job import relationships
 from hlmm_dask.scanning.lmm_model import lmm_block_model
+from hlmm_dask.scanning.machine import peak_bytes
+from hlmm_dask.scanning.memory import model_bytes
 from hlmm_dask.scanning.outputs import expected_sizes
 from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
 from hlmm_dask.scanning.resources import Resources
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 # Seconds of the probe, for all phenotypes together, and places of the genome that it visits.
 _PROBE_SECONDS, _PLACES = 2.0, 16
+# Of the process that starts a scan, besides tables and null models: the scheduler, its pages, the
+# results of a block.
+_SERVING_BYTES = 60 * 10**6
 # A null model that takes so long is timed once.
 _SLOW = 10.0
 # A part that takes less is made larger: what a block costs whatever its size would count too much.
@@ -80,6 +85,8 @@ class DryRun:
         How the variants of each phenotype are fitted.
     n_done_blocks : int
         Blocks that an earlier run has finished.
+    client_bytes : int
+        Memory of the process that starts the scan, about; what it held before is part of it.
     null_seconds, seconds : float
         Time that the null models took, and that the scan will take, about.
     sizes : dict of str to int
@@ -93,6 +100,7 @@ class DryRun:
     plan: Plan
     kernels: tuple[str, ...]
     n_done_blocks: int
+    client_bytes: int
     null_seconds: float
     seconds: float
     sizes: dict[str, int]
@@ -125,10 +133,11 @@ def dry_run(job: "ScanJob", observers: tuple[Observer, ...] = ()) -> DryRun:
         related_seconds = time.perf_counter() - began
         nulls = checked.fit_nulls(observers, related)
         null_seconds = time.perf_counter() - began
+        held = peak_bytes()
         if checked.kinship is not None and checked.kinship.n_matrices > 1:
             one = _another_matrix(nulls, null_seconds - related_seconds)
             null_seconds += one * (checked.kinship.n_matrices - 1)
-        return _dry(checked, nulls, resources, null_seconds)
+        return _dry(checked, nulls, resources, held, null_seconds)
 
 
 def _another_matrix(nulls: list[AnyNull], first: float) -> float:
@@ -144,7 +153,11 @@ def _another_matrix(nulls: list[AnyNull], first: float) -> float:
 
 
 def _dry(
-    checked: CheckedJob, nulls: list[AnyNull], resources: Resources, null_seconds: float
+    checked: CheckedJob,
+    nulls: list[AnyNull],
+    resources: Resources,
+    held: int,
+    null_seconds: float,
 ) -> DryRun:
     job = checked.job
     shapes = [footprint(null, checked.config) for null in nulls]
@@ -168,6 +181,8 @@ def _dry(
         plan=plan,
         kernels=tuple(shape.kernel for shape in shapes),
         n_done_blocks=done,
+        # Models are laid out and published one after the other.
+        client_bytes=held + _SERVING_BYTES + max(map(model_bytes, shapes)),
         null_seconds=null_seconds,
         seconds=(
             _START_SECONDS

@@ -2,7 +2,9 @@
 
 import os
 import resource
+import socket
 import stat
+import sys
 import tempfile
 from multiprocessing.connection import Listener
 from pathlib import Path
@@ -69,3 +71,32 @@ def private_folder() -> str:
             "temporary files of workers; remove it or set TMPDIR to another folder"
         )
     return str(folder)
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has held so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def user_at(address: str, port: int) -> int | None:
+    """Return the user ID of the process that holds a TCP socket of this machine (Linux).
+
+    Parameters
+    ----------
+    address, port : str, int
+        The socket's own IPv4 address and port.
+
+    Returns
+    -------
+    int or None
+        None if there is no such socket here, or that can't be known.
+    """
+    try:
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        number = int.from_bytes(socket.inet_aton(address), sys.byteorder)
+    except OSError:
+        return None
+    wanted = f"{number:08X}:{port:04X}"
+    # Second the socket's own address, eighth the user.
+    return next((int(f[7]) for f in map(str.split, lines) if f[1] == wanted), None)

@@ -6,6 +6,8 @@ It shows the same view as notebooks do. A scan tells the scheduler where its res
 
 import asyncio
 import json
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from distributed import Scheduler
 from jinja2 import ChoiceLoader, DictLoader, Environment, PackageLoader
 from tornado.web import RequestHandler, StaticFileHandler
 
+from hlmm_dask.scanning.machine import user_at
 from hlmm_dask.scanning.run import RUNS_KEY
 from hlmm_dask.scanning.worker_state import workers_of_scheduler
 from hlmm_dask.view.feed import Feed
@@ -39,6 +42,7 @@ _templates = Environment(
 _reader = ThreadPoolExecutor(1, thread_name_prefix="hlmm-page")
 _feeds: dict[tuple[str, str], Feed] = {}
 _MAX_FEEDS = 4
+_LOOPBACK = "127.0.0.1"
 
 
 def navigation(scheduler: Scheduler) -> dict[str, Any]:
@@ -58,6 +62,17 @@ def navigation(scheduler: Scheduler) -> dict[str, Any]:
 class _Handler(RequestHandler):
     def initialize(self, dask_server: Any = None) -> None:
         self.scheduler = dask_server
+
+    def prepare(self) -> None:
+        """Refuse other users of this machine, where only this machine can ask.
+
+        Dask's pages show tasks and memory, this one results.
+        """
+        if self.scheduler.http_server.address != _LOOPBACK or sys.platform != "linux":
+            return
+        peer = self.request.connection.context.address  # type: ignore[union-attr]
+        if user_at(*peer[:2]) not in (os.getuid(), 0):
+            self.send_error(403, reason="this page is of another user's scan")
 
     def runs(self) -> list[str]:
         """Return the stores that this scheduler was told of, the latest first."""

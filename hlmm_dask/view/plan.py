@@ -41,6 +41,7 @@ def plan_lines(dry: DryRun) -> dict[str, str]:
     if limit is not None:
         rows["memory of a worker"] += f"; {size(usable_bytes(limit) or 0)} of {size(limit)} usable"
         rows["largest n in that memory"] = f"{plan.largest_n:,} samples"
+    rows["memory of this command"] = f"about {size(dry.client_bytes)}, besides the workers"
     rows["expected time"] = f"about {duration(dry.seconds)} (an estimate from the probe)"
     for suffix, n_bytes in dry.sizes.items():
         rows[f"expected size, {suffix}"] = f"about {size(n_bytes)}"
