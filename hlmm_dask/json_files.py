@@ -1,17 +1,28 @@
 """JSON from files that others may have changed, compared with the shape that is expected.
 
 A shape is a type (``float`` takes whole numbers too), ``None``, a set of allowed values, a range of
-whole numbers, a tuple of alternatives, ``[shape]`` for a list, ``{str: shape}`` for any keys, or
+whole numbers, a `Within` for numbers, a tuple of alternatives, ``[shape]`` for a list, ``{str: shape}`` for any keys, or
 ``{"key": shape, "optional?": shape}``, with other keys allowed; ``object`` is anything.
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+
+@dataclass(frozen=True)
+class Within:
+    """Shape of a number from ``low`` to ``high``."""
+
+    low: float
+    high: float
+
+
 COUNT = range(1 << 48)
 AT_LEAST_1 = range(1, 1 << 48)
+SECONDS = Within(0.0, 1e12)
 SCALAR = (None, bool, float, str)
 _LONGEST = 60
 
@@ -81,6 +92,8 @@ def _is(value: Any, shape: Any) -> bool:
         return type(value) is int and value in shape
     if isinstance(shape, frozenset):
         return isinstance(value, str) and value in shape
+    if isinstance(shape, Within):
+        return type(value) in (int, float) and shape.low <= value <= shape.high
     if type(value) is int and shape in (int, float):
         return abs(value) < 1 << 63
     return type(value) is shape
@@ -101,6 +114,8 @@ def _named(shape: Any) -> str:
         return " or ".join(_named(each) for each in shape)
     if isinstance(shape, range):
         return f"a whole number from {shape.start}"
+    if isinstance(shape, Within):
+        return f"a number from {shape.low:g} to {shape.high:g}"
     if isinstance(shape, frozenset):
         return " or ".join(sorted(shape))
     if isinstance(shape, list | Mapping):

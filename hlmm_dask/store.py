@@ -20,7 +20,7 @@ import pandas as pd
 
 from hlmm_dask.durable import PRIVATE_FOLDER, as_json, read_record, sweep, sync, write_record
 from hlmm_dask.errors import StoreError
-from hlmm_dask.json_files import COUNT
+from hlmm_dask.json_files import COUNT, SCALAR, SECONDS, Within
 from hlmm_dask.layout import (
     METADATA,
     Block,
@@ -55,15 +55,19 @@ _MARKER = {
     "null_model?": str,
     "genotypes_crc32?": str,
     "n_fitted?": COUNT,
-    "seconds?": float,
+    "seconds?": SECONDS,
     "worker?": str,
 }
 _SUMMARY = {
     "n_variants?": COUNT,
     "n_fitted?": COUNT,
     "counts?": {str: COUNT},
-    "seconds?": float,
-    "variants_per_second?": float,
+    "seconds?": SECONDS,
+    "variants_per_second?": Within(0.0, 1e15),
+    "lambda_gc_mean?": float,
+    "lambda_gc_variance?": float,
+    "lambda_gc_joint?": float,
+    str: (*SCALAR, {str: COUNT}),
 }
 
 

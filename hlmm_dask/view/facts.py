@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.json_files import COUNT, SCALAR, read_json
+from hlmm_dask.json_files import COUNT, SCALAR, SECONDS, read_json
 from hlmm_dask.models.dispersion import DispersionOptions
 from hlmm_dask.scanning.events import BlockFailed
 from hlmm_dask.scanning.failures import read_failures, read_stop
@@ -72,7 +72,7 @@ _RECORD = {
             "machine?": {str: _VALUE},
             "options?": (None, _OPTIONS),
             "phenotypes?": [_NULL],
-            "seconds?": {str: float},
+            "seconds?": {str: SECONDS},
             "notes?": _TEXTS,
             "warnings?": _TEXTS,
         }
