@@ -1,8 +1,9 @@
 """JSON from files that others may have changed, compared with the shape that is expected.
 
 A shape is a type (``float`` takes whole numbers too), ``None``, a set of allowed values, a range of
-whole numbers, a `Within` for numbers, a tuple of alternatives, ``[shape]`` for a list, ``{str: shape}`` for any keys, or
-``{"key": shape, "optional?": shape}``, with other keys allowed; ``object`` is anything.
+whole numbers, a `Within` for numbers, a tuple of alternatives, ``[shape]`` for a list,
+``{str: shape}`` for any keys, or ``{"key": shape, "optional?": shape}``, with other keys allowed;
+``object`` is anything.
 """
 
 import json

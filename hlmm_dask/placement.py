@@ -30,7 +30,6 @@ from hlmm_dask.lock import refuse_if_held
 
 RUN_FOLDER = ".run"
 MANIFEST_FILE = "manifest.json"
-_PRIVATE = "a scan that is not finished can be read by its owner alone"
 LOCK_FILE = "lock.json"
 _REMOVALS = 5
 _MANIFEST = {
@@ -209,7 +208,7 @@ def read_manifest(target: Path) -> dict[str, Any]:
     try:
         there = path.is_file()
     except PermissionError:
-        raise StoreError(f"{path}: not readable; {_PRIVATE}") from None
+        raise not_readable(path) from None
     if not there:
         if is_store(target):
             raise StoreError(f"{path}: missing; restore it, or start again with --overwrite")
@@ -225,13 +224,18 @@ def read_manifest(target: Path) -> dict[str, Any]:
             "--overwrite"
         ) from None
     except PermissionError:
-        raise StoreError(f"{path}: not readable; {_PRIVATE}") from None
+        raise not_readable(path) from None
     if manifest["format"] != FORMAT:
         raise StoreError(
             f"{target}: written as '{manifest['format']}', expected '{FORMAT}'; "
             "use the version of the package that wrote it, or --overwrite"
         )
     return manifest
+
+
+def not_readable(path: Path) -> StoreError:
+    """Say that a store is another user's, whose scan runs."""
+    return StoreError(f"{path}: not readable; only its owner can read a scan that is not finished")
 
 
 def _move_in(new: Path, target: Path, *, overwrite: bool) -> None:

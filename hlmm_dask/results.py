@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from hlmm_dask.errors import StoreError
 from hlmm_dask.layout import METADATA, METADATA_DOC
 from hlmm_dask.schema import (
     DISPERSION_COLUMNS,
@@ -59,6 +60,7 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
         da.map_blocks(
             _read_results,
             store,
+            store.made,
             chunks=(_chunks(store.n_variants, store.block_size), (len(store.columns),)),
             dtype=np.float64,
             meta=np.empty((0, 0)),
@@ -88,8 +90,19 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
     return xr.Dataset(variables, coords=coords, attrs=attrs | {"complete": int(store.is_finished)})
 
 
-def _read_results(store: ResultsStore, *, block_id: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    return store.read_block(block_id[0])
+def _read_results(
+    store: ResultsStore, made: int, *, block_id: tuple[int, ...]
+) -> npt.NDArray[np.float64]:
+    values = store.read_block(block_id[0])
+    _require_same(store, made)
+    return values
+
+
+def _require_same(store: ResultsStore, made: int) -> None:
+    if store.made != made:
+        raise StoreError(
+            f"{store.path}: replaced by another scan since it was opened; open it again"
+        )
 
 
 def _names(store: ResultsStore, name: str, token: str) -> xr.Variable:
@@ -98,6 +111,7 @@ def _names(store: ResultsStore, name: str, token: str) -> xr.Variable:
     array = da.map_blocks(
         _read_names,
         store,
+        store.made,
         name,
         chunks=(_chunks(store.n_variants, store.names_rows), *((n,) for n in more)),
         dtype=dtype,
@@ -110,9 +124,12 @@ def _names(store: ResultsStore, name: str, token: str) -> xr.Variable:
     return xr.Variable(dims, array, {"long_name": METADATA_DOC[name]})
 
 
-def _read_names(store: ResultsStore, name: str, *, block_id: tuple[int, ...]) -> npt.NDArray[Any]:
+def _read_names(
+    store: ResultsStore, made: int, name: str, *, block_id: tuple[int, ...]
+) -> npt.NDArray[Any]:
     start = block_id[0] * store.names_rows
     names = store.read_names(name, start, min(start + store.names_rows, store.n_variants))
+    _require_same(store, made)
     return names if name == "variant_position" else names.astype(np.dtypes.StringDType())
 
 

@@ -35,6 +35,7 @@ from hlmm_dask.layout import (
 from hlmm_dask.lock import Lock, hold_lock
 from hlmm_dask.placement import (
     LOCK_FILE,
+    MANIFEST_FILE,
     RUN_FOLDER,
     damaged_files,
     make_store,
@@ -221,6 +222,14 @@ class ResultsStore:
     def effect_allele_is_a2(self) -> bool:
         """Whether effects are per copy of allele2 instead of allele1."""
         return bool(read_manifest(self.path)["count_a2"])
+
+    @property
+    def made(self) -> int:
+        """When it was made, in ns: another store that has replaced this one differs."""
+        try:
+            return (self.run_dir / MANIFEST_FILE).stat().st_mtime_ns
+        except FileNotFoundError:
+            raise StoreError(f"{self.path}: removed or replaced meanwhile; open it again") from None
 
     def block(self, index: int) -> Block:
         """Return the range of one block."""

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from scans import columns_of, make_store, names_of
 
+from hlmm_dask import StoreError, open_results
 from hlmm_dask.scanning.events import BlockFailed, ScanStarted
 from hlmm_dask.scanning.failures import FailureLog
 from hlmm_dask.schema import RESULT_NAMES
@@ -222,3 +224,65 @@ def test_a_look_at_a_running_scan_takes_little(tmp_path, columns) -> None:
         spent = time.perf_counter() - began
     assert wait > 10 * spent
     assert feed.poll(every=0.001) <= wait
+
+
+# A store that is replaced
+
+
+def test_views_start_over_with_a_store_that_replaces_another(tmp_path, columns) -> None:
+    """Also when the first one was finished, and a page has seen all of it."""
+    path = tmp_path / "s.zarr"
+    make_store(path, columns, names_of(N))
+    feed = Feed(path)
+    drain(feed)
+    seen = feed.version
+    assert feed.complete
+    shutil.rmtree(path)
+    other = {name: values[::-1] for name, values in columns.items()}
+    make_store(path, other, names_of(N), leave_out=[0])
+    deadline = time.monotonic() + 30
+    while feed.complete or feed.progress.n_seen_blocks < 9:
+        assert time.monotonic() < deadline
+        time.sleep(min(feed.poll(every=0.01), 0.2))
+    changed = feed.since(seen)
+    assert changed["progress"]["state"] == "stopped"
+    assert changed["loci"]["mean"]["id"][0] == "rs666"
+    # A page that has seen another feed gets every piece of a new one.
+    later = Feed(path)
+    assert later.since(seen).keys() == set(PIECES)
+    assert Feed(tmp_path / "none.zarr").since(0).keys() == set(PIECES)
+
+
+def test_a_notebooks_view_follows_the_store_that_replaces_a_finished_one(tmp_path, columns) -> None:
+    widget = pytest.importorskip("hlmm_dask.view.widget")
+    path = tmp_path / "s.zarr"
+    make_store(path, columns, names_of(N))
+    shown = widget.dashboard(path, every=0.01)
+    try:
+        wait_until(lambda: shown.progress["n_seen_blocks"] == 10)
+        time.sleep(0.2)
+        shutil.rmtree(path)
+        make_store(path, columns, names_of(N), leave_out=[0, 1, 2])
+        wait_until(lambda: shown.progress["n_seen_blocks"] == 7)
+        assert shown.progress["state"] == "stopped"
+    finally:
+        shown.close()
+
+
+def wait_until(there) -> None:
+    deadline = time.monotonic() + 30
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_dataset_of_a_store_that_was_replaced(tmp_path, columns) -> None:
+    path = tmp_path / "s.zarr"
+    make_store(path, columns, names_of(N))
+    dataset = open_results(path)
+    assert float(dataset["add"][333]) == pytest.approx(0.8)
+    shutil.rmtree(path)
+    make_store(path, columns, names_of(N))
+    for name in ("add", "variant_id"):
+        with pytest.raises(StoreError, match="replaced by another scan"):
+            dataset[name].compute()

@@ -120,7 +120,7 @@ def _read(scheduler: Any, run: str, since: int) -> bytes:
     while len(_feeds) > _MAX_FEEDS:
         del _feeds[next(iter(_feeds))]
     wait = feed.poll()
-    # A page that saw another feed's version has nothing of this one.
+    # A page that saw the version of a later feed has nothing of this one.
     pieces = feed.since(since if since <= feed.version else 0)
     return json.dumps({"version": feed.version, "wait": wait, "pieces": pieces}).encode()
 

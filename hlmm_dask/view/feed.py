@@ -64,12 +64,13 @@ class Feed:
         self._watcher = Watcher(path, n_bins=N_BINS)
         self._workers = workers
         self._pieces: dict[str, Any] = {name: {} for name in PIECES}
-        self._versions = dict.fromkeys(PIECES, 0)
+        # Above those of any earlier feed: a page that has seen one gets all pieces of this one.
+        self._begun = self.version = time.time_ns() // 1_000_000
+        self._versions = dict.fromkeys(PIECES, self._begun)
         self._drawn: Thinned | None = None
         self._tiles: dict[str, bytes] = {}
         self._lock = threading.Lock()
         self._next = 0.0
-        self.version = 0
         self.progress = Progress()
 
     def poll(self, *, every: float = 1.0, more: dict[str, Any] | None = None) -> float:
@@ -87,7 +88,7 @@ class Feed:
                 return self._next - time.monotonic()
             began = time.perf_counter()
             cores = len(os.sched_getaffinity(0))
-            first = self.version == 0
+            first = self.version == self._begun
             live = self.progress.state == "running" and not first
             self.progress = self._watcher.poll(_SHARE * cores * every if live else 0.3)
             self._update(more or {})

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from hlmm_dask.errors import StoreError
 from hlmm_dask.json_files import COUNT
 from hlmm_dask.lock import read_lock, refuse_if_held
-from hlmm_dask.placement import LOCK_FILE
+from hlmm_dask.placement import LOCK_FILE, not_readable
 from hlmm_dask.scanning.failures import read_failures, read_stop
 from hlmm_dask.schema import Status, phenotype_unit
 from hlmm_dask.store import ResultsStore
@@ -130,6 +130,8 @@ class Watcher:
         except (FileNotFoundError, NotADirectoryError):
             self._forget()
             return False
+        except PermissionError:
+            raise not_readable(self.path) from None
         made = (found.st_ino, found.st_mtime_ns)
         if made != self._made:
             self._forget()

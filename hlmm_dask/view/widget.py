@@ -21,7 +21,7 @@ _STATIC = Path(__file__).with_name("static")
 
 
 class Dashboard(anywidget.AnyWidget):
-    """Widget that follows a run until it is finished or the widget is closed.
+    """Widget that follows a run, and what replaces its store, until the widget is closed.
 
     Attributes
     ----------
@@ -61,8 +61,6 @@ class Dashboard(anywidget.AnyWidget):
             for name, value in self._feed.since(self._sent).items():
                 setattr(self, name, value)
             self._sent = self._feed.version
-            if self._feed.complete and (self._run is None or self._run.done()):
-                return
 
     def _state(self) -> dict[str, Any]:
         """Tell what the store does not: how a run of this process ended."""
