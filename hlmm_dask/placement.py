@@ -25,12 +25,15 @@ from hlmm_dask.durable import (
 )
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.json_files import AT_LEAST_1, check_shape
-from hlmm_dask.layout import FORMAT, Layout, build, copy_built
+from hlmm_dask.layout import FORMAT, METADATA, Layout, build, copy_built, read_attrs
 from hlmm_dask.lock import refuse_if_held
 
 RUN_FOLDER = ".run"
 MANIFEST_FILE = "manifest.json"
 LOCK_FILE = "lock.json"
+_FOLDERS = frozenset(
+    {RUN_FOLDER, f"{RUN_FOLDER}/blocks", "results", "column", "column/c", *METADATA}
+)
 _REMOVALS = 5
 _MANIFEST = {
     "format": str,
@@ -129,7 +132,7 @@ def mend_store(
         build(new, layout, variants=variants, attrs=attrs, count_a2=count_a2)
         _checksums(new)
         for name in names:
-            (target / name).parent.mkdir(exist_ok=True)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
             rename(new / name, target / name)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -155,12 +158,11 @@ def check_place(target: Path, *, overwrite: bool) -> None:
 
 def is_store(target: Path) -> bool:
     """Whether a folder is a results store, perhaps a damaged one, which may be replaced."""
-    run = target / RUN_FOLDER
-    if not run.is_dir():
-        return False
-    # One part may be lost, or damaged.
-    parts = ((run / MANIFEST_FILE).is_file(), (run / "blocks").is_dir())
-    return all(parts) or (any(parts) and (target / "results").is_dir())
+    run, ours = target / RUN_FOLDER, False
+    with suppress(StoreError, OSError):
+        ours = read_attrs(target, {"source": str})["source"] == FORMAT
+    parts = ((run / MANIFEST_FILE).is_file(), (run / "blocks").is_dir(), ours)
+    return sum((*parts, (target / "results").is_dir())) >= 2
 
 
 def refuse_links(target: Path) -> None:
@@ -173,6 +175,21 @@ def refuse_links(target: Path) -> None:
             for entry in entries:
                 if entry.is_symlink():
                     raise linked(Path(entry.path))
+
+
+def require_kinds(target: Path) -> None:
+    """Raise a `StoreError` for a folder in place of a file, a file for a folder, or a link."""
+    for folder, names, files in os.walk(target):
+        for name in (*names, *files):
+            path = Path(folder, name)
+            if path.is_symlink():
+                raise linked(path)
+            if (name in names) != (str(path.relative_to(target)) in _FOLDERS):
+                found, expected = ("folder", "file") if name in names else ("file", "folder")
+                raise StoreError(
+                    f"{path}: a {found} where a results store has a {expected}; restore it, or "
+                    "start again with --overwrite"
+                )
 
 
 def place_of(path: str | os.PathLike[str]) -> Path:

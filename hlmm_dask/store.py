@@ -42,6 +42,7 @@ from hlmm_dask.placement import (
     mend_store,
     read_manifest,
     refuse_links,
+    require_kinds,
 )
 from hlmm_dask.schema import RESULT_NAMES, Status
 
@@ -461,20 +462,14 @@ class ResultsStore:
             If they can't be made as they were.
         """
         manifest = read_manifest(self.path)
+        require_kinds(self.path)
+        for folder in (self.path / "results", self.run_dir / "blocks"):
+            folder.mkdir(exist_ok=True)
         damaged = damaged_files(self.path, manifest)
-        try:
-            for folder in (self.path / "results", self.run_dir / "blocks"):
-                folder.mkdir(exist_ok=True)
-            if damaged:
-                mend_store(
-                    self.path, self.layout, damaged, variants=variants, attrs=attrs,
-                    count_a2=count_a2,
-                )  # fmt: skip
-        except (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise StoreError(
-                f"{error.filename2 or error.filename}: a file where a folder belongs, or a folder "
-                "for a file, in a results store; start again with --overwrite"
-            ) from None
+        if damaged:
+            mend_store(
+                self.path, self.layout, damaged, variants=variants, attrs=attrs, count_a2=count_a2
+            )
         if damaged and damaged_files(self.path, manifest):
             raise StoreError(
                 f"{self.path / damaged[0]}: damaged, and can't be made as it was; "

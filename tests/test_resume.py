@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,7 @@ from runs import markers, start, wait_for_blocks, wait_for_end
 from studies import Study, make_study, write_values
 
 from hlmm_dask import read_models_table
+from hlmm_dask.store import ResultsStore
 
 Run = Callable[..., int]
 
@@ -170,3 +174,84 @@ def test_summary_counts_every_variant(study: Study, run_script: Run) -> None:
     summary = json.loads(next(study.out("out.zarr").glob("*/finished.json")).read_text())
     assert sum(summary["counts"].values()) == summary["n_variants"] == len(study.variants)
     assert summary["counts"]["ok"] == summary["n_fitted"]
+
+
+# Output options, and parts of the store that are gone
+
+
+def test_a_resumed_scan_writes_all_that_it_has_written(
+    study: Study, run_script: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without an option of its output nothing is rewritten; more may be given."""
+    out = study.out("out")
+    options: list[Any] = [study.bed, study.pheno, out, "--block-size", 20]
+    assert run_script("scan", *options, "--dispersion", "--dispersion-exclude", 0.5,
+                      "--format", "regenie") == 0  # fmt: skip
+    table = study.out("out.models.gz").read_bytes()
+    (study.out("out.zarr") / ".run" / "finished.json").unlink()
+    for given, said in (
+        ([], "--format regenie --dispersion --dispersion-exclude 0.5"),
+        (["--dispersion", "--format", "regenie"], "--dispersion --dispersion-exclude 0.5"),
+        (["--dispersion", "--dispersion-exclude", 0.5, "--format", "gwas-vcf"], "--format regenie"),
+    ):
+        capsys.readouterr()
+        assert run_script("scan", *options, *given, "--resume") == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert f"give {said} again, or start again with --overwrite" in line
+        assert study.out("out.models.gz").read_bytes() == table
+    again = [*options, "--dispersion", "--dispersion-exclude", 0.5, "--format", "regenie"]
+    assert run_script("scan", *again, "--parquet", "--resume") == 0
+    assert study.out("out.models.gz").read_bytes() == table
+    assert study.out("out.parquet").exists()
+    # From now on that is one of them.
+    assert run_script("scan", *again, "--resume") == 2
+    assert "give --parquet again" in capsys.readouterr().err
+    assert run_script("scan", *options, "--overwrite") == 0
+    assert run_script("scan", *options, "--resume") == 0
+
+
+def parts_of(store: Path) -> list[str]:
+    """All files and folders of a store, but those of which there are many alike."""
+    found = [str(path.relative_to(store)) for path in sorted(store.rglob("*"))]
+    return [name for name in found if not re.search(r"c\.[1-9]|000000[1-9]", name)]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("change", ["removed", "a file", "a folder"])
+def test_any_part_of_a_store_may_be_lost(
+    change: str, finished: bool, tmp_path: Path, run_script: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is made again, or the refusal names --overwrite, which then works."""
+    study = make_study(tmp_path, n=60, m=24)
+    out, store = study.out("out"), study.out("out.zarr")
+    options: list[Any] = [study.bed, study.pheno, out, "--block-size", 12]
+    assert run_script("scan", *options) == 0
+    table = study.out("out.models.gz").read_bytes()
+    if not finished:
+        (store / ".run" / "finished.json").unlink()
+        (store / ".run" / "blocks" / "0000001.json").unlink()
+    kept = Path(shutil.copytree(store, study.out("kept")))
+    refused = set()
+    for name in parts_of(kept):
+        place = store / name
+        if change == ("a folder" if place.is_dir() else "a file"):
+            continue
+        shutil.rmtree(store)
+        shutil.copytree(kept, store)
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+        if change != "removed":
+            place.write_text("x") if change == "a file" else place.mkdir()
+        capsys.readouterr()
+        code = run_script("scan", *options, "--resume")
+        err = capsys.readouterr().err
+        assert code in (0, 2), (name, err)
+        if code == 2:
+            refused.add(name)
+            assert "--overwrite" in err.strip().splitlines()[-1], (name, err)
+            assert "--resume" not in err.strip().splitlines()[-1], (name, err)
+            assert run_script("scan", *options, "--overwrite") == 0, name
+        assert study.out("out.models.gz").read_bytes() == table, name
+        ResultsStore.open(store).require_intact()
+        assert ResultsStore.open(store).is_finished
+    if change == "removed":
+        assert refused == {".run", ".run/manifest.json"}

@@ -38,6 +38,7 @@ from hlmm_dask.scanning.lmm_job import relationships
 from hlmm_dask.scanning.lmm_model import variance_table
 from hlmm_dask.scanning.outputs import remove_old, write_null, write_text
 from hlmm_dask.scanning.run import run_scans
+from hlmm_dask.scanning.written_outputs import write_outputs
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.tabix import write_index
 
@@ -178,9 +179,15 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
 
     def replaced(event: Event) -> None:
         """Remove with an old store what was made from it: the run may be ended, and resumed."""
-        if event == Phase("blocks") and job.overwrite and job.keep_store:
-            for one in jobs:
+        if event == Phase("blocks") and job.keep_store:
+            keep_outputs()
+            for one in jobs if job.overwrite else ():
                 remove_old(one)
+
+    def keep_outputs() -> None:
+        """Keep with each store what is written from it: a resumed run must not lose any."""
+        for one in jobs if job.keep_store else ():
+            write_outputs(ResultsStore.open(one.output(".zarr")), one)
 
     with ExitStack() as stack:
         connection = stack.enter_context(Connection(job.cluster))
@@ -215,6 +222,7 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
             overwrite=job.overwrite and job.keep_store,
             observers=(replaced, *observers),
         )
+        keep_outputs()
         tell(observers, Phase("tables"))
         if job.overwrite and not job.keep_store:
             for one in jobs:

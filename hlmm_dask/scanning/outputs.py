@@ -17,6 +17,7 @@ from hlmm_dask.formats.munge import FORMATS, check_targets, targets
 from hlmm_dask.lock import refuse_if_held
 from hlmm_dask.placement import LOCK_FILE, check_place, clean_up, place_of, require_writable
 from hlmm_dask.scanning.null import Effects
+from hlmm_dask.scanning.written_outputs import check_outputs
 from hlmm_dask.schema import TSV_HEADERS
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.tab_separated import quoted
@@ -152,8 +153,10 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
         check_targets(job.outprefix, job.formats, effects, overwrite=replaces)
     path = job.output(".zarr")
     if job.resume and path.exists():
-        refuse_if_held(ResultsStore.open(path, repair=True).run_dir / LOCK_FILE)
+        store = ResultsStore.open(path, repair=True)
+        refuse_if_held(store.run_dir / LOCK_FILE)
         require_writable(place)
+        check_outputs(store, job)
         return
     if job.overwrite:
         if job.keep_store:
