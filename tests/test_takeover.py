@@ -13,7 +13,7 @@ from runs import markers
 from studies import Study, write_values
 
 from hlmm_dask import fit_null, scan
-from hlmm_dask.cli_options import EXIT_INTERRUPTED
+from hlmm_dask.ending import EXIT_INTERRUPTED
 from hlmm_dask.errors import ScanError, TakenOverError
 from hlmm_dask.scanning import lmm_model
 from hlmm_dask.scanning.events import BlockDone, Event, ScanFinished
