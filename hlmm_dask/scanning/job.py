@@ -179,15 +179,9 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
 
     def replaced(event: Event) -> None:
         """Remove with an old store what was made from it: the run may be ended, and resumed."""
-        if event == Phase("blocks") and job.keep_store:
-            keep_outputs()
-            for one in jobs if job.overwrite else ():
+        if event == Phase("blocks") and job.overwrite and job.keep_store:
+            for one in jobs:
                 remove_old(one)
-
-    def keep_outputs() -> None:
-        """Keep with each store what is written from it: a resumed run must not lose any."""
-        for one in jobs if job.keep_store else ():
-            write_outputs(ResultsStore.open(one.output(".zarr")), one)
 
     with ExitStack() as stack:
         connection = stack.enter_context(Connection(job.cluster))
@@ -222,7 +216,8 @@ def run_job(job: ScanJob, observers: tuple[Observer, ...] = ()) -> dict[str, dic
             overwrite=job.overwrite and job.keep_store,
             observers=(replaced, *observers),
         )
-        keep_outputs()
+        for one, store in zip(jobs, stores, strict=True):
+            write_outputs(store, one)
         tell(observers, Phase("tables"))
         if job.overwrite and not job.keep_store:
             for one in jobs:
