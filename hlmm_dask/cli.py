@@ -17,6 +17,7 @@ from hlmm_dask.cli_options import (
     EXIT_INPUT,
     EXIT_OK,
     LMM_OPTIONS,
+    Parser,
     chr_parser,
     dispersion_parser,
     fit_parser,
@@ -77,7 +78,7 @@ def munge_main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(
-    parser: argparse.ArgumentParser,
+    parser: Parser,
     argv: Sequence[str] | None,
     command: Callable[[argparse.Namespace], None],
 ) -> int:
@@ -93,6 +94,7 @@ def run(
             stack.enter_context(ending)
             stack.enter_context(lasting_stderr())
         try:
+            parser.check(options)
             command(options)
         except KeyboardInterrupt:
             return _interrupted(parser.prog, options)

@@ -1,10 +1,14 @@
 """Options of the command lines."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
-from hlmm_dask.printable import line_of
+import hlmm_dask
+from hlmm_dask.option_rules import require
+from hlmm_dask.printable import line_of, say
 
 EXIT_OK, EXIT_FAILED, EXIT_INPUT = 0, 1, 2
 
@@ -21,15 +25,67 @@ def joined(arguments: Sequence[str]) -> list[str]:
     return words
 
 
-class Parser(argparse.ArgumentParser):
-    """Options with hyphens or underscores; errors in one line, exit code 2."""
+class _Once(argparse.Action):
+    """Store a value; an option that is given twice is refused, in whichever spelling."""
 
-    def option(self, name: str, **settings: Any) -> None:
-        """Add ``--name`` in both spellings."""
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the value, or the constant of a flag."""
+        if option_string is not None:
+            given: set[str] = vars(namespace).setdefault("given", set())
+            if self.dest in given:
+                parser.error(f"{self.option_strings[0]} is given twice; give it once")
+            given.add(self.dest)
+        setattr(namespace, self.dest, values if self.nargs != 0 else self.const)
+
+
+class _Flag(_Once):
+    """Store True."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
+        default = settings.pop("default", False)
+        super().__init__(option_strings, dest, nargs=0, const=True, default=default, **settings)
+
+
+class _Version(argparse.Action):
+    """Print the version of the package and end."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **settings)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Look it up now: most commands don't need it."""
+        say(f"{parser.prog} {hlmm_dask.__version__}", stream=sys.stdout)
+        parser.exit(EXIT_OK)
+
+
+class Parser(argparse.ArgumentParser):
+    """Options with hyphens or underscores, each at most once; errors in one line, exit code 2."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, action in ((None, _Once), ("store", _Once), ("store_true", _Flag)):
+            self.register("action", name, action)
+        self.add_argument("--version", action=_Version, help="print the version and end")
+
+    def option(
+        self, name: str, *, group: "argparse._ArgumentGroup | None" = None, **settings: Any
+    ) -> None:
+        """Add ``--name`` in both spellings, to a group of options if that is given."""
         names = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"])
         if "choices" in settings:
             settings["type"] = str.lower
-        self.add_argument(*names, **settings)
+        (group or self).add_argument(*names, **settings)
+
+    def check(self, options: argparse.Namespace) -> None:
+        """Raise an `InputError` for options that have no effect, or contradict each other."""
+        given = vars(options)
+        require(given, {name: self.get_default(name) for name in given})
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, and end."""
@@ -97,12 +153,7 @@ def _add_scan_options(parser: Parser) -> None:
 def _add_run_options(parser: Parser) -> None:
     group = parser.add_argument_group("cluster and output")
 
-    def option(name: str, **settings: Any) -> None:
-        names = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"])
-        if "choices" in settings:
-            settings["type"] = str.lower
-        group.add_argument(*names, **settings)
-
+    option = partial(parser.option, group=group)
     _add_cluster_options(option)
     option("block-size", type=int, help="variants a block; chosen from the data by default")
     option("h2", choices=["refit", "null"], default="refit",
@@ -143,7 +194,7 @@ LMM_OPTIONS = (
     "model", "kinship", "grm_from", "grm_kind", "grm_min_maf", "grm_all_chromosomes",
     "autosome_num", "lmm_test",
 )  # fmt: skip
-_AUTOSOME_NUM = {"type": int, "default": 22, "metavar": "N"}
+_AUTOSOME_NUM: dict[str, Any] = {"type": int, "default": 22, "metavar": "N"}
 _FORMATS = "files for other programs: one or more of ssf,ldsc,regenie,gwas-vcf"
 CLUSTER_OPTIONS = (
     "scheduler", "scheduler_file", "threads_per_worker", "memory_limit", "timeout",

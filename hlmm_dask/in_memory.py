@@ -15,6 +15,7 @@ from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.kernels.table import Filters
 from hlmm_dask.models.random_design import RandomDesign
+from hlmm_dask.option_rules import require
 from hlmm_dask.samples import AlignedSamples
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.null import fit_null_arrays
@@ -66,6 +67,14 @@ def variant_tests(
         min_maf=min_maf, method=method, spa_threshold=spa_threshold, tests=tuple(tests)
     )
     flag("fit_covariates", fit_covariates)
+    covariates = mean_covariates is not None or variance_covariates is not None
+    require(
+        {
+            "method": config.method, "random_gts": random_effects is not None,
+            "fit_covariates": fit_covariates, "mean_covar": covariates,
+        },
+        {"method": "auto", "random_gts": False, "fit_covariates": False, "mean_covar": False},
+    )  # fmt: skip
     values = np.asarray(y, dtype=np.float64)
     genotypes = np.asarray(genotypes)
     if genotypes.ndim != 2 or values.shape != genotypes.shape[1:]:

@@ -140,7 +140,7 @@ def test_daskconfig_is_respected(batch: Path) -> None:
         ({"jobqueue": "pbs"}, "no qsub here"),
         ({"jobqueue": "condor"}, "expected slurm, lsf, sge, pbs"),
         ({"scheduler": "tcp://127.0.0.1:1"}, "exclude each other"),
-        ({"tls_ca": "ca.pem"}, "--scheduler tls://"),
+        ({"tls_ca": "ca.pem"}, "--tls-ca requires --scheduler"),
     ],
 )
 def test_refused(batch: Path, change: dict[str, object], message: str) -> None:

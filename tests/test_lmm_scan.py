@@ -308,14 +308,14 @@ def test_dry_run(related: Study, run_script: Run, capsys: pytest.CaptureFixture[
 
 
 WRONG = {
-    "no matrix": ([], "--model lmm needs one relationship matrix"),
+    "no matrix": ([], "--model lmm requires --kinship or --grm-from"),
     "two": (["--kinship", "K.npz", "--grm-from", "study.bed"], "needs one relationship matrix"),
-    "loco": (["--kinship", "K.npz", "--loco"], "give its genotypes: --grm-from"),
-    "variance": (["--kinship", "K.npz", "--var_covar", "covar.txt"], "--var_covar: --model lmm"),
-    "random": (["--kinship", "K.npz", "--random_gts", "study.bed"], "--random_gts: --model lmm"),
-    "window": (["--kinship", "K.npz", "--exclude-window", "5"], "--exclude_window: --model lmm"),
-    "kind": (["--kinship", "K.npz", "--grm-kind", "centred"], "give --grm-from"),
-    "hlmm": (["--model", "hlmm", "--kinship", "K.npz"], "--kinship goes with --model lmm"),
+    "loco": (["--kinship", "K.npz", "--loco"], "--loco requires --random-gts or --grm-from"),
+    "variance": (["--kinship", "K.npz", "--var_covar", "covar.txt"], "--var-covar and --model lmm"),
+    "random": (["--kinship", "K.npz", "--random_gts", "study.bed"], "--random-gts and --model lmm"),
+    "window": (["--kinship", "K.npz", "--exclude-window", "5"], "--exclude-window and --model lmm"),
+    "kind": (["--kinship", "K.npz", "--grm-kind", "centred"], "requires --grm-from"),
+    "hlmm": (["--model", "hlmm", "--kinship", "K.npz"], "--kinship requires --model lmm"),
     "absent": (["--kinship", "none.npz"], "none.npz"),
     "others": (["--kinship", "few.npz"], "50 of 150 samples with phenotype '1' are not in it"),
     "crooked": (["--kinship", "crooked.txt"], "a relationship matrix is symmetric"),

@@ -21,6 +21,7 @@ from hlmm_dask.kernels.packed import PackedLayout
 from hlmm_dask.kernels.resample import NullResiduals, Resampled, bootstrap, permute
 from hlmm_dask.kernels.table import Filters
 from hlmm_dask.models.hlm import HLM
+from hlmm_dask.option_rules import require_of, spelled
 from hlmm_dask.scanning.left_out import left_out_sets
 from hlmm_dask.schema import Status, nothing_fitted
 from hlmm_dask.tab_separated import text_of
@@ -70,12 +71,20 @@ def run_check(job: CheckJob) -> Iterator[str]:
     InputError, StoreError
         Before any work, if input or output can't be used.
     """
+    require_of(job)
     for name in ("permutations", "bootstrap", "seed"):
         if getattr(job, name) < 0:
             raise InputError(f"--{name} {getattr(job, name)}: expected 0 or more")
     path = Path(f"{job.outprefix}.check.tsv")
     require_free(path, overwrite=job.overwrite)
     scan = open_finished(job.outprefix, job.files)
+    for name in ("mean_covar", "var_covar"):
+        # Tests of variants alone have the scan's models.
+        if getattr(job.files, name) and scan.facts.options and not scan.facts.options.get(name):
+            raise InputError(
+                f"{spelled(name)}: {scan.store.path} is a scan without these covariates; leave it "
+                "out"
+            )
     rows = choose(scan.store, variants=job.variants, top=job.top, test=job.test)
     results = results_of(scan.store, rows)
     models = _models(scan, results)

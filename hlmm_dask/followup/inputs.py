@@ -166,6 +166,10 @@ def open_study(store: ResultsStore, facts: Facts, files: Files) -> Study:
     InputError
         If a file is not known, missing, or not the one that was scanned.
     """
+    if files.random_gts is not None and facts.attrs["model"] != "HLMM":
+        raise InputError(
+            f"--random-gts: {store.path} is a scan without random effects; leave it out"
+        )
     options = _options(facts, files)
     for name, what in (("genofile", "genotypes"), ("phenofile", "phenotype file")):
         if not options.get(name):

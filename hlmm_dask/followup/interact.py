@@ -29,6 +29,7 @@ from hlmm_dask.kernels.interaction import (
 )
 from hlmm_dask.missing import Missing
 from hlmm_dask.models.inference import neg_log10_p_normal
+from hlmm_dask.option_rules import require_of
 from hlmm_dask.samples import align
 from hlmm_dask.schema import Status, nothing_fitted
 from hlmm_dask.tab_separated import text_of
@@ -120,6 +121,7 @@ def run_interact(job: InteractJob) -> Interactions:
     """
     if job.min_carriers < 0:
         raise InputError(f"--min-carriers {job.min_carriers}: expected 0 or more")
+    require_of(job)
     path = Path(f"{job.outprefix}.interaction.tsv")
     require_free(path, overwrite=job.overwrite)
     scan = open_finished(job.outprefix, job.files)

@@ -28,6 +28,7 @@ from hlmm_dask.followup.verdict import Rules, Slope
 from hlmm_dask.ids import ids_of
 from hlmm_dask.models.dispersion import DispersionResult
 from hlmm_dask.models.inference import genomic_control_lambda
+from hlmm_dask.option_rules import require_of
 from hlmm_dask.scanning.dispersion import estimate_dispersion
 from hlmm_dask.schema import nothing_fitted
 from hlmm_dask.store import ResultsStore
@@ -76,6 +77,7 @@ class LociOptions(Files):
 
     def check(self) -> None:
         """Raise an `InputError` for values that make no sense."""
+        require_of(self)
         self.rules.check()
         chosen_transforms(self.transform)
         if not 0.0 < self.neighbour_p <= 1.0:

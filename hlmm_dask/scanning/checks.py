@@ -4,19 +4,19 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from hlmm_dask.arguments import choice
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
+from hlmm_dask.option_rules import require_of
 from hlmm_dask.samples import AlignedSamples
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.events import FilesOpened, Note, NullFitted, Observer, tell
-from hlmm_dask.scanning.fit_model import require_covariate_files, require_random_file
 from hlmm_dask.scanning.left_out import require_positions
 from hlmm_dask.scanning.lmm import AnyNull, fit_lmm_input
 from hlmm_dask.scanning.lmm_job import (
     KinshipSource,
     array_bytes,
-    check_model_options,
     open_kinship,
 )
 from hlmm_dask.scanning.null_input import NullInput, check_h2_init, read_null_inputs
@@ -176,28 +176,23 @@ def check_job(
 
 
 def _check_options(job: "ScanJob") -> None:
-    check_model_options(job)
+    choice("--model", job.model, ("hlmm", "lmm"))
+    choice("--lmm-test", job.lmm_test, ("refit", "fixed"))
+    require_of(job)
     # Both check themselves when they are made.
     _ = job.config
     job.cluster.check()
     check_h2_init(job.h2_init)
-    require_random_file(job.random_gts, job.random_gts_txt)
     if job.model == "hlmm":
         require_positions(
             job.config,
-            random=job.random_gts is not None,
             positions=not job.random_gts_txt,
             fit_covariates=job.fit_covariates and bool(job.mean_covar or job.var_covar),
         )
     chosen_transforms(job.transform)
     _ = job.dispersion_options
-    if job.resume and job.overwrite:
-        raise InputError("--resume and --overwrite exclude each other; give one")
     if job.block_size is not None and job.block_size < 1:
         raise InputError(f"block size {job.block_size}: expected at least 1")
-    require_covariate_files(
-        (job.mean_covar, job.mean_covar_cols), (job.var_covar, job.var_covar_cols)
-    )
     if job.tabix:
         require_pysam()
 

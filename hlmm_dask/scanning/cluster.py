@@ -2,15 +2,16 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import dask
 from distributed import Client
 from distributed.versions import VersionMismatchWarning
 
 from hlmm_dask.errors import InputError
+from hlmm_dask.option_rules import require_of
 from hlmm_dask.scanning.jobqueue import SYSTEMS, queue_client, queue_settings
 from hlmm_dask.scanning.local_cluster import local_client
 from hlmm_dask.scanning.machine import require_open_files, require_sockets
@@ -109,18 +110,7 @@ class ClusterOptions:
 
     def check(self) -> None:
         """Raise an `InputError` for options that contradict each other or can't be met."""
-        chosen = [
-            f"--{name}"
-            for name, value in (
-                ("scheduler", self.scheduler),
-                ("scheduler-file", self.scheduler_file),
-                ("jobqueue", self.jobqueue),
-            )
-            if value
-        ]
-        if len(chosen) > 1:
-            raise InputError(f"{chosen[0]} and {chosen[1]} exclude each other; give one")
-        self._refuse_ignored(chosen)
+        require_of(self)
         for name, value in (
             ("workers", self.workers),
             ("threads-per-worker", self.threads_per_worker),
@@ -148,8 +138,6 @@ class ClusterOptions:
         if address is not None:
             check_address(address, insecure=self.insecure)
             client_security(address, ca=self.tls_ca, cert=self.tls_cert, key=self.tls_key)
-        elif self.tls_ca or self.tls_cert or self.tls_key:
-            raise InputError("--tls-ca, --tls-cert, --tls-key are for --scheduler tls://host:port")
 
     def _check_memory_limit(self) -> None:
         if self.memory_limit in ("auto", "0", 0):
@@ -164,28 +152,6 @@ class ClusterOptions:
                 f"--memory-limit {self.memory_limit}: expected a size such as 4GiB, auto, or 0 for "
                 "no limit"
             )
-
-    def _refuse_ignored(self, chosen: Sequence[str]) -> None:
-        """Raise an `InputError` for options that the chosen cluster would not heed."""
-        default = {field.name: field.default for field in fields(self)}
-
-        def given(*names: str) -> str | None:
-            name = next((n for n in names if getattr(self, n) != default[n]), None)
-            return None if name is None else f"--{name.replace('_', '-')}"
-
-        if not self.jobqueue:
-            name = given(
-                "queue", "account", "walltime", "cores", "local_directory", "jobqueue_option"
-            )
-            if name:
-                raise InputError(f"{name} is of a batch system's jobs; give --jobqueue too")
-        if self.scheduler or self.scheduler_file:
-            name = given("workers", "threads_per_worker", "memory_limit")
-            if name:
-                raise InputError(
-                    f"{name} and {chosen[0]}: the workers of a running scheduler are there "
-                    f"already; leave out {name}"
-                )
 
 
 @contextmanager

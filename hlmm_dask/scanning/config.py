@@ -9,6 +9,7 @@ from hlmm_dask.kernels.block_model import Method
 from hlmm_dask.kernels.packed import Engine
 from hlmm_dask.kernels.score import SPA_THRESHOLD
 from hlmm_dask.kernels.table import Filters
+from hlmm_dask.option_rules import require_of
 from hlmm_dask.schema import RESULT_NAMES, TEST_COLUMNS
 
 H2 = Literal["refit", "null"]
@@ -71,10 +72,6 @@ class ScanConfig:
         for name in ("count_a2", "loco"):
             flag(name, getattr(self, name))
         if self.exclude_window is not None:
-            if self.loco:
-                raise InputError(
-                    "--loco leaves out whole chromosomes, --exclude-window parts of them; give one"
-                )
             expected = "kilobases, 0 or more"
             number("--exclude-window", self.exclude_window, least=0.0, expected=expected)
         expected = "standard deviations, 0 or more, or inf"
@@ -84,6 +81,7 @@ class ScanConfig:
             if tests.count(test) > 1:
                 raise InputError(f"test {test!r} is given twice; give it once")
         object.__setattr__(self, "tests", tests)
+        require_of(self)
 
     @staticmethod
     def _test(test: object) -> str:

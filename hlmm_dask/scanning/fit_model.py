@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.missing import MissingLike
 from hlmm_dask.models.hlm import HLM, HLMFit
 from hlmm_dask.models.hlmm import HLMM, HLMMFit
+from hlmm_dask.option_rules import require
 from hlmm_dask.printable import say
 from hlmm_dask.random_effects import random_effects
 from hlmm_dask.samples import align
-from hlmm_dask.scanning.null import converged, effects_per_unit, refused
+from hlmm_dask.scanning.null import H2_INIT, converged, effects_per_unit, refused
 from hlmm_dask.scanning.null_input import check_h2_init, table_notes
 from hlmm_dask.scanning.outputs import check_outprefix, write_effects, write_estimate
 from hlmm_dask.tables import Table, read_column, read_table
@@ -26,7 +26,7 @@ def fit_model(
     var_covar: str | None = None,
     random_gts: str | None = None,
     random_gts_txt: bool = False,
-    h2_init: float = 0.05,
+    h2_init: float = H2_INIT,
     phen_index: str = "1",
     missing_char: MissingLike = (),
     no_minus9: bool = False,
@@ -42,8 +42,13 @@ def fit_model(
     """
     check_outprefix(outprefix)
     check_h2_init(h2_init)
-    require_random_file(random_gts, random_gts_txt)
-    require_covariate_files((mean_covar, mean_covar_cols), (var_covar, var_covar_cols))
+    require(
+        {
+            "random_gts": random_gts, "random_gts_txt": random_gts_txt, "h2_init": h2_init,
+            "no_h2_estimate": no_h2_estimate,
+        },
+        {"random_gts_txt": False, "h2_init": H2_INIT, "no_h2_estimate": False},
+    )  # fmt: skip
     source: PlinkGenotypes | Table | None = None
     if random_gts is not None and random_gts_txt:
         source = read_table(random_gts, missing=missing_char)
@@ -90,18 +95,3 @@ def fit_model(
         table = effects_per_unit(names, effects, errors, unit)
         write_effects(Path(f"{outprefix}.{suffix}_effects.txt"), table)
     say(f"{what}: {aligned.n_samples:,} samples, log-likelihood {fit.loglik:.6f}")
-
-
-def require_random_file(random_gts: str | None, random_gts_txt: bool) -> None:
-    """Raise an `InputError` where --random-gts-txt is given without its file."""
-    if random_gts_txt and random_gts is None:
-        raise InputError("--random-gts-txt says how to read --random-gts, which is not given")
-
-
-def require_covariate_files(mean: tuple[str | None, str], variance: tuple[str | None, str]) -> None:
-    """Raise an `InputError` where columns are chosen of covariates that are not given."""
-    for name, (file, columns) in (("mean", mean), ("var", variance)):
-        if file is None and columns != "all":
-            raise InputError(
-                f"--{name}-covar-cols {columns} requires --{name}-covar; give the file"
-            )

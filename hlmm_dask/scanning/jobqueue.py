@@ -41,8 +41,6 @@ def queue_settings(options: "ClusterOptions") -> dict[str, Any]:
     command = cluster_class.job_cls.submit_command
     if shutil.which(command) is None:
         raise InputError(f"--jobqueue {system}: no {command} here; run where jobs are submitted")
-    if options.workers is None:
-        raise InputError(f"--jobqueue {system}: say how many worker processes with --workers")
     given = _given(options.jobqueue_option)
 
     def configured(key: str) -> Any:

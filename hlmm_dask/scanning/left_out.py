@@ -26,25 +26,21 @@ _HEADER = ("left_out", "columns", "h2", "h2_se")
 _SET_NULLS = {"sets": [{"left_out": str, "columns": COUNT, "h2": float, "h2_se": float}]}
 
 
-def require_positions(
-    config: ScanConfig, *, random: bool, positions: bool, fit_covariates: bool
-) -> None:
+def require_positions(config: ScanConfig, *, positions: bool, fit_covariates: bool) -> None:
     """Raise an `InputError` where columns can't be left out.
 
     Parameters
     ----------
     config : ScanConfig
         Says whether, and which.
-    random, positions : bool
-        Whether there are random effects, and positions of their columns.
+    positions : bool
+        Whether the columns of the random effects have positions.
     fit_covariates : bool
         Whether covariates stay in every model.
     """
     if not config.leaves_out:
         return
     option = "--loco" if config.loco else "--exclude-window"
-    if not random:
-        raise InputError(f"{option} leaves out columns of the random effects; give --random_gts")
     if not positions:
         raise InputError(
             f"{option} needs chromosome and position of each column of the random effects, which "
@@ -61,7 +57,6 @@ def check_left_out(config: ScanConfig, null: NullModel) -> None:
     """Raise an `InputError` where a null model's columns can't be left out."""
     require_positions(
         config,
-        random=null.model.design is not None,
         positions=null.random_contig is not None,
         fit_covariates=null.model.X.shape[1] + null.model.V.shape[1] > 2,
     )

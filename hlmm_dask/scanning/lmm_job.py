@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
-from hlmm_dask.arguments import choice
 from hlmm_dask.durable import working_folder
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.contigs import autosomes_of, contig_runs, is_autosome
@@ -26,54 +25,6 @@ from hlmm_dask.scanning.relationships import DECOMPOSITION_MATRICES, Relationshi
 
 if TYPE_CHECKING:
     from hlmm_dask.scanning.job import ScanJob
-
-# Options of one model alone, and what to say of them with the other.
-_HLMM_ONLY = {
-    "var_covar": "effects on the variance",
-    "fit_covariates": "a choice: covariates are in every model",
-    "random_gts": "random effects of single variants; give --kinship or --grm-from",
-    "random_gts_txt": "random effects of single variants; give --kinship or --grm-from",
-    "h2_init": "a start value",
-    "h2": "this option; give --lmm-test",
-    "tests": "tests of the variance",
-    "spa_threshold": "score tests",
-    "method": "a choice of method",
-    "engine": "a choice of engine",
-    "exclude_window": "windows; give --loco",
-    "dispersion": "effects on the variance",
-}
-_GRM = ("grm_kind", "grm_min_maf", "autosome_num", "grm_all_chromosomes")
-_LMM_ONLY = ("kinship", "grm_from", "lmm_test", *_GRM)
-
-
-def check_model_options(job: "ScanJob") -> None:
-    """Raise an `InputError` for options that don't go with the model."""
-    default = {field.name: field.default for field in fields(job)}
-    choice("--model", job.model, ("hlmm", "lmm"))
-    if job.model == "hlmm":
-        for name in _LMM_ONLY:
-            if getattr(job, name) != default[name]:
-                raise InputError(f"--{name.replace('_', '-')} goes with --model lmm; give both")
-        return
-    for name, what in _HLMM_ONLY.items():
-        if getattr(job, name) != default[name]:
-            raise InputError(f"--{name}: --model lmm does not have {what}; leave it out")
-    choice("--lmm-test", job.lmm_test, ("refit", "fixed"))
-    if (job.kinship is None) == (job.grm_from is None):
-        raise InputError(
-            "--model lmm needs one relationship matrix: give --kinship FILE, or --grm-from GENO"
-        )
-    if job.loco and job.grm_from is None:
-        raise InputError(
-            "--loco leaves chromosomes out of a matrix; give its genotypes: --grm-from"
-        )
-    if job.grm_from is None:
-        for name in _GRM:
-            if getattr(job, name) != default[name]:
-                raise InputError(
-                    f"--{name.replace('_', '-')} says how to compute a matrix; give --grm-from"
-                )
-    autosomes_of(job.autosome_num, all_chromosomes=job.grm_all_chromosomes)
 
 
 @dataclass(frozen=True)

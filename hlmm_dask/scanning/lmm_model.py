@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hlmm_dask.durable import PRIVATE, aside, create, read_record, rename, write_record
-from hlmm_dask.errors import InputError, StoreError
+from hlmm_dask.errors import StoreError
 from hlmm_dask.genotypes.contigs import contig_runs
 from hlmm_dask.kernels.lmm import LMMNull
 from hlmm_dask.kernels.lmm_block import LMMBlockModel, Plan, taken_apart
@@ -32,18 +32,6 @@ _MILD = 1e3
 ESTIMATES_FILE = "lmm_null.json"
 _NUMBERS = ("h2", "h2_se", "sigma2", "tau2", "loglik_reml", "loglik_ml")
 _ESTIMATES = {"estimates": [{"left_out": str, **dict.fromkeys(_NUMBERS, float)}]}
-
-
-def check_lmm_config(config: ScanConfig, null: LMMNullModel) -> None:
-    """Raise an `InputError` for options that the mixed model has not."""
-    if config.exclude_window is not None:
-        raise InputError(
-            "--exclude-window goes with random effects of single variants; give --loco"
-        )
-    if config.loco and not null.relationships.chromosomes:
-        raise InputError(
-            "--loco needs a relationship matrix whose chromosomes can be left out; give --grm-from"
-        )
 
 
 def lmm_fingerprint(

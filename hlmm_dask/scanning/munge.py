@@ -1,13 +1,14 @@
 """Files for other programs from a finished store; see ``hlmm-munge``."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.export import Values
 from hlmm_dask.formats.effects import EFFECTS, Effect, effects_in, require_columns
 from hlmm_dask.formats.munge import check_targets, write_formats
 from hlmm_dask.models.dispersion import DispersionOptions, NotEstimable
+from hlmm_dask.option_rules import require
 from hlmm_dask.scanning.dispersion import dispersion_columns, estimate_dispersion
 from hlmm_dask.scanning.outputs import check_outprefix
 from hlmm_dask.store import ResultsStore
@@ -48,6 +49,15 @@ class MungeJob:
         InputError, StoreError
             If the store is not complete, lacks an effect that was asked for, or a file exists.
         """
+        require(
+            {
+                "format": ",".join(self.formats), "assembly": self.assembly,
+                "effect": ",".join(self.effects),
+                **{f"dispersion_{name}": value for name, value in vars(self.dispersion).items()},
+            },
+            {f"dispersion_{f.name}": f.default for f in fields(DispersionOptions)}
+            | {"dispersion_blocks": "auto" if self.dispersion.blocks == "auto" else None},
+        )  # fmt: skip
         store = ResultsStore.open(f"{self.outprefix}.zarr")
         check_outprefix(self.outprefix)
         store.require_intact()

@@ -16,6 +16,7 @@ from hlmm_dask.genotypes.paths import Paths
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.missing import MissingLike
 from hlmm_dask.models.random_design import RandomDesign
+from hlmm_dask.option_rules import require
 from hlmm_dask.random_effects import random_effects
 from hlmm_dask.samples import AlignedSamples, People
 from hlmm_dask.tables import Table
@@ -86,6 +87,15 @@ def fit_null(
     InputError
         If input can't be used, or the null model does not converge.
     """
+    require(
+        {
+            "h2_init": h2_init,
+            "random_gts": random_genotypes is not None or random_table is not None,
+            "fit_covariates": fit_covariates,
+            "mean_covar": mean_covariates is not None or variance_covariates is not None,
+        },
+        {"h2_init": H2_INIT, "random_gts": False, "fit_covariates": False, "mean_covar": False},
+    )  # fmt: skip
     return read_null_input(
         genotypes, phenotype, phenotype_column=phenotype_column,
         mean_covariates=mean_covariates, variance_covariates=variance_covariates,

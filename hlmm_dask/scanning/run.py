@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hlmm_dask.errors import InputError, ScanError, StoreError, TakenOverError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block_model import BlockModel
 from hlmm_dask.lock import Lock
+from hlmm_dask.option_rules import require
 from hlmm_dask.placement import clean_up, place_of
 from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
@@ -29,7 +31,8 @@ from hlmm_dask.scanning.left_out import (
     write_set_nulls,
 )
 from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
-from hlmm_dask.scanning.lmm_model import check_lmm_config, lmm_fingerprint, repair_estimates
+from hlmm_dask.scanning.lmm_model import lmm_fingerprint, repair_estimates
+from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.scanning.null_input import Genotypes
 from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
 from hlmm_dask.scanning.probe import probe_workers
@@ -101,17 +104,20 @@ def run_scans(
         Complete, and marked as finished with a summary.
     """
     began = time.perf_counter()
-    if resume and overwrite:
-        raise InputError("--resume and --overwrite exclude each other; give one")
+    require({"resume": resume, "overwrite": overwrite}, {"resume": False, "overwrite": False})
     if block_size is not None and block_size < 1:
         raise InputError(f"block size {block_size}: expected at least 1")
     source = open_source(genotypes, config)
     for null, _ in traits:
         check_samples(source, null)
-        if isinstance(null, LMMNullModel):
-            check_lmm_config(config, null)
-        else:
+        _check_options(config, null)
+        if isinstance(null, NullModel):
             check_left_out(config, null)
+    if config.tests and not isinstance(source.genotypes, PlinkGenotypes):
+        raise InputError(
+            "tests compares groups of samples with the same genotype, and dosages have none; "
+            "scan a .bed, or leave out tests"
+        )
     paths = [Path(out) for _, out in traits]
     for path in paths:
         clean_up(place_of(path))
@@ -222,6 +228,22 @@ def run_fingerprint(
         "hlmm_dask": version("hlmm-dask"),
         "block_size": block_size,
     }
+
+
+def _check_options(config: ScanConfig, null: AnyNull) -> None:
+    """Raise an `InputError` for options that have no effect with the null model."""
+    given = asdict(config)
+    if isinstance(null, LMMNullModel):
+        # Here h2 says whether each variant has its own variance ratio.
+        del given["h2"]
+        parts = bool(null.relationships.chromosomes)
+        given |= {"model": "lmm", "kinship": not parts, "grm_from": parts}
+    else:
+        covariates = null.model.X.shape[1] + null.model.V.shape[1] > 2
+        given |= {"model": "hlmm", "random_gts": null.model.design is not None}
+        given |= {"fit_covariates": null.fit_covariates and covariates, "mean_covar": covariates}
+    absent = ("kinship", "grm_from", "random_gts", "fit_covariates", "mean_covar")
+    require(given, asdict(ScanConfig()) | dict.fromkeys(absent, False))
 
 
 def _plan(
