@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hlmm_dask.covariates import independent, with_moments
+from hlmm_dask.discrete import cautions_of
 from hlmm_dask.errors import InputError
 from hlmm_dask.ids import Id, id_hints, ids_of, shown_ids
 from hlmm_dask.missing import code_note, minus_nine_note
@@ -43,6 +44,8 @@ class AlignedSamples:
         Steps, and the people left after each.
     notes : tuple of str
         What the user should know: covariates left out, suspicious values.
+    cautions : tuple of str
+        Those of the notes that say what the phenotype's values mean for the tests.
     """
 
     sample_index: NDArray[np.int64]
@@ -59,6 +62,7 @@ class AlignedSamples:
     variance_scale: NDArray[np.float64]
     accounting: tuple[tuple[str, int], ...]
     notes: tuple[str, ...]
+    cautions: tuple[str, ...] = ()
 
     @property
     def n_samples(self) -> int:
@@ -260,6 +264,7 @@ class People:
                 f"{what}: the same value {y[0]:g} for all {len(y)} analysed samples; "
                 "choose a phenotype that varies (--phen_index)"
             )
+        cautions = cautions_of(f"phenotype {shown(name)}", y)
         return AlignedSamples(
             sample_index=index,
             ids=ids,
@@ -274,7 +279,8 @@ class People:
             variance_center=variance.center,
             variance_scale=variance.scale,
             accounting=tuple(accounting),
-            notes=tuple(notes),
+            notes=(*notes, *cautions),
+            cautions=cautions,
         )
 
     def _ids(self, people: NDArray[np.int64]) -> list[Id]:

@@ -427,13 +427,13 @@ def folder_as_pheno(study: Study) -> None:
 
 
 REFUSED: list[tuple[Callable[[Study], None], list[str], str]] = [
-    (nothing, ["--min_maf", "0.7"], "min_maf 0.7"),
-    (nothing, ["--min_maf", "nan"], "min_maf nan"),
+    (nothing, ["--min_maf", "0.7"], "--min-maf 0.7"),
+    (nothing, ["--min_maf", "nan"], "--min-maf nan"),
     (nothing, ["--min_maf", "x"], "min-maf"),
-    (nothing, ["--max_missing", "0"], "max_missing 0"),
+    (nothing, ["--max_missing", "0"], "--max-missing 0"),
     (nothing, ["--range", "5", "3"], "range 5 3"),
     (nothing, ["--range", "0", "61"], "range 0 61"),
-    (nothing, ["--range", "-1", "5"], "range -1 5"),
+    (nothing, ["--range", "-1", "5"], "start -1"),
     (nothing, ["--workers", "0"], "--workers 0"),
     (nothing, ["--threads-per-worker", "0"], "--threads-per-worker 0"),
     (nothing, ["--memory-limit", "lots"], "--memory-limit lots"),
@@ -442,8 +442,8 @@ REFUSED: list[tuple[Callable[[Study], None], list[str], str]] = [
     (nothing, ["--no_such_option"], "--no_such_option"),
     (nothing, ["--resume", "--overwrite"], "exclude each other"),
     (nothing, ["--h2", "0.3"], "--h2"),
-    (nothing, ["--h2_init", "-1"], "h2_init -1"),
-    (nothing, ["--h2_init", "nan"], "h2_init nan"),
+    (nothing, ["--h2_init", "-1"], "--h2-init requires"),
+    (nothing, ["--h2_init", "nan", "--random_gts", "study.bed"], "--h2-init nan"),
     (nothing, ["--phen_index", "2"], "no column '2'"),
     (nothing, ["--phen_index", "0"], "no column '0'"),
     (nothing, ["--phen_index", "height"], "no column 'height'"),

@@ -309,7 +309,7 @@ def test_dry_run(related: Study, run_script: Run, capsys: pytest.CaptureFixture[
 
 WRONG = {
     "no matrix": ([], "--model lmm requires --kinship or --grm-from"),
-    "two": (["--kinship", "K.npz", "--grm-from", "study.bed"], "needs one relationship matrix"),
+    "two": (["--kinship", "K.npz", "--grm-from", "study.bed"], "has one relationship matrix"),
     "loco": (["--kinship", "K.npz", "--loco"], "--loco requires --random-gts or --grm-from"),
     "variance": (["--kinship", "K.npz", "--var_covar", "covar.txt"], "--var-covar and --model lmm"),
     "random": (["--kinship", "K.npz", "--random_gts", "study.bed"], "--random-gts and --model lmm"),

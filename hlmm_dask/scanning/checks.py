@@ -106,7 +106,7 @@ class CheckedJob:
                 if note not in said:
                     said.add(note)
                     tell(observers, Note(note))
-            tell(observers, _summary(null))
+            tell(observers, _summary(null, given.aligned.cautions))
             fitted.append(null)
         return fitted
 
@@ -256,7 +256,7 @@ def _accounting(aligned: AlignedSamples) -> str:
     return f"samples of phenotype '{aligned.phenotype_name}': {steps}"
 
 
-def _summary(null: AnyNull) -> NullFitted:
+def _summary(null: AnyNull, cautions: tuple[str, ...]) -> NullFitted:
     effects = tuple(
         (kind, name, float(effect), float(se))
         for kind, each in (("mean", null.mean_effects), ("variance", null.variance_effects))
@@ -272,4 +272,5 @@ def _summary(null: AnyNull) -> NullFitted:
         h2=null.h2,
         h2_se=null.h2_se,
         transform=null.transform,
+        cautions=cautions,
     )

@@ -34,6 +34,8 @@ class NullFitted:
         Random effects.
     h2, h2_se : float or None
         Their variance and its standard error.
+    cautions : tuple of str
+        What the values of the phenotype mean for the tests.
     """
 
     phenotype: str
@@ -45,6 +47,7 @@ class NullFitted:
     h2: float | None = None
     h2_se: float | None = None
     transform: str = "none"
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,8 @@ def _read_record(outprefix: str) -> list[dict[str, Any]]:
 def warnings_of(facts: Facts, thinned: Thinned) -> list[str]:
     """Say what a reader of the results should know, one line each."""
     lines: list[str] = []
+    for text in map(str, facts.phenotype.get("cautions", ())):
+        lines.append(f"{text[0].upper()}{text[1:]}.")
     missing = facts.n_blocks - facts.n_done
     if missing:
         lines.append(
