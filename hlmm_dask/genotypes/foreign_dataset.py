@@ -193,7 +193,7 @@ def _whole(values: NDArray[Any], ids: NDArray[np.object_]) -> NDArray[np.int64]:
     if bad.any():
         at = int(bad.argmax())
         raise InputError(
-            f"the Dataset: variant {shown(ids[at])} has position {values[at]!r}, expected a whole "
+            f"the Dataset: variant {shown(ids[at])} has position {values[at]}, expected a whole "
             "number; 0 stands for an unknown position"
         )
     return numbers.astype(np.int64)
