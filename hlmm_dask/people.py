@@ -110,6 +110,10 @@ class PeopleRows:
         """Field `index` after the IDs of every row."""
         return self.fields.column(self.layout.first + index)
 
+    def strings(self, index: int) -> list[str]:
+        """Return the same as text; an InputError where it is not UTF-8."""
+        return self.fields.strings(self.layout.first + index)
+
 
 @dataclass(frozen=True)
 class IdList:

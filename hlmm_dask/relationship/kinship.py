@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.ids import shown_ids
+from hlmm_dask.ids import Id as Id
+from hlmm_dask.ids import id_hints, shown_ids
 
-Id = tuple[str, str]
 FloatArray = NDArray[np.float64]
 
 
@@ -52,8 +52,8 @@ class Kinship:
         if absent := [key for key in ids if key not in row_of]:
             raise InputError(
                 f"{self.source}: {len(absent)} of {len(ids)} people are not in it "
-                f"(first: {shown_ids(absent)}; it has {shown_ids(self.ids, 3)}); compute it for "
-                "all of them, or leave them out"
+                f"(first: {shown_ids(absent)}; it has {shown_ids(self.ids, 3)}); "
+                + ("; ".join(id_hints(absent, self.ids)) or "compute it for all, or leave them out")
             )
         rows = np.array([row_of[key] for key in ids], dtype=np.int64)
         return self.matrix[np.ix_(rows, rows)]

@@ -9,11 +9,12 @@ import numpy as np
 from scipy import sparse
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.ids import require_unique, shown_ids
+from hlmm_dask.ids import Id, require_unique, shown_ids
 from hlmm_dask.models.pedigree import FEMALE, MALE, UNKNOWN_SEX, Males, Pedigree, in_cycle
-from hlmm_dask.text import Lines, iter_rows, shown
+from hlmm_dask.people import iter_people
+from hlmm_dask.sex_codes import sex_code
+from hlmm_dask.text import shown
 
-Id = tuple[str, str]
 _NOBODY = "0"
 _FIELDS = "FID, IID, father, mother, sex, and as in a .fam perhaps a phenotype"
 
@@ -76,21 +77,22 @@ class PedigreeFile:
 
 
 def read_pedigree(
-    path: str | os.PathLike[str], *, sex_codes: tuple[str, str] = ("1", "2")
+    path: str | os.PathLike[str], *, sex_codes: tuple[str, str] | None = None
 ) -> PedigreeFile:
     """Read a pedigree.
 
-    Fields are separated by white space; parents are people of the same FID, ``0`` where unknown.
-    Lines may be in any order, relatives may have children, and a parent may have no line.
+    Header, separators and quotes are as in tables. Parents are people of the same FID, ``0``
+    where unknown. Lines may be in any order, relatives may have children, and a parent may have
+    no line.
 
     Parameters
     ----------
     path : path
         FID, IID, father, mother, sex; a sixth field is not read. A header FID IID ... may
         come first.
-    sex_codes : (str, str)
-        What stands for male and for female; anything else is unknown. Who is a parent has the
-        sex that this needs.
+    sex_codes : (str, str), optional
+        Codes of male and female; by default 1, M or male, and 2, F or female, in any case.
+        Anything else is unknown. Who is a parent has the sex that this needs.
 
     Returns
     -------
@@ -107,14 +109,14 @@ def read_pedigree(
     parents: list[tuple[str, str]] = []
     sexes: list[str] = []
     numbers: list[int] = []
-    n_fields = 0
-    for rows in iter_rows(path):
-        if not n_fields:
-            rows = _without_header(rows)
-            n_fields = 6 if rows.lines and len(rows.lines[0].split()) == 6 else 5
-        table = rows.split(n_fields, _FIELDS)
-        fid, iid, father, mother, sex = (table.strings(j) for j in range(5))
-        ids += zip(fid, iid, strict=True)
+    for rows in iter_people(path, values=False):
+        n_fields = rows.layout.n_fields
+        if n_fields < rows.layout.first + 3:
+            raise InputError(
+                f"{path}, line {rows.numbers[0]}: {n_fields} fields, expected 5 ({_FIELDS})"
+            )
+        father, mother, sex = (rows.strings(j) for j in range(3))
+        ids += rows.ids
         parents += zip(father, mother, strict=True)
         sexes += sex
         numbers += rows.numbers
@@ -123,26 +125,23 @@ def read_pedigree(
     return _linked(path, ids, parents, sexes, numbers, sex_codes)
 
 
-def _without_header(rows: Lines) -> Lines:
-    first = rows.lines[0].split()[:2]
-    if [token.lstrip(b"#").lower() for token in first] == [b"fid", b"iid"]:
-        return Lines(rows.path, rows.numbers[1:], rows.lines[1:], rows.end)
-    return rows
-
-
 def _linked(
     path: Path,
     ids: list[Id],
     parents: list[tuple[str, str]],
     sexes: list[str],
     numbers: list[int],
-    sex_codes: tuple[str, str],
+    sex_codes: tuple[str, str] | None,
 ) -> PedigreeFile:
     require_unique(path, ids, numbers, "")
     index = {key: row for row, key in enumerate(ids)}
     people = list(ids)
-    code = {sex_codes[0]: MALE, sex_codes[1]: FEMALE}
-    sex = [code.get(text, UNKNOWN_SEX) for text in sexes]
+    if sex_codes is None:
+        sex = [sex_code(text) or UNKNOWN_SEX for text in sexes]
+    else:
+        code = dict(zip(sex_codes, (MALE, FEMALE), strict=True))
+        sex = [code.get(text, UNKNOWN_SEX) for text in sexes]
+    expected = sex_codes or ("1", "2")
     role: dict[int, tuple[int, int]] = {}
     links = np.full((2, len(ids)), -1, dtype=np.int64)
     for row, ((fid, _), names) in enumerate(zip(ids, parents, strict=True)):
@@ -168,8 +167,8 @@ def _linked(
                 raise InputError(
                     f"{where} is a {words[which]}, but has sex {sexes[parent]} "
                     f"({'female' if which == 0 else 'male'}) on line {numbers[parent]}; correct "
-                    f"it, or say what the codes mean (expected {sex_codes[0]} male, "
-                    f"{sex_codes[1]} female)"
+                    f"it, or say what the codes mean (expected {expected[0]} male, "
+                    f"{expected[1]} female)"
                 )
     for parent, (needed, _) in role.items():
         sex[parent] = needed
