@@ -70,7 +70,10 @@ def test_readers_know_no_models(module: str) -> None:
     assert not uses(module, *(f"hlmm_dask.{name}" for name in above))
 
 
-@pytest.mark.parametrize("module", under("store", "layout", "lock", "durable"))
+@pytest.mark.parametrize(
+    "module",
+    under("store", "block_markers", "layout", "placement", "lock", "durable", "json_files"),
+)
 def test_the_store_knows_no_readers(module: str) -> None:
     above = ("models", "kernels", "genotypes", "tables", "samples", "export", "scanning", "cli")
     assert not uses(module, *(f"hlmm_dask.{name}" for name in above))

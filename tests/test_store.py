@@ -139,7 +139,7 @@ def test_order_of_writing_survives_a_stop_between_chunk_and_marker(store, monkey
     def stop(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hlmm_dask.store.write_record", stop)
+    monkeypatch.setattr("hlmm_dask.block_markers.write_record", stop)
     with pytest.raises(KeyboardInterrupt):
         store.write_block(0, results()[:5], record={})
     assert chunk(store, 0).is_file()
