@@ -247,7 +247,7 @@ def test_phenotype_by_name_and_number(study: Study, run_script: Run) -> None:
     named = study.folder / "named.txt"
     named.write_text("\n".join(lines))
     missing = ["--missing_char", "-9"]
-    for i, selector in enumerate(("2024", "2")):
+    for i, selector in enumerate(("name:2024", "2")):
         options = [*base, "--phen-index", selector, *missing]
         assert run_script("scan", study.bed, named, study.out(f"s{i}"), *options) == 0
         close(study.out("plain.models.gz"), study.out(f"s{i}.models.gz"))
