@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from studies import make_study, write_values
 
-from hlmm_dask.cli import scan_main
+from hlmm_dask.cli import loci_main, scan_main
 from hlmm_dask.cli_followup import check_main, interact_main
 from hlmm_dask.followup import chosen, interact
 from hlmm_dask.genotypes.plink import write_plink
@@ -269,6 +269,15 @@ def test_a_trait_that_is_constant_in_a_group_gives_rows_with_a_status(grouped, c
     assert read(f"{out}.interaction.tsv")["SNP"].tolist() == names
 
 
+def test_an_exposure_that_is_the_phenotype(grouped, capsys):
+    folder, _ = grouped
+    words = ["--all", "--covar", f"{folder / 'y.txt'}:2", "--overwrite"]
+    assert interact_main([str(folder / "out.2"), *words]) == 0
+    assert "leave no residual of the phenotype '2'" in capsys.readouterr().err
+    status = read(folder / "out.2.interaction.tsv")["status"]
+    assert set(status) == {"unbounded", "few_carriers"}
+
+
 def test_a_rare_variant_gets_a_status_and_the_others_are_fitted(grouped, capsys):
     folder, _ = grouped
     out = str(folder / "out.2")
@@ -285,6 +294,19 @@ def test_a_rare_variant_gets_a_status_and_the_others_are_fitted(grouped, capsys)
     pd.testing.assert_frame_equal(first.drop("rs3"), second.drop("rs3"))
     assert interact_main([out, *covar, "--min-carriers", "-1"]) == 2
     assert "--min-carriers -1: expected 0 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("main", [check_main, interact_main, loci_main])
+def test_the_scans_of_several_phenotypes_are_named(grouped, capsys, main):
+    folder, _ = grouped
+    words = {check_main: ["--top", "1"], loci_main: []}
+    words = words.get(main, ["--all", "--covar", str(folder / "smoker.txt")])
+    assert main([str(folder / "out"), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        f"2 scans of this name, one for each phenotype and transform; give one of {folder}" in line
+    )
+    assert line.endswith(f"{folder / 'out.1'}, {folder / 'out.2'}")
 
 
 def test_exposures_with_missing_values_and_in_words(grouped, capsys):

@@ -202,6 +202,7 @@ def test_a_sex_that_can_not_be_fitted_is_said(scanned, tables, tmp_path, capsys)
         known.write_text(text)
         said = []
         table = hlmm_dask.loci(out, sex=str(known), say=said.append, **options)
+        assert f"no {name} among the 4,000 analysed samples: the sexes can't be compared" in said
         assert table["verdict"][0] == f"holds (no {name} among the analysed samples)"
         assert table["n_unknown_sex"][0] == (sex[50:] == gone).sum()
         assert table[f"n_{kept}"][0] == (sex[50:] != gone).sum()

@@ -17,6 +17,7 @@ from hlmm_dask.cli import report_main, scan_main
 from hlmm_dask.genotypes.plink import open_plink, write_plink
 from hlmm_dask.models.dispersion import DispersionOptions, dispersion_effects
 from hlmm_dask.results import open_results
+from hlmm_dask.view.page_parts import lead_table, table
 from hlmm_dask.view.report import read_report
 
 TYPES = {"u1": np.uint8, "u2": "<u2", "u4": "<u4", "f4": "<f4", "f8": "<f8"}
@@ -433,3 +434,15 @@ def test_hover_and_click_in_a_browser(scanned, tmp_path):
     assert lines[0] == page.data["ids"][best] == seen["row"]
     assert lines[1] == f"chr {1 + best // 60}: {page.points['position'][best]:,}"
     assert f"mean {page.points['mean'][best]:.2f}" in lines[3]
+
+
+def test_a_table_with_many_rows_says_that_it_scrolls():
+    """All rows are in the page; the box around them scrolls with the keyboard, too."""
+    some, many = (table(["a", "b"], [(f"<{i}>", "x") for i in range(n)]) for n in (5, 40))
+    assert "scrolls" not in some
+    assert "40 rows; the table scrolls." in many
+    assert many.count("<tr>") == 41
+    assert '<div class="scroll" tabindex="0">' in many
+    leads = lead_table([(i, True, ["rs", "1"]) for i in range(30)], ["Variant", "Chr"])
+    assert "30 rows; the table scrolls." in leads
+    assert leads.count("data-point=") == 30

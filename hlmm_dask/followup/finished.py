@@ -1,6 +1,7 @@
 """A finished scan with what went into it, for commands that look at some of its variants."""
 
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,7 @@ def open_finished(outprefix: str, files: Files) -> FinishedScan:
         If there is no finished scan of an HLM or HLMM, or a file is missing or not the one that
         was scanned.
     """
-    store = ResultsStore.open(f"{outprefix}.zarr")
-    store.require_intact()
-    store.require_complete()
+    store = _open(outprefix)
     facts = gather(store, outprefix)
     if facts.attrs["model"] not in _MODELS:
         raise InputError(
@@ -89,3 +88,20 @@ def open_finished(outprefix: str, files: Files) -> FinishedScan:
                 f"place now with --{name} FILE, or start from the folder of the scan"
             )
     return FinishedScan(store, facts, open_study(store, facts, files))
+
+
+def _open(outprefix: str) -> ResultsStore:
+    """Open the store of a finished scan."""
+    path = Path(f"{outprefix}.zarr")
+    if not path.exists():
+        names = sorted(each.stem for each in path.parent.glob(f"{escape(path.stem)}.*.zarr"))
+        if names:
+            some = ", ".join(str(path.with_name(name)) for name in names[:5])
+            raise InputError(
+                f"{outprefix}: {len(names)} scans of this name, one for each phenotype and "
+                f"transform; give one of {some}{', ...' if len(names) > 5 else ''}"
+            )
+    store = ResultsStore.open(path)
+    store.require_intact()
+    store.require_complete()
+    return store

@@ -228,8 +228,9 @@ def _model(
 
 def _no_maximum(model: InteractionModel, phenotype: str, name: str) -> str:
     """Say why no variant can be fitted."""
-    why = f"the phenotype '{phenotype}' leaves no residual in a group of samples"
-    for value in np.unique(model.environment)[:2]:
+    why = f"'{name}' and the covariates leave no residual of the phenotype '{phenotype}'"
+    values = np.unique(model.environment)
+    for value in values if len(values) == 2 else ():
         group = model.y[model.environment == value]
         if np.ptp(group) == 0.0:
             why = (

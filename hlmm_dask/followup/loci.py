@@ -14,7 +14,8 @@ from hlmm_dask.durable import sweep
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.checks import Refitter
 from hlmm_dask.followup.chosen import consecutive
-from hlmm_dask.followup.inputs import Files, Study, open_study
+from hlmm_dask.followup.finished import open_finished
+from hlmm_dask.followup.inputs import Files, Study
 from hlmm_dask.followup.leads import (
     TEST_NAMES,
     Selection,
@@ -22,7 +23,7 @@ from hlmm_dask.followup.leads import (
     tests_in,
     windows_of,
 )
-from hlmm_dask.followup.sex import sex_of_fam, sex_of_table, unknown_sex_note
+from hlmm_dask.followup.sex import sex_notes, sex_of_fam, sex_of_table
 from hlmm_dask.followup.table import row_of, write_loci
 from hlmm_dask.followup.verdict import Rules, Slope
 from hlmm_dask.ids import ids_of
@@ -31,9 +32,8 @@ from hlmm_dask.models.inference import genomic_control_lambda
 from hlmm_dask.option_rules import require_of
 from hlmm_dask.scanning.dispersion import estimate_dispersion
 from hlmm_dask.schema import nothing_fitted
-from hlmm_dask.store import ResultsStore
 from hlmm_dask.transforms import chosen_transforms
-from hlmm_dask.view.facts import LAMBDA, MIN_FOR_LAMBDA, Facts, gather
+from hlmm_dask.view.facts import LAMBDA, MIN_FOR_LAMBDA, Facts
 from hlmm_dask.view.wording import short_id
 
 
@@ -127,19 +127,12 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
         from hlmm_dask.view.pictures import require_matplotlib
 
         require_matplotlib()
-    store = ResultsStore.open(f"{outprefix}.zarr")
-    store.require_intact()
-    store.require_complete()
-    if not {"add", "var"} <= set(store.columns):
-        raise InputError(
-            f"{store.path}: a scan without effects on the variance, expected HLM or HLMM"
-        )
-    facts = gather(store, outprefix)
+    scan = open_finished(outprefix, options.files)
+    store, facts, study = scan.store, scan.facts, scan.study
     selection = options.selection(facts)
     selection.check()
-    study = open_study(store, facts, options.files)
     sex = _sex(study, options)
-    if sex is not None and (note := unknown_sex_note(sex, ids_of(study.given.aligned.ids))):
+    for note in () if sex is None else sex_notes(sex, ids_of(study.given.aligned.ids)):
         say(note)
     dispersion, slope = None, Slope()
     # A variance effect may follow from that on the mean, whichever tests are asked for.

@@ -71,15 +71,20 @@ def sex_of_table(path: str, samples: pd.DataFrame, missing: Missing) -> NDArray[
     return _usable(path, texts, [known.get(each, UNKNOWN) for each in people])
 
 
-def unknown_sex_note(codes: NDArray[np.int64], ids: list[Id]) -> str | None:
-    """Count and name those of unknown sex among the analysed samples; None if there are none."""
+def sex_notes(codes: NDArray[np.int64], ids: list[Id]) -> list[str]:
+    """Say which sex is absent among the analysed samples, and name those of unknown sex."""
+    notes = [
+        f"no {name}s among the {len(ids):,} analysed samples: the sexes can't be compared"
+        for code, name in SEXES.items()
+        if code not in codes
+    ]
     unknown = [ids[i] for i in np.flatnonzero(codes == UNKNOWN).tolist()]
-    if not unknown:
-        return None
-    return (
-        f"the sex of {len(unknown):,} of {len(ids):,} analysed samples is unknown "
-        f"(first: {shown_ids(unknown)}); they are not in the fits of one sex"
-    )
+    if unknown:
+        notes.append(
+            f"the sex of {len(unknown):,} of {len(ids):,} analysed samples is unknown "
+            f"(first: {shown_ids(unknown)}); they are not in the fits of one sex"
+        )
+    return notes
 
 
 def _sex_column(path: str, names: tuple[str, ...]) -> int:

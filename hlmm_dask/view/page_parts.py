@@ -1,11 +1,15 @@
 """Parts of the report's page: tables, facts, small pictures."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from hlmm_dask.view.spread import GenotypeClass
 from hlmm_dask.view.wording import escape, number
+
+# Rows that a table shows without scrolling, see .scroll in report.css.
+_ROWS_IN_SIGHT = 11
 
 
 def definitions(facts: Mapping[str, str]) -> str:
@@ -16,32 +20,41 @@ def definitions(facts: Mapping[str, str]) -> str:
     return f'<dl class="facts">{items}</dl>'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, plain: bool = False) -> str:
-    """Return a table of words; the first column stands left."""
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    kind: Literal["", "plain", "verdicts"] = "",
+) -> str:
+    """Return a table of words; the first column is aligned left."""
+    lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+    return _scrolling(head, [f"<tr>{line}</tr>" for line in lines], kind)
+
+
+def _scrolling(head: Sequence[str], rows: Sequence[str], kind: str) -> str:
+    """Return a table whose rows scroll in a box of their own, under a head that stays."""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    kind = ' class="plain"' if plain else ""
     header = f"<thead><tr>{top}</tr></thead>" if head else ""
-    return f'<div class="scroll"><table{kind}>{header}<tbody>{body}</tbody></table></div>'
+    more = ""
+    if len(rows) > _ROWS_IN_SIGHT:
+        more = f'<p class="small muted more">{len(rows):,} rows; the table scrolls.</p>'
+    return (
+        f'<div class="scroll" tabindex="0"><table class="{kind}">{header}'
+        f"<tbody>{''.join(rows)}</tbody></table></div>{more}"
+    )
 
 
 def lead_table(rows: Iterable[tuple[int, bool, Sequence[str]]], head: Sequence[str]) -> str:
     """Return a table of leads, each tied to its point in the plots: point, significant, cells."""
-    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = ""
+    lines = []
     for point, significant, cells in rows:
         kind = "" if significant else ' class="below"'
         first = f'<td title="{escape(cells[0])}">{escape(cells[0])}</td>'
         rest = "".join(f"<td>{escape(cell)}</td>" for cell in cells[1:])
-        body += (
+        lines.append(
             f'<tr{kind} tabindex="0" aria-selected="false" data-point="{point}">{first}{rest}</tr>'
         )
-    return (
-        f'<div class="scroll"><table class="leads"><thead><tr>{top}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return _scrolling(head, lines, "leads")
 
 
 def plot(kind: str, label: str, test: int = 0) -> str:

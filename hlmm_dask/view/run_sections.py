@@ -37,7 +37,7 @@ def accounting_section(facts: Facts) -> str:
                 f"(SE {number(_float(null['h2_se']))})"
             )
         model += f"<p class='small muted'>{escape('; '.join(said))}</p>"
-    variants = table(("Status", "Variants", "Share", "Meaning"), statuses, plain=True)
+    variants = table(("Status", "Variants", "Share", "Meaning"), statuses, kind="plain")
     return (
         f'<section><div class="halves"><div><h2>Samples</h2>{samples}<h2>Variants by status</h2>'
         f"{variants}</div><div><h2>Null model</h2>{model}</div></div></section>"
@@ -74,5 +74,7 @@ def run_section(facts: Facts) -> str:
     options = ""
     if facts.options:
         given = [(key, flat(value)) for key, value in facts.options.items()]
-        options = f"<details><summary>All options</summary>{table((), given, plain=True)}</details>"
-    return f"<section><h2>The run</h2>{command}{table((), rows, plain=True)}{options}</section>"
+        options = (
+            f"<details><summary>All options</summary>{table((), given, kind='plain')}</details>"
+        )
+    return f"<section><h2>The run</h2>{command}{table((), rows, kind='plain')}{options}</section>"

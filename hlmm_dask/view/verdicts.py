@@ -62,5 +62,5 @@ def verdict_section(loci: pd.DataFrame | None) -> str:
         "Lead variants refitted by hlmm-loci; the p-values of the variance are of score tests, "
         "each with one change of the model."
     )
-    body = table(head, rows) if rows else "<p>No variant leads.</p>"
+    body = table(head, rows, kind="verdicts") if rows else "<p>No variant leads.</p>"
     return f"<section><h2>Do the loci hold?</h2><p>{said}</p>{body}</section>"
