@@ -20,6 +20,7 @@ class Status(IntEnum):
     NOT_CONVERGED = 8
     FEW_CARRIERS = 9
     NEGATIVE_POSITION = 10
+    NO_STANDARD_ERROR = 11
 
     @property
     def label(self) -> str:
@@ -35,10 +36,11 @@ STATUS_DOC = {
     Status.ALL_HETEROZYGOUS: "every called sample is heterozygous, or has the same dosage",
     Status.LOW_MAF: "minor allele frequency not above min_maf",
     Status.COLLINEAR: "the genotype is a linear combination of the covariates",
-    Status.UNBOUNDED: "likelihood without maximum (a genotype class is fitted without residual)",
+    Status.UNBOUNDED: "likelihood without maximum (a genotype class, or all, without residual)",
     Status.NOT_CONVERGED: "iteration limit reached before the tolerance",
     Status.FEW_CARRIERS: "hlmm-interact: fewer carriers of the rarer allele than min_carriers",
     Status.NEGATIVE_POSITION: "its negative position (-9 excepted) marks it as left out",
+    Status.NO_STANDARD_ERROR: "the information at the estimates is not positive definite",
 }
 
 # -log10 p of each test, the one to go by first: the score test where the results have it.

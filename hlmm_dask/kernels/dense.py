@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.kernels.table import VariantFit, convergence_status
+from hlmm_dask.kernels.table import VariantFit, convergence_status, perfectly_fitted
 from hlmm_dask.models.hlm import HLM, HLMFit
 from hlmm_dask.models.hlmm import HLMM, HLMMFit
 from hlmm_dask.models.random_design import RandomDesign
@@ -60,6 +60,9 @@ def fit_dense(model: DenseModel, dosage: FloatArray) -> VariantFit:
         x = g[called] - g[called].mean()
         X = np.column_stack([model.X[called], x])
         V = np.column_stack([model.V[called], x])
+        if perfectly_fitted(model.y[called], X[:, :-1], x):
+            status[j] = Status.UNBOUNDED
+            continue
         try:
             fit = _fit_one(model, model.y[called], X, V, None if G is None else G[called])
         except ValueError:

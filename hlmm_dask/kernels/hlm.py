@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from hlmm_dask.kernels.class_moments import ClassMoments
 from hlmm_dask.kernels.packed import ClassSums
 from hlmm_dask.kernels.sandwich import sandwich
-from hlmm_dask.kernels.table import UNBOUNDED_SPAN, VariantFit, convergence_status
+from hlmm_dask.kernels.table import UNBOUNDED_SPAN, VariantFit, convergence_status, perfect_fit
 from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
 from hlmm_dask.models.newton import minimise
+from hlmm_dask.schema import Status
 
 FloatArray = NDArray[np.float64]
 
@@ -97,13 +98,15 @@ def fit_class_sums(
         at = profile(beta1, everything)
         loglik = -0.5 * (at.deviance + n * LOG_2PI)
         robust = {} if moments.fourth is None else _robust(at, moments)
+        status = convergence_status(result.convergence, beta1, span)
+        status[perfect_fit(n_k, mean_k, within_k)] = Status.UNBOUNDED
         return VariantFit(
             add=at.slope,
             add_se=1.0 / np.sqrt(at.information),
             var=beta1,
             var_se=np.sqrt(2.0 / x_square),
             loglik=loglik,
-            status=convergence_status(result.convergence, beta1, span),
+            status=status,
             loglik_mean=-0.5 * (flat.deviance + n * LOG_2PI),
             **robust,
         )

@@ -12,7 +12,7 @@ from hlmm_dask.kernels.covariate_chord import ChordBatch
 from hlmm_dask.kernels.covariate_loops import Engine
 from hlmm_dask.kernels.covariate_null import CovariateModel
 from hlmm_dask.kernels.sandwich import sandwich
-from hlmm_dask.kernels.table import VariantFit, convergence_status
+from hlmm_dask.kernels.table import VariantFit, convergence_status, perfectly_fitted
 from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
 from hlmm_dask.models.newton import minimise, solve_positive_definite
@@ -168,6 +168,10 @@ def _fit_batch(
             theta[left], value[left], information[left], status[left] = _fit_exactly(
                 model, g[left], None if mask is None else mask[left], tolerance
             )
+            for i in left[status[left] != Status.OK]:
+                called = slice(None) if mask is None else mask[i]
+                if perfectly_fitted(model.y[called], model.X[called], g[i, called]):
+                    status[i] = Status.UNBOUNDED
         with np.errstate(all="ignore"):
             se[:, rows] = _standard_errors(chord, theta[rows], rows, information[rows])
     loglik = -0.5 * (value + n_called * LOG_2PI)

@@ -16,12 +16,14 @@ from hlmm_dask.kernels.table import (
     UNBOUNDED_SPAN,
     VariantFit,
     convergence_status,
+    perfect_fit,
     within_class_squares,
 )
 from hlmm_dask.models.design import longest_length
 from hlmm_dask.models.hlm import LOG_2PI
 from hlmm_dask.models.newton import minimise
 from hlmm_dask.models.random_design import RandomDesign
+from hlmm_dask.schema import Status
 
 FloatArray = NDArray[np.float64]
 Codes = NDArray[np.int8]
@@ -307,10 +309,12 @@ def fit_random_effects(
     """
     m = len(codes)
     size = max(1, min(64, _BATCH_DOUBLES // model.n_random**2))
-    parts = [
-        fit_batch(model, _Batch(model, codes[i : i + size]), tolerance)[0]
-        for i in range(0, m, size)
-    ]
+    parts = []
+    for i in range(0, m, size):
+        batch = _Batch(model, codes[i : i + size])
+        fit = fit_batch(model, batch, tolerance)[0]
+        fit.status[perfect_fit(batch.counts.T, batch.means.T, batch.within.T)] = Status.UNBOUNDED
+        parts.append(fit)
     names = ("add", "add_se", "var", "var_se", "loglik", "status", "h2")
     return VariantFit(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
 

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from hlmm_dask.kernels.hlmm import Codes, fit_batch
 from hlmm_dask.kernels.jet import Jet
 from hlmm_dask.kernels.linear_model import LinearModel
-from hlmm_dask.kernels.table import VariantFit, within_class_squares
+from hlmm_dask.kernels.table import VariantFit, perfectly_fitted, within_class_squares
+from hlmm_dask.schema import Status
 
 FloatArray = NDArray[np.float64]
 
@@ -300,6 +301,11 @@ def fit_linear(
     """
     batch = _Batch(model, codes, polish)
     fit, theta = fit_batch(model.base, batch, tolerance)
+    for j in np.flatnonzero(fit.status != Status.OK):
+        called = codes[j] >= 0
+        x, y = codes[j][called].astype(np.float64), model.base.y[called]
+        if perfectly_fitted(y, np.ones((len(y), 1)), x - x.mean()):
+            fit.status[j] = Status.UNBOUNDED
     with np.errstate(all="ignore"):
         change = batch.blup_change(theta)
     return LinearFit(fit, batch.share, batch.share_called, change)

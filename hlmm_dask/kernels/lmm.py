@@ -21,6 +21,9 @@ LAMBDA_BOUNDS = (1e-5, 1e5)
 DEPENDENT = 1e-10
 # And below which they explain nothing of it.
 NOTHING = 1e-24
+# Share of eᵀV⁻¹e below which a genotype leaves nothing of the phenotype but rounding errors, and
+# where products of genotypes are made in single precision.
+PERFECT, PERFECT_SINGLE = 1e-10, 1e-6
 # Variants at a time: at most so many, and so many genotypes.
 CHUNK = 1024
 _CHUNK_GENOTYPES = 2**22
@@ -52,6 +55,8 @@ class LMMNull:
 @dataclass(frozen=True)
 class LMMVariants:
     """Tests of ``m`` variants; NaN where the covariates explain the genotype.
+
+    Where the genotype explains the phenotype ``se`` is 0.
 
     Attributes
     ----------
@@ -125,16 +130,20 @@ def tested(
     loglik_null: float,
     lambda_reml: FloatArray,
     lambda_ml: FloatArray,
+    perfect: NDArray[np.bool_],
 ) -> LMMVariants:
-    """Complete the table (m,) from gᵀPy, gᵀPg and yᵀPy at the REML λ and the ML likelihoods."""
+    """Complete the table (m,) from gᵀPy, gᵀPg and yᵀPy at the REML λ and the ML likelihoods.
+
+    ``perfect`` says where a genotype explains the phenotype.
+    """
     df = null.data.n_samples - null.data.n_covariates - 1
-    beta = product / unexplained
-    se = np.sqrt((rss0 - beta * product) / (df * unexplained))
+    beta = np.where(perfect, 0.0, product / unexplained)
+    se = np.sqrt(np.where(perfect, 0.0, (rss0 - beta * product) / (df * unexplained)))
     statistic = 2.0 * np.maximum(loglik_ml - loglik_null, 0.0)
     return LMMVariants(
         beta=beta,
         se=se,
-        neg_log10_p_wald=neg_log10_p_t(beta / se, df),
+        neg_log10_p_wald=neg_log10_p_t(beta / np.where(se > 0.0, se, np.nan), df),
         loglik_ml=loglik_ml,
         neg_log10_p_lrt=neg_log10_p_normal(np.sqrt(statistic)),
         lambda_reml=lambda_reml,

@@ -148,8 +148,13 @@ class LMMBlockModel:
     def _fill(
         self, results: FloatArray, rows: IntArray, tests: LMMVariants, diagonal: float
     ) -> None:
-        tested = np.isfinite(tests.beta) & (tests.se > 0)
-        results[rows[~tested], LMM_INDEX["status"]] = Status.COLLINEAR
+        estimated = np.isfinite(tests.beta)
+        results[rows[~estimated], LMM_INDEX["status"]] = Status.COLLINEAR
+        results[rows[estimated & (tests.se == 0)], LMM_INDEX["status"]] = Status.UNBOUNDED
+        whole = np.isfinite(np.column_stack(tests.columns())).all(axis=1) & (tests.se > 0)
+        nothing = estimated & ~(tests.se == 0) & ~whole
+        results[rows[nothing], LMM_INDEX["status"]] = Status.NO_STANDARD_ERROR
+        tested = estimated & whole
         rows = rows[tested]
         share = diagonal * tests.lambda_reml
         add = -tests.beta if self.filters.count_a2 else tests.beta
@@ -157,7 +162,7 @@ class LMMBlockModel:
             "loglik": tests.loglik_ml,
             "add": add,
             "add_se": tests.se,
-            "add_t": add / tests.se,
+            "add_t": add / np.where(tests.se > 0, tests.se, np.nan),
             "add_neg_log10_p": tests.neg_log10_p_wald,
             "add_lrt_neg_log10_p": tests.neg_log10_p_lrt,
             "h2": share / (1.0 + share),

@@ -12,6 +12,8 @@ from scipy import linalg
 
 from hlmm_dask.kernels.lmm import (
     DEPENDENT,
+    PERFECT,
+    PERFECT_SINGLE,
     LMMNull,
     LMMVariants,
     chunks,
@@ -138,7 +140,9 @@ def _fixed(plan: FixedPlan, genotypes: FloatArray) -> LMMVariants:
     unexplained = square - sum(each * each for each in explained)
     unexplained[dependent | (unexplained <= DEPENDENT * square)] = np.nan
     same = np.where(np.isnan(unexplained), np.nan, plan.null.lambda_reml)
-    gain = -0.5 * n * np.log1p(-(product**2) / (unexplained * plan.rss))
+    share = product**2 / (unexplained * plan.rss)
+    perfect = share >= 1.0 - (PERFECT_SINGLE if in_single else PERFECT)
+    gain = -0.5 * n * np.log1p(-np.where(perfect, np.nan, share))
     return tested(
         plan.null,
         product=product,
@@ -148,4 +152,5 @@ def _fixed(plan: FixedPlan, genotypes: FloatArray) -> LMMVariants:
         loglik_null=plan.loglik,
         lambda_reml=same,
         lambda_ml=same,
+        perfect=perfect,
     )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hlmm_dask.kernels.lmm import (
     LAMBDA_BOUNDS,
+    PERFECT,
     LMMNull,
     LMMVariants,
     chunks,
@@ -125,6 +126,8 @@ def _refit(plan: RefitPlan, genotypes: FloatArray) -> LMMVariants:
     out = np.full((6, m), np.nan)
     with np.errstate(all="ignore"):
         sums = _sums(plan.coarse, rotated, c)
+        share = sums.product**2 / (sums.unexplained * plan.coarse.rss)
+        perfect = ~dependent & np.any(share >= 1.0 - PERFECT, axis=1)
         best_reml = np.argmax(_loglik(plan.coarse, sums, n, c, reml=True), axis=1)
         best_ml = np.argmax(_loglik(plan.coarse, sums, n, c, reml=False), axis=1)
         for k in np.unique(np.concatenate([best_reml[~dependent], best_ml[~dependent]])):
@@ -158,6 +161,7 @@ def _refit(plan: RefitPlan, genotypes: FloatArray) -> LMMVariants:
             loglik_null=null.loglik_ml,
             lambda_reml=lambda_reml,
             lambda_ml=lambda_ml,
+            perfect=perfect,
         )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlmm_dask.kernels.packed import ClassSums
+from hlmm_dask.models.design import least_squares
 from hlmm_dask.models.inference import neg_log10_p_chi2_2df, neg_log10_p_normal
 from hlmm_dask.models.newton import Convergence
 from hlmm_dask.schema import CLASS_DOC, INDEX, N_COLUMNS, Status
@@ -19,6 +20,10 @@ UNBOUNDED_SPAN = 25.0
 # Sums over a class that come by difference are known to about 1e-16 of the total: a class with
 # less than this share of the total sum of squares has no residual.
 _NO_RESIDUAL = 1e-13
+
+
+# A variant that leaves less than this share of the phenotype's sum of squares fits it perfectly.
+_PERFECT = 1e-10
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,29 @@ def within_class_squares(
     return means, np.where(none, 0.0, within)
 
 
+def perfect_fit(counts: FloatArray, means: FloatArray, within: FloatArray) -> NDArray[np.bool_]:
+    """Whether the regression of y on the genotype leaves no residual, (m,).
+
+    Counts, means and sums of squares about these by class, (3, m) each.
+    """
+    n = counts.sum(axis=0)
+    x = np.arange(3.0)[:, None] - (counts[1] + 2.0 * counts[2]) / n
+    away = means - (counts * means).sum(axis=0) / n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = (counts * x * away).sum(axis=0) / (counts * x * x).sum(axis=0)
+    rest = within.sum(axis=0) + (counts * (away - slope * x) ** 2).sum(axis=0)
+    total = within.sum(axis=0) + (counts * away**2).sum(axis=0)
+    return np.asarray(rest <= _PERFECT * total)
+
+
+def perfectly_fitted(y: FloatArray, X: FloatArray, g: FloatArray) -> bool:
+    """Whether y (n,) has no residual on X (n, c) and the variant g (n,), but has one on X alone."""
+    alone = y - X @ least_squares(X, y)
+    both = np.column_stack([X, g])
+    rest = y - both @ least_squares(both, y)
+    return bool(rest @ rest <= _PERFECT * (alone @ alone))
+
+
 def empty_results(n_variants: int) -> FloatArray:
     """Results (n_variants, N_COLUMNS) of a block in which nothing is fitted yet."""
     return np.full((n_variants, N_COLUMNS), np.nan)
@@ -173,8 +201,14 @@ def fill_estimates(
     Where the fit's status is not ``OK`` the estimates stay NaN. With ``count_a2`` the effects
     change their sign.
     """
-    results[rows, INDEX["status"]] = fit.status
-    fitted = fit.status == Status.OK
+    status = fit.status.copy()
+    needed = [fit.add, fit.add_se, fit.var, fit.var_se, fit.loglik]
+    if fit.h2 is not None:
+        needed.append(fit.h2)
+    usable = np.isfinite(needed).all(axis=0) & (fit.add_se > 0.0) & (fit.var_se > 0.0)
+    status[(status == Status.OK) & ~usable] = Status.NO_STANDARD_ERROR
+    results[rows, INDEX["status"]] = status
+    fitted = status == Status.OK
     rows = rows[fitted]
     sign = -1.0 if count_a2 else 1.0
     add, var = sign * fit.add[fitted], sign * fit.var[fitted]
