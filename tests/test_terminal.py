@@ -1,17 +1,23 @@
 import io
+import re
+import urllib.request
 
 import pytest
 from rich.console import Console
 
+from hlmm_dask import fit_null, scan
+from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.events import (
     BlockDone,
     BlockFailed,
     Note,
     Observer,
+    PageServed,
     ScanFinished,
     ScanStarted,
     tell,
 )
+from hlmm_dask.scanning.log import RunLog
 from hlmm_dask.view.terminal import TerminalProgress, duration, print_summary
 
 
@@ -146,3 +152,33 @@ def test_summary_lists_what_was_left_out_by_reason():
 )
 def test_duration(seconds, words):
     assert duration(seconds) == words
+
+
+def test_the_address_of_the_page_is_said(tmp_path, clock):
+    out = console(terminal=False)
+    log = RunLog(str(tmp_path / "out"), command=["hlmm-scan"], options={})
+    event = PageServed("http://127.0.0.1:8787/hlmm")
+    with log:
+        for observer in (TerminalProgress(out, clock=clock), log):
+            observer(event)
+        log(ScanStarted(n_variants=1, n_blocks=1))
+    line = f"page of the scan: {event.address}"
+    assert out.file.getvalue() == f"{line}\n"
+    assert line in (tmp_path / "out.log").read_text("utf-8")
+
+
+def test_a_scan_says_where_its_page_is(study, capsys):
+    """On a cluster of its own the page is that of the scan, and it is there."""
+    found = []
+
+    def look(event):
+        if isinstance(event, PageServed):
+            with urllib.request.urlopen(event.address) as page:
+                found.append((event.address, page.status, page.read()))
+
+    null = fit_null(study.bed, study.pheno)
+    scan(study.bed, null, cluster=ClusterOptions(workers=1), observers=[look])
+    ((address, status, text),) = found
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/hlmm", address)
+    assert status == 200
+    assert b"hlmm-view" in text

@@ -53,6 +53,16 @@ class Connection:
         named = self._options.scheduler or self._options.scheduler_file
         return self._given is not None or self._starting is not None or bool(named)
 
+    def page(self) -> str:
+        """Return the address of the page of scans, of Dask's pages, or nothing without any."""
+        try:
+            link = str(self.client().dashboard_link or "")
+        except KeyError:  # a scheduler without HTTP
+            return ""
+        own = self._given is None and self._options.address is None
+        # Only a scheduler that a scan has started is sure to have the page.
+        return f"{link.removesuffix('/status')}/hlmm" if link and own else link
+
     def begin(self) -> None:
         """Start a cluster on this machine without waiting for it: most of the time nothing is done.
 

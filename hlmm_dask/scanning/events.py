@@ -217,6 +217,19 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class PageServed:
+    """The scheduler serves pages on which the scan can be watched.
+
+    Attributes
+    ----------
+    address : str
+        The page of scans where it has one, else Dask's first.
+    """
+
+    address: str
+
+
+@dataclass(frozen=True)
 class Note:
     """Something that the user should know, in one line."""
 
@@ -241,7 +254,7 @@ class FilesOpened:
 
 Event: TypeAlias = (
     Phase | NullFitted | Planned | ScanStarted | BlockDone | BlockFailed | BlockRetried
-    | ScanFinished | TablesWritten | Warned | Note | FilesOpened
+    | ScanFinished | TablesWritten | Warned | Note | FilesOpened | PageServed
 )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from hlmm_dask.scanning.events import (
     FilesOpened,
     Note,
     NullFitted,
+    PageServed,
     Phase,
     Planned,
     ScanFinished,
@@ -157,6 +158,8 @@ class RunLog:
             case FilesOpened():
                 self._files[event.what] = list(event.paths)
                 self._say(f"{event.what}: {', '.join(event.paths)}")
+            case PageServed():
+                self._say(f"page of the scan: {event.address}")
             case Note():
                 self._count(self._noted, event.text, "note: ")
             case Warned():

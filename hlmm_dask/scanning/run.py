@@ -22,7 +22,7 @@ from hlmm_dask.scanning.cluster import ClusterOptions
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.connection import Connection
 from hlmm_dask.scanning.dispatch import PhenotypeScan, run_blocks, scan_model
-from hlmm_dask.scanning.events import BlockFailed, Note, Observer, Phase, Planned, tell
+from hlmm_dask.scanning.events import BlockFailed, Note, Observer, PageServed, Phase, Planned, tell
 from hlmm_dask.scanning.failures import FailureLog
 from hlmm_dask.scanning.left_out import (
     check_left_out,
@@ -173,6 +173,8 @@ def run_scans(
                 with suppress(UnicodeEncodeError):
                     name = str(store.path).encode().decode()
                     at.set_metadata([RUNS_KEY, name], time.time())
+            if page := connection.page():
+                tell(observers, PageServed(page))
             tell(observers, Phase("blocks"))
             log = FailureLog([store.run_dir for store in stores])
             try:

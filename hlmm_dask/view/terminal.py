@@ -23,6 +23,7 @@ from hlmm_dask.scanning.events import (
     BlockFailed,
     Event,
     Note,
+    PageServed,
     ScanFinished,
     ScanStarted,
     Warned,
@@ -92,6 +93,8 @@ class TerminalProgress:
                 if self._tally.n_failed == _MAX_FAILURES_SHOWN:
                     self._say("further failed blocks are only counted here")
                 self._advance(now)
+            case PageServed():
+                self._say(f"page of the scan: {event.address}")
             case Note():
                 self._say(event.text)
             case Warned() if event.text not in self._warned:
