@@ -301,7 +301,7 @@ def test_the_live_notebook(notebook, request, tmp_path, open_page) -> None:
         ".then(() => true), 0"
     )
     seen: list[str] = []
-    pauses = Pauses(tmp_path / "notebooks" / "notebook_output" / "live.zarr", n // 50)
+    pauses = Pauses(tmp_path / "notebooks" / "notebook_output" / "live_scan" / "live.zarr", n // 50)
     if n >= 1000:
         pauses.start()
     page.locator("[data-figure='variants']").wait_for(timeout=60_000, state="attached")
@@ -320,7 +320,9 @@ def test_the_live_notebook(notebook, request, tmp_path, open_page) -> None:
     page.get_by_text("finished", exact=True).wait_for()
     wait_for(page, "blocks", f"{-(-n // 50)} of {-(-n // 50)}")
     page.wait_for_timeout(1000)
-    results = hlmm_dask.open_results(tmp_path / "notebooks" / "notebook_output" / "live.zarr")
+    results = hlmm_dask.open_results(
+        tmp_path / "notebooks" / "notebook_output" / "live_scan" / "live.zarr"
+    )
     values = {name: results[name].to_numpy() for name in RESULT_NAMES}
     check_view(page, values, results["variant_id"].to_numpy())
     assert page.evaluate("window.ended") is True

@@ -50,4 +50,7 @@ def test_run_again(tmp_path) -> None:
                 cell.source = cell.source.replace(large, small)
         resources = {"metadata": {"path": str(tmp_path)}}
         nbclient.NotebookClient(notebook, timeout=120, resources=resources).execute()
-    assert (tmp_path / "notebook_output" / "attached.zarr" / ".run" / "finished.json").is_file()
+        written = {path.name for path in (tmp_path / "notebook_output").iterdir()}
+        assert written == {*NAMES[: NAMES.index(name) + 1]}, "each has its own folder"
+    store = tmp_path / "notebook_output" / "attach_cluster" / "attached.zarr"
+    assert (store / ".run" / "finished.json").is_file()

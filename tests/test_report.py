@@ -17,6 +17,7 @@ from hlmm_dask.cli import report_main, scan_main
 from hlmm_dask.genotypes.plink import open_plink, write_plink
 from hlmm_dask.models.dispersion import DispersionOptions, dispersion_effects
 from hlmm_dask.results import open_results
+from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.page_parts import lead_table, table
 from hlmm_dask.view.report import read_report
 
@@ -103,6 +104,13 @@ def test_page_needs_nothing_outside_it(scanned):
     # The ID that looks like markup is shown as it is, and ends no element.
     assert len([1 for tag, _ in page.elements if tag == "script"]) == 2
     assert "</script>&<b>" in page.data["ids"]
+
+
+def test_the_summary_has_the_reports_lambda(scanned):
+    folder, _, page = scanned
+    summary = ResultsStore.open(folder / "out.zarr").summary()
+    for test in ("mean", "variance", "joint"):
+        assert f"all, λ {summary[f'lambda_gc_{test}']:.3f}" in page.text
 
 
 def test_points_are_those_of_the_store(scanned):
