@@ -9,6 +9,7 @@ import sys
 from importlib import import_module
 
 from hlmm_dask.ending import EXIT_INTERRUPTED, Ending, lasting_stderr
+from hlmm_dask.printable import say
 
 
 def scan() -> int:
@@ -72,7 +73,8 @@ def _run(name: str, main: str) -> int:
         if not (ending.asked or isinstance(error, KeyboardInterrupt)):
             raise
         # It came before the command could handle it.
-        print(f"\n{name}: interrupted", file=sys.stderr)
+        print(file=sys.stderr)
+        say(f"{name}: interrupted")
         code = EXIT_INTERRUPTED
     # After an interrupt, further signals are ignored until the process has ended.
     if code != EXIT_INTERRUPTED:
