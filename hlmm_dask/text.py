@@ -27,6 +27,7 @@ BOM = b"\xef\xbb\xbf"
 _END = b" \0 "
 # No more digits than int64 has: Python refuses to read thousands.
 _INTEGER = re.compile(rb"[+-]?0*[0-9]{1,19}")
+_SHORTENED = re.compile(rb"[0-9](\.[0-9]+)?[eE]\+?[0-9]{1,2}")
 # UTF-32 goes before UTF-16, whose mark it starts with.
 _OTHER_FORMATS = {
     b"\xff\xfe\x00\x00": ("UTF-32 text", "convert it, for example with `iconv -f utf-32 -t utf-8`"),
@@ -141,9 +142,17 @@ class Fields:
             if value is None or not -(2**63) <= value < 2**63:
                 raise InputError(
                     f"{self.path}, line {self.numbers[i]}: {name} {shown(token)} is not an integer"
+                    f"{_in_full(token)}"
                 )
             result[i] = value
         return result
+
+
+def _in_full(token: bytes) -> str:
+    """Say how to write a number that R has shortened, as 3e+04; else nothing."""
+    if not _SHORTENED.fullmatch(token):
+        return ""
+    return f"; write it in full, {float(token):.0f} (in R: options(scipen = 100))"
 
 
 def decode(token: bytes, path: str | os.PathLike[str], number: int) -> str:

@@ -170,6 +170,27 @@ def test_dataset_changed_during_the_run(study: Study, client: Client) -> None:
     assert {int(name.removesuffix(".json")) for name in markers(out)} >= set(done)
 
 
+def test_genotypes_replaced_with_the_same_size_and_time(study: Study, client: Client) -> None:
+    null = fit_null(study.bed, study.pheno)
+    out, done = study.out("out.zarr"), []
+    times, content = study.bed.stat(), bytearray(study.bed.read_bytes())
+    content[3:] = bytes(byte ^ 0xFF for byte in content[3:])
+
+    def replace(event: Event) -> None:
+        if isinstance(event, BlockDone):
+            done.append(event.block)
+            if len(done) == 1:
+                other = study.out("other")
+                other.write_bytes(content)
+                os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+                other.replace(study.bed)
+
+    with pytest.raises(ScanError, match=r"study\.bed: changed while it was .* same size and time"):
+        hlmm_dask.scan(study.bed, null, client=client, out=out, block_size=1, observers=[replace])
+    assert study.bed.stat().st_mtime_ns == times.st_mtime_ns
+    assert 1 <= len(done) < 60
+
+
 def test_dataset_truncated_while_it_is_read(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """What bed-reader makes of it is not what the user is told."""
     dataset = open_bed(study.bed)

@@ -114,8 +114,9 @@ def _refuse_header(rows: Lines, names: set[bytes], expected: str) -> None:
     start = rows.lines[0].split()[:3]
     found = {word.lstrip(b"#").upper() for word in start}
     if len(found & names) > 1 or start[0].upper() in {b"#" + name for name in names}:
+        text = b" ".join(start).decode(errors="backslashreplace")
         raise InputError(
-            f"{rows.path}, line {rows.numbers[0]}: a header ({b' '.join(start).decode()} ...), "
+            f"{rows.path}, line {rows.numbers[0]}: a header ({text} ...), "
             f"expected no header ({expected}); remove the line, for example with `tail -n +2`"
         )
 
