@@ -174,11 +174,10 @@ def test_a_link_in_place_of_the_log(
 ) -> None:
     (tmp_path / "other").write_text("kept\n")
     study.out("out.log").symlink_to(tmp_path / "other")
-    assert run_script("scan", study.bed, study.pheno, study.out("out")) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "out.log: is a symbolic link" in line
+    assert run_script("scan", study.bed, study.pheno, study.out("out")) == 0
+    assert capsys.readouterr().err.count("out.log: is a symbolic link") == 1
     assert (tmp_path / "other").read_text() == "kept\n"
-    assert not study.out("out.zarr").exists()
+    assert study.out("out.models.gz").exists()
 
 
 def test_a_store_may_be_linked(study: Study, tmp_path: Path, run_script: Run) -> None:

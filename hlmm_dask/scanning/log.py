@@ -306,7 +306,8 @@ class RunLog:
             act()
         except (OSError, ValueError, TypeError, StoreError) as error:
             self._broken = True
-            say(f"no record of this run in {self._log}: {error!r}")
+            why = error if isinstance(error, StoreError) else repr(error)
+            say(f"no record of this run in {self._log}: {why}")
 
 
 class _LoggedWarnings(logging.Handler):

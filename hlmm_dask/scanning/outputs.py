@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hlmm_dask.durable import linked, replacing, sweep
+from hlmm_dask.durable import replacing, sweep
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.export import check_appendable
 from hlmm_dask.formats.effects import EFFECTS
@@ -139,8 +139,6 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
         path = job.output(suffix)
         if path.exists() and any(path.samefile(given) for given in inputs):
             raise InputError(f"{path}: is an input file; choose another OUTPREFIX")
-        if suffix == ".log" and path.is_symlink():
-            raise linked(path)
         if path.is_dir():
             raise InputError(f"{path}: is a folder, expected a file or nothing; move it away")
     if job.append and job.tabix:
