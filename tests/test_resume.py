@@ -18,6 +18,7 @@ from runs import markers, start, wait_for_blocks, wait_for_end
 from studies import Study, make_study, write_values
 
 from hlmm_dask import read_models_table
+from hlmm_dask.durable import read_record, write_record
 from hlmm_dask.store import ResultsStore
 
 Run = Callable[..., int]
@@ -255,3 +256,17 @@ def test_any_part_of_a_store_may_be_lost(
         assert ResultsStore.open(store).is_finished
     if change == "removed":
         assert refused == {".run", ".run/manifest.json"}
+
+
+def test_a_scan_of_another_version_is_refused_before_any_work(
+    study: Study, run_script: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: list[Any] = [study.bed, study.pheno, study.out("out"), "--block-size", 20]
+    assert run_script("scan", *options) == 0
+    path = study.out("out.zarr") / ".run" / "manifest.json"
+    manifest = read_record(path, {"fingerprint": {str: object}})
+    write_record(path, manifest | {"fingerprint": manifest["fingerprint"] | {"hlmm_dask": "0.0.1"}})
+    capsys.readouterr()
+    assert run_script("scan", *options, "--resume") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "out.zarr: begun with hlmm-dask 0.0.1, this is" in line

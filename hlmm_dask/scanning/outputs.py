@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,6 +155,7 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
         store = ResultsStore.open(path, repair=True)
         refuse_if_held(store.run_dir / LOCK_FILE)
         require_writable(place)
+        _require_version(store)
         check_outputs(store, job)
         return
     if job.overwrite:
@@ -168,6 +170,16 @@ def check_output(job: "ScanJob", *, tidy: bool = True) -> None:
                 else f"{job.output(suffix)}: exists; give --resume to go on with "
                 f"{path}, or --overwrite"
             )
+
+
+def _require_version(store: ResultsStore) -> None:
+    """Raise a `StoreError` if a scan was begun with another version: its numbers may differ."""
+    begun, now = store.fingerprint.get("hlmm_dask"), version("hlmm-dask")
+    if begun != now:
+        raise StoreError(
+            f"{store.path}: begun with hlmm-dask {begun}, this is {now}; finish it with that "
+            "version, or start again with --overwrite"
+        )
 
 
 def expected_sizes(job: "ScanJob", n_variants: int, fitted: float = 1.0) -> dict[str, int]:
