@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -285,7 +285,8 @@ class ResultsStore(StoredBlocks):
 
     def keep_private(self) -> None:
         """Let only the owner read the run's folder, which will hold values of people."""
-        self.run_dir.chmod(PRIVATE_FOLDER)
+        with suppress(OSError):  # file systems without permissions
+            self.run_dir.chmod(PRIVATE_FOLDER)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Put the final mark, with a summary (JSON values); remove what killed writers left.
@@ -305,7 +306,8 @@ class ResultsStore(StoredBlocks):
         sweep(self.run_dir)
         sync(self.run_dir / "blocks")
         write_record(self.run_dir / FINISHED_FILE, summary)
-        self.run_dir.chmod(self.path.stat().st_mode & 0o777)
+        with suppress(OSError):
+            self.run_dir.chmod(self.path.stat().st_mode & 0o777)
 
     @property
     def is_finished(self) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -152,10 +153,12 @@ def _stored(plan: Plan, folder: Path) -> StoredPlan:
     try:
         # Phenotypes of the same samples share one file, where the file system can do that.
         os.link(str(getattr(array, "filename", "")), new)
-        new.chmod(PRIVATE)
     except OSError:
         with create(new, PRIVATE) as file:
             np.save(file, array, allow_pickle=False)
+    else:
+        with suppress(OSError):  # file systems without permissions
+            new.chmod(PRIVATE)
     digest = file_sha256(new)
     name = array_name(digest)
     rename(new, folder / name)
