@@ -133,10 +133,11 @@ def id_hints(ids: Sequence[Id], others: Sequence[Id]) -> list[str]:
     plain = {tuple(part.strip("\"'") for part in key) for key in others}
     if count := sum(tuple(part.strip("\"'") for part in key) in plain for key in ids):
         hints.append(f"{count} would match without quotes: take them out of the IDs")
-    rounded = [iid for _, iid in ids if _SCIENTIFIC.fullmatch(iid)]
-    if rounded := [iid for iid in rounded if f"{float(iid):.0f}" in iids]:
-        hints.append(
-            f"{shown(rounded[0])} is R's way to write {float(rounded[0]):.0f}: write IDs as text "
-            "(R: options(scipen = 100), or format(id, scientific = FALSE))"
-        )
+    for some, rest in ((ids, iids), (others, {iid for _, iid in ids})):
+        rounded = [iid for _, iid in some if _SCIENTIFIC.fullmatch(iid)]
+        if rounded := [iid for iid in rounded if f"{float(iid):.0f}" in rest]:
+            hints.append(
+                f"{shown(rounded[0])} is R's way to write {float(rounded[0]):.0f}: write IDs as "
+                "text (R: options(scipen = 100), or format(id, scientific = FALSE))"
+            )
     return hints

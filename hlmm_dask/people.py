@@ -1,8 +1,7 @@
 """Rows of text files about people: who they are, and the fields that follow.
 
-One reader for phenotypes, covariates, sexes, exposures, random effects, lists of samples and the
-.id files of relationship matrices. It finds the separator, the header, the ID columns, the quotes
-and row names that R writes, and header lines in the middle of a file.
+One reader for phenotypes, covariates, sexes, exposures, random effects, lists of samples and .id
+files. It finds separator, header and ID columns, and the quotes and row names that R writes.
 """
 
 import csv
@@ -50,7 +49,7 @@ class Layout:
     header : int or None
         Line number of the header.
     named : bool
-        Whether the header names the ID columns.
+        Whether it names the ID columns.
     row_names : bool
         Whether each line starts with a row name of R, which the header has not.
     """
@@ -186,13 +185,16 @@ def iter_people(
     with open_text(path) as stream:
         width = len(stream.readline())
     layout: Layout | None = None
+    header: bytes | None = None
     # Tables of random effects are wide, and fields take ten times their text while they are read.
     for lines in iter_rows(path, chunk_rows=max(2, min(50_000, _CHUNK_BYTES // (width + 1)))):
         if layout is None:
             layout = _layout(lines, missing or Missing(), values=values)
             if layout.header is not None:
+                header = lines.lines[0]
                 lines = replace(lines, numbers=lines.numbers[1:], lines=lines.lines[1:])
         if lines.lines:
+            _refuse_header(lines, layout, header)
             yield _rows(lines, layout)
 
 
@@ -244,12 +246,14 @@ def named_ids(first: list[bytes]) -> dict[bytes, int]:
 def _separator(lines: list[bytes], least: int) -> bytes | None:
     """Find what separates the fields; at least so many are expected."""
     first = lines[0]
-    n_tabs = first.count(b"\t")
-    parts = [part.strip() for part in first.split(b"\t")[:2]]
-    if n_tabs and all(part and b" " not in part for part in parts):
-        # Runs of tabs may also be one separator.
-        return b"\t" if all(line.count(b"\t") == n_tabs for line in lines) else None
     words = first.split()
+    if b"\t" in first and words:
+        # Runs of tabs, or tabs and spaces, may be one separator: if all lines then agree.
+        if _plain_tabs(b"".join(lines)):
+            return b"\t"
+        mixed = len({len(cells(line, None)) for line in lines}) == 1
+        alike = len({line.count(b"\t") for line in lines}) == 1
+        return b"\t" if alike and not mixed else None
     for mark in (b";", b","):
         if mark not in first:
             continue
@@ -315,7 +319,8 @@ def _is_value(cell: bytes, missing: Missing) -> bool:
     return (
         missing.means(cell)
         or cell.lower() in _NO_NAMES
-        or bool(NUMBER.fullmatch(cell) or INFINITE.fullmatch(cell))
+        # Also with a decimal comma: refused later, as a number.
+        or bool(NUMBER.fullmatch(cell.replace(b",", b".")) or INFINITE.fullmatch(cell))
     )
 
 
@@ -334,7 +339,6 @@ def _require_row_names(lines: Lines, separator: bytes | None, n_fields: int) -> 
 
 
 def _rows(lines: Lines, layout: Layout) -> PeopleRows:
-    _refuse_header(lines, layout)
     fields = _split(lines, layout)
     iids = fields.strings(layout.iid)
     fids = [NO_FID] * len(iids) if layout.fid is None else fields.strings(layout.fid)
@@ -347,12 +351,13 @@ def _rows(lines: Lines, layout: Layout) -> PeopleRows:
     return PeopleRows(layout, list(zip(fids, iids, strict=True)), fields)
 
 
-def _refuse_header(lines: Lines, layout: Layout) -> None:
+def _refuse_header(lines: Lines, layout: Layout, header: bytes | None) -> None:
     """Refuse a header in the middle: of tables that were joined."""
-    if b"iid" not in b"".join(lines.lines).lower():
+    if header not in lines.lines and b"iid" not in b"".join(lines.lines).lower():
         return
     for number, line in zip(lines.numbers, lines.lines, strict=True):
-        if b"iid" in line.lower() and named_ids(cells(line, layout.separator)):
+        named = b"iid" in line.lower() and named_ids(cells(line, layout.separator))
+        if line == header or named:
             raise InputError(
                 f"{layout.path}, line {number}: a header line in the middle of the file; it was "
                 "joined from several tables: remove the line, if their columns are the same"
@@ -366,8 +371,7 @@ def _refuse_measured(layout: Layout, iids: list[str], numbers: list[int]) -> Non
         return
     raise InputError(
         f"{layout.path}, line {numbers[at[0]]}: {shown(iids[at[0]])} stands where the IID is "
-        "expected (FID IID value); name the ID columns in the first line: #IID NAME where people "
-        "have no FID, else FID IID NAME"
+        "expected; name the ID columns in the first line: FID IID NAME, or #IID NAME without FIDs"
     )
 
 
@@ -375,10 +379,7 @@ def _split(lines: Lines, layout: Layout) -> Fields:
     n, separator = layout.n_fields, layout.separator
     what = "as in the first line; write a missing token such as NA for a value that is missing"
     text = b"".join(lines.lines)
-    simple = b'"' not in text and separator in (None, b"\t")
-    if simple and separator is not None:
-        gaps = (b" ", b"\t\t", b"\t\n", b"\t\r", b"\n\t")
-        simple = not any(gap in text for gap in gaps) and text.strip(b"\t") == text
+    simple = b'"' not in text and (separator is None or (separator == b"\t" and _plain_tabs(text)))
     if simple:
         return lines.split(n, what)
     tokens: list[bytes] = []
@@ -392,3 +393,9 @@ def _split(lines: Lines, layout: Layout) -> Fields:
             )
         tokens += [*found, b"\0"]
     return Fields(layout.path, lines.numbers, n, tokens)
+
+
+def _plain_tabs(text: bytes) -> bool:
+    """Whether tabs alone separate the fields, and none is empty."""
+    gaps = any(gap in text for gap in (b" ", b"\t\t", b"\t\n", b"\t\r", b"\n\t"))
+    return not gaps and text.strip(b"\t") == text

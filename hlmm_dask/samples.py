@@ -232,9 +232,15 @@ class People:
             accounting.append(("with all covariates", int(complete.sum())))
         if not complete.any():
             files = " and ".join(str(table.path) for table in tables if table is not None)
+            empty = [
+                shown(name)
+                for table, x in zip(tables, matched, strict=True) if table is not None
+                for name, column in zip(table.names, x.T, strict=True) if np.isnan(column).all()
+            ]  # fmt: skip
+            without = f" (without any value: {', '.join(empty)})" if empty else ""
             raise InputError(
                 f"{files}: none of the {len(kept)} people with a phenotype in {phenotype.path} has "
-                "all covariates; check the columns for missing values"
+                f"all covariates; check the columns for missing values{without}"
             )
         kept = kept[complete]
         # In sorted order, so that the sums don't depend on the order of the files.
@@ -305,10 +311,11 @@ class People:
             path = str(self.phenotype.path)
             raise InputError(_no_overlap(self._ids(kept), path, table.ids, str(table.path)))
         if absent.size:
+            lost, here = self._ids(absent), set(self.phenotype.ids)
+            rest = [key for key in table.ids if key not in here]
             notes.append(
                 f"{table.path}: {len(absent)} of {len(kept)} people with a phenotype are not in it "
-                f"(first: {shown_ids(self._ids(absent))})"
-                f"{_because(id_hints(self._ids(absent), table.ids))}"
+                f"(first: {shown_ids(lost)}){_because(id_hints(lost, rest))}"
             )
         values: NDArray[np.float64] = table.values[rows]
         values[rows < 0] = np.nan

@@ -9,7 +9,7 @@ import pytest
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.followup.sex import sex_of_fam, sex_of_table, unknown_sex_note
-from hlmm_dask.ids import with_fids
+from hlmm_dask.ids import id_hints, with_fids
 from hlmm_dask.missing import Missing, code_note
 from hlmm_dask.people import read_ids
 from hlmm_dask.random_effects import random_effects
@@ -78,6 +78,12 @@ def test_iid_only(write: Write, header: str) -> None:
     assert any("no FID column, people are matched by IID alone" in n for n in table.notes)
 
 
+def test_tabs_and_spaces_are_mixed(write: Write) -> None:
+    table = read_table(write(" 0\t1\t0.5 NA\n"))
+    assert table.ids == [("0", "1")]
+    np.testing.assert_array_equal(table.values, [[0.5, np.nan]])
+
+
 def test_names_with_spaces_between_tabs(write: Write) -> None:
     table = read_table(write("FID\tIID\tbody mass\tage\na\tb\t\t1\nc\td\t2\t\n"))
     assert table.names == ("body mass", "age")
@@ -90,6 +96,8 @@ def test_names_with_spaces_between_tabs(write: Write) -> None:
         ("FID IID y\na b 1\nFID IID y\nc d 2\n", "line 3: a header line in the middle"),
         ("#IID\ty\na\t1\n#IID\tz\tx\nc\t2\t3\n", "line 3: a header line in the middle"),
         ('a b 1\n"FID" "IID" "y"\nc d 2\n', "line 2: a header line in the middle"),
+        ("family person y\na b 1\nfamily person y\n", "line 3: a header line in the middle"),
+        ("a b -1,8597\nc d 1,2\n", "line 1, column '1': '-1,8597' .* decimal comma"),
         ("FID IID y\na b -1,8597\n", "line 2, column 'y': '-1,8597' .* decimal comma"),
         ("FID;IID;y\na;b;-1,8597\n", "line 2, column 'y': '-1,8597' .* decimal comma"),
         ("FID IID sex\na b male\n", "'male' is not a number but text: a category, no missing"),
@@ -201,6 +209,7 @@ def test_who_is_lost_is_named(write: Write) -> None:
     assert "1 of 10 people are not in g.fam (first: '1e+05' '1e+05')" in note
     assert "1 there are not in it (first: '100000' '100000')" in note
     assert "'1e+05' is R's way to write 100000: write IDs as text" in note
+    assert id_hints([("100000", "100000")], phenotype.ids)[0].startswith("'1e+05' is R's way")
 
 
 # -- missing values ---------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hlmm_dask.durable import working_folder
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.contigs import autosomes_of, contig_runs, is_autosome
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
-from hlmm_dask.ids import ids_of, shown_ids
+from hlmm_dask.ids import id_hints, ids_of, shown_ids
 from hlmm_dask.kernels.relationship import Kind
 from hlmm_dask.relationship.files import read_kinship
 from hlmm_dask.relationship.kinship import Id, Kinship
@@ -116,11 +116,11 @@ def open_kinship(
         if not Path(path).exists() and Path(f"{path}.grm.bin").exists():
             path += ".grm.bin"
         given = read_kinship(path, samples=everyone)
-        name, there = path, set(given.ids)
+        name, people = path, given.ids
     else:
         assert job.grm_from is not None
         source = open_plink(job.grm_from)
-        name, there = job.grm_from, set(ids_of(source.samples))
+        name, people = job.grm_from, ids_of(source.samples)
         contigs = _contigs(source, autosomes)
         if job.loco and len(contigs) == 1:
             raise InputError(
@@ -128,6 +128,7 @@ def open_kinship(
                 "nothing would be left of it"
             )
     analysed: dict[Id, None] = {}
+    there = set(people)
     for one in inputs:
         ids = ids_of(one.aligned.ids)
         analysed |= dict.fromkeys(ids)
@@ -135,7 +136,8 @@ def open_kinship(
             raise InputError(
                 f"{name}: {len(absent):,} of {len(ids):,} samples with phenotype "
                 f"'{one.aligned.phenotype_name}' are not in it (first: {shown_ids(absent)}); "
-                "compute the matrix for all of them, or leave them out of the phenotype file"
+                + "".join(f"{hint}; " for hint in id_hints(absent, people))
+                + "compute the matrix for all of them, or leave them out of the phenotype file"
             )
     samples = [key for key in everyone if key in there]
     _require_memory(max(len(one.aligned.y) for one in inputs))
