@@ -173,7 +173,6 @@ def iter_people(
     Yields
     ------
     PeopleRows
-        Of a file with a header alone nothing.
 
     Raises
     ------

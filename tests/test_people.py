@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.followup.sex import sex_of_fam, sex_of_table, unknown_sex_note
+from hlmm_dask.followup.sex import sex_notes, sex_of_fam, sex_of_table
 from hlmm_dask.ids import id_hints, with_fids
 from hlmm_dask.missing import Missing, code_note
 from hlmm_dask.people import read_ids
@@ -283,10 +283,9 @@ def test_codes_of_sex(write: Write, codes: str) -> None:
     fam = write("".join(f"f s{i} 0 0 {t} -9\n" for i, t in enumerate(texts)), "g.fam")
     sex = sex_of_fam(fam)
     assert sex.tolist() == [1, 2, 0, 2]
-    note = unknown_sex_note(sex, [("f", f"s{i}") for i in range(4)])
-    assert note is not None
+    (note,) = sex_notes(sex, [("f", f"s{i}") for i in range(4)])
     assert "1 of 4 analysed samples is unknown (first: 'f' 's2')" in note
-    assert unknown_sex_note(sex[:2], [("f", "s0"), ("f", "s1")]) is None
+    assert sex_notes(sex[:2], [("f", "s0"), ("f", "s1")]) == []
 
 
 def test_zero_and_one_are_no_sexes(write: Write) -> None:
