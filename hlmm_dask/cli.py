@@ -4,11 +4,12 @@ import argparse
 import glob
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hlmm_dask.cli_options import (
     CLUSTER_OPTIONS,
@@ -90,6 +91,8 @@ def run(
     options.begun = False
     with ExitStack() as stack:
         ending = Ending()
+        stack.enter_context(warnings.catch_warnings())
+        warnings.showwarning = _show_warning
         if argv is None:
             stack.enter_context(ending)
             stack.enter_context(lasting_stderr())
@@ -103,6 +106,18 @@ def run(
                 return _interrupted(parser.prog, options)
             return _failed(parser.prog, options, error)
     return EXIT_OK
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning without the place in the code that Python adds."""
+    say(f"warning: {message}")
 
 
 def _interrupted(program: str, options: argparse.Namespace) -> int:
@@ -398,8 +413,13 @@ def _kinship(options: argparse.Namespace) -> None:
         )
     given = vars(options) | {"file_format": options.format, "cluster": cluster}
     job = KinshipJob(**{name: given[name] for name in KinshipJob.__dataclass_fields__})
-    for line in run_kinship(job):
-        say(line)
+    with ExitStack() as stack:
+        if cluster is not None:
+            from hlmm_dask.scanning.logs import off_terminal
+
+            stack.enter_context(off_terminal())
+        for line in run_kinship(job):
+            say(line)
 
 
 def _fit(options: argparse.Namespace) -> None:

@@ -264,6 +264,26 @@ def test_walltimes_that_end(study: Study, batch: Path, run_script: Callable[...,
     assert run["failed_blocks"] == []
 
 
+def test_import_of_jobqueue_leaves_the_interrupt_alone(tmp_path: Path) -> None:
+    code = (
+        "import signal\n"
+        "from hlmm_dask.errors import InputError\n"
+        "from hlmm_dask.scanning.cluster import ClusterOptions\n"
+        "before = signal.getsignal(signal.SIGINT)\n"
+        "try:\n"
+        "    ClusterOptions(jobqueue='slurm', workers=1, memory_limit='1GiB').check()\n"
+        "except InputError as error:\n"
+        "    print(error)\n"
+        "assert signal.getsignal(signal.SIGINT) is before\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env=environment({"PATH": str(tmp_path)}),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "no sbatch here" in done.stdout
+
+
 def test_jobs_that_are_refused(study: Study, batch: Path, run_script: Callable[..., int],
                                capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     install(batch, "slurm")

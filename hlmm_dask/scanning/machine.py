@@ -53,7 +53,9 @@ def private_folder() -> str:
     InputError
         If it can't be made, or is not private.
     """
-    parent = Path(dask.config.get("temporary-directory") or tempfile.gettempdir())
+    of_dask = dask.config.get("temporary-directory")
+    setting = "Dask's temporary-directory" if of_dask else "TMPDIR"
+    parent = Path(of_dask or tempfile.gettempdir())
     folder = parent.absolute() / f"hlmm-dask-{os.getuid()}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -62,13 +64,13 @@ def private_folder() -> str:
     except OSError as error:
         raise InputError(
             f"{folder}: can't be made for temporary files of workers ({error.strerror}); set "
-            "TMPDIR to a folder that you can write in"
+            f"{setting} to a folder that you can write in"
         ) from None
     mine = found.st_uid == os.getuid() and not found.st_mode & 0o077
     if not (mine and stat.S_ISDIR(found.st_mode)):
         raise InputError(
             f"{folder}: expected a folder that is yours and closed to others (mode 0700), for "
-            "temporary files of workers; remove it or set TMPDIR to another folder"
+            f"temporary files of workers; remove it or set {setting} to another folder"
         )
     return str(folder)
 
