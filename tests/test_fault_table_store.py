@@ -574,7 +574,7 @@ def test_flipped_bits_of_loco(study: Study, run_script: Run) -> None:
     assert run_script("scan", *options) == 0
     files = [study.out("out.models.gz"), study.out("out.null_h2_loco.tsv")]
     expected = [file.read_bytes() for file in files]
-    for name, bit in (("left_out_null.json", 300), ("null_model.bin", 100)):
+    for name, bit in (("left_out_null.json", 300), ("null_model.json", 100)):
         flip(study.out("out.zarr") / ".run" / name, bit)
         for file in files:
             file.unlink()

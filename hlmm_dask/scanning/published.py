@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hlmm_dask.durable import PRIVATE, replacing
+from hlmm_dask.durable import PRIVATE, read_record, replacing, write_record
 from hlmm_dask.errors import StoreError
 from hlmm_dask.json_files import parse
 from hlmm_dask.kernels.block_model import BlockModel
@@ -36,6 +36,7 @@ from hlmm_dask.scanning.stored_lmm import ARRAYS, StoredLMM, StoredPlan
 from hlmm_dask.store import ResultsStore
 
 MODEL_FILE = "null_model.bin"
+DIGEST_FILE = "null_model.json"
 PublishedModel: TypeAlias = BlockModel | StoredLMM
 
 _CLASSES: Mapping[str, Callable[..., Any]] = {
@@ -93,21 +94,28 @@ def published_model(store: ResultsStore) -> BlockTask | None:
 
 
 def model_digest(store: ResultsStore) -> str | None:
-    """Return the digest of a run's null model as its file states it, without a comparison."""
+    """Return the digest of a run's null model as its file states it, without a comparison.
+
+    Of a removed null model it is the digest that was kept.
+    """
     try:
         with (store.run_dir / MODEL_FILE).open("rb") as file:
             return file.read(_DIGEST_BYTES).hex()
     except FileNotFoundError:
+        return _removed_digest(store)
+
+
+def _removed_digest(store: ResultsStore) -> str | None:
+    try:
+        return str(read_record(store.run_dir / DIGEST_FILE, {"sha256": str})["sha256"])
+    except (FileNotFoundError, ValueError):
         return None
 
 
 def kept_digest(store: ResultsStore) -> str | None:
     """Return the digest of a whole or removed null model, None where the file is damaged."""
-    try:
-        if (store.run_dir / MODEL_FILE).stat().st_size == _DIGEST_BYTES:
-            return model_digest(store)
-    except FileNotFoundError:
-        return None
+    if not (store.run_dir / MODEL_FILE).exists():
+        return model_digest(store)
     task = published_model(store)
     return None if task is None else task.model_digest
 
@@ -130,11 +138,12 @@ def load_model_of(task: BlockTask) -> PublishedModel:
 
 def remove_model(store: ResultsStore) -> None:
     """Remove the values of people from a store: the null model, of which the digest stays."""
-    digest = model_digest(store)
     path = store.run_dir / MODEL_FILE
-    if digest is not None and path.stat().st_size > _DIGEST_BYTES:
-        with replacing(path, mode=PRIVATE) as file:
-            file.write(bytes.fromhex(digest))
+    if path.exists():
+        # What is the same stays as it is.
+        if (digest := model_digest(store)) != _removed_digest(store):
+            write_record(store.run_dir / DIGEST_FILE, {"sha256": digest})
+        path.unlink()
     for pattern in (ARRAYS, f".{MODEL_FILE}.*.partial", ".lmm.npy.*.partial"):
         for left in store.run_dir.glob(pattern):
             with suppress(FileNotFoundError):

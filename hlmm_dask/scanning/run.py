@@ -327,7 +327,7 @@ def _repair_null_records(scan: PhenotypeScan, config: ScanConfig, source: Source
         read_set_nulls(store)
     except StoreError:
         model: object = None
-        with suppress(StoreError):
+        with suppress(StoreError, FileNotFoundError):
             model = load_model(store)
         if model is None:
             model = scan_model(null, config, source)
