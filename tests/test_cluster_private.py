@@ -86,7 +86,7 @@ def test_the_folder_of_workers_is_private(tmp_path: Path, monkeypatch: pytest.Mo
             (worker,) = own.scheduler_info(n_workers=-1)["workers"].values()
             assert Path(worker["local_directory"]).is_relative_to(folder)
         folder.chmod(0o777)
-        with pytest.raises(InputError, match=r"closed to others .* TMPDIR"):
+        with pytest.raises(InputError, match=r"closed to others .* set Dask's temporary-directory"):
             private_folder()
         folder.rename(tmp_path / "elsewhere")
         folder.symlink_to(tmp_path / "elsewhere")
