@@ -84,8 +84,12 @@ def test_upper_and_lower_case_are_understood() -> None:
     )
     assert chosen_transforms("RINT,none") == ["rint", "none"]
     assert DispersionOptions("Chromosomes") == DispersionOptions("chromosomes")  # type: ignore[arg-type]
-    upper = variant_tests(GENOTYPES, Y, method="EXACT")  # type: ignore[arg-type]
-    assert upper.equals(variant_tests(GENOTYPES, Y, method="exact"))
+    design = np.random.default_rng(5).standard_normal((len(Y), 2))
+    upper, lower = (
+        variant_tests(GENOTYPES, Y, random_effects=design, method=method)  # type: ignore[arg-type]
+        for method in ("EXACT", "exact")
+    )
+    assert upper.equals(lower)
 
 
 @pytest.mark.parametrize(

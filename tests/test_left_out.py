@@ -371,10 +371,10 @@ def test_command(tmp_path: Path, run_script: Run, options: list[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--loco"], "give --random_gts"),
-        (["--exclude-window", "5"], "give --random_gts"),
+        (["--loco"], "--loco requires --random-gts"),
+        (["--exclude-window", "5"], "--exclude-window requires --random-gts"),
         (["--loco", "--random_gts", "G", "--random_gts_txt"], "give them as a .bed"),
-        (["--loco", "--random_gts", "G", "--exclude_window", "5"], "give one"),
+        (["--loco", "--random_gts", "G", "--exclude_window", "5"], "exclude each other"),
         (["--exclude-window", "-1", "--random_gts", "G"], "kilobases, 0 or more"),
         (["--exclude-window", "nan", "--random_gts", "G"], "kilobases, 0 or more"),
         (
@@ -401,7 +401,7 @@ def test_refused(
 def test_refused_from_python(tmp_path: Path, client: Client) -> None:
     bed, pheno, _, y, _ = two_chromosomes(tmp_path)
     samples = sample_ids(pheno)
-    with pytest.raises(InputError, match="--random_gts"):
+    with pytest.raises(InputError, match="--loco requires --random-gts"):
         hlmm_dask.scan(bed, fit_null(bed, pheno), client=client, loco=True)
     covar = write_values(
         tmp_path / "covar.txt", samples, np.random.default_rng(0).standard_normal((len(y), 1))

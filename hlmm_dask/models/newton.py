@@ -214,7 +214,7 @@ def minimise(
         One row per problem, with the reason why its iteration ended.
     """
     tolerance = number("tolerance", tolerance, above=0.0)
-    whole_number("max_iterations", max_iterations, least=1)
+    whole_number("max_iterations", max_iterations, least=0)
     x = np.array(start, dtype=np.float64)
     b = len(x)
     rows = np.arange(b)
