@@ -468,13 +468,15 @@ def test_every_option_that_decides_numbers_is_compared(
     fewer = write_plink(study.out("c.bed"), study.counts[:59], study.samples, study.variants[:59])
     write_values(study.out("two.txt"), study.samples, np.stack([study.y, study.y**2], axis=1))
     out = study.out("out")
-    given = ["--mean_covar", study.covar, "--block-size", 20]
-    assert run_script("scan", study.bed, study.out("two.txt"), out, *given) == 0
+    given = ["--mean_covar", study.covar]
+    blocks = ["--block-size", 20]
+    assert run_script("scan", study.bed, study.out("two.txt"), out, *given, *blocks) == 0
     before = content(study.folder)
 
     def refused(key: str, *options: object, bed: Path = study.bed, pheno: str = "two.txt") -> None:
         capsys.readouterr()
-        code = run_script("scan", bed, study.out(pheno), out, *given, *options, "--resume")
+        size = [] if "--block-size" in options else blocks
+        code = run_script("scan", bed, study.out(pheno), out, *given, *size, *options, "--resume")
         assert code == 2
         assert f"{key}: store" in one_line(capsys)
 
@@ -483,10 +485,11 @@ def test_every_option_that_decides_numbers_is_compared(
     refused("min_maf", "--min_maf", 0.01)
     refused("max_missing", "--max_missing", 7)
     refused("count_a2", "--count_A2")
-    refused("h2", "--h2", "null")
-    refused("method", "--method", "exact")
+    effects = ["--random_gts", random_table, "--random_gts_txt"]
+    refused("h2", "--h2", "null", *effects)
+    refused("method", "--method", "exact", *effects)
     refused("engine", "--engine", "numpy")
-    refused("model", "--random_gts", random_table, "--random_gts_txt")
+    refused("model", *effects)
     refused("loco", "--loco", "--random_gts", study.bed)
     refused("exclude_window", "--exclude-window", 1, "--random_gts", study.bed)
     refused("phenotype", "--phen_index", 2)
@@ -498,7 +501,7 @@ def test_every_option_that_decides_numbers_is_compared(
     assert content(study.folder) == before
     # The same tables and the same size: told by the genotypes' checksums.
     capsys.readouterr()
-    options = [flipped, study.out("two.txt"), out, *given, "--resume"]
+    options = [flipped, study.out("two.txt"), out, *given, *blocks, "--resume"]
     assert run_script("scan", *options) == 2
     assert f"{flipped}: genotypes differ from those that block" in one_line(capsys)
     assert content(study.folder) == before

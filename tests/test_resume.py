@@ -33,11 +33,11 @@ def slow(tmp_path: Path) -> Study:
     return study
 
 
-def arguments(study: Study, out: str) -> list[str]:
+def arguments(study: Study, out: str, block_size: int = 4) -> list[str]:
     random = study.folder / "random.txt"
     return [
         str(study.bed), str(study.pheno), str(study.out(out)), "--random_gts", str(random),
-        "--random_gts_txt", "--block-size", "4", "--min_maf", "0.01",
+        "--random_gts_txt", "--block-size", str(block_size), "--min_maf", "0.01",
     ]  # fmt: skip
 
 
@@ -75,14 +75,14 @@ def test_killed_and_resumed(
     # Neither by chance nor with other options.
     assert run_script("scan", *arguments(slow, "killed")) == 2
     assert run_script("scan", *arguments(slow, "killed"), "--resume", "--overwrite") == 2
-    for option, key in (
-        (["--max_missing", "7"], "max_missing"),
-        (["--count_A2"], "count_a2"),
-        (["--block-size", "5"], "block_size"),
-        (["--mean_covar", slow.covar], "phenotype_and_covariates_sha256"),
+    for size, option, key in (
+        (4, ["--max_missing", "7"], "max_missing"),
+        (4, ["--count_A2"], "count_a2"),
+        (5, [], "block_size"),
+        (4, ["--mean_covar", slow.covar], "phenotype_and_covariates_sha256"),
     ):
         capsys.readouterr()
-        assert run_script("scan", *arguments(slow, "killed"), "--resume", *option) == 2
+        assert run_script("scan", *arguments(slow, "killed", size), "--resume", *option) == 2
         assert f"{key}: store" in capsys.readouterr().err
     assert markers(store) == before
 
