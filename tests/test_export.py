@@ -57,8 +57,8 @@ def results(n=N):
     values[7, INDEX["var_neg_log10_p"]] = 1234.5
     for row, status in enumerate(Status):
         values[row + 20, INDEX["status"]] = status
-    values[30, 1:-1] = np.nan
-    values[30, INDEX["status"]] = Status.MISSING
+    values[36, 1:-1] = np.nan
+    values[36, INDEX["status"]] = Status.MISSING
     return values
 
 
