@@ -115,8 +115,8 @@ def test_text_is_plain(tmp_path, store):
     assert len(text) == N + 2
     assert text[-1] == ""
     assert {line.count("\t") for line in text[:-1]} == {len(TSV_HEADERS) - 1}
-    row = dict(zip(TSV_HEADERS, text[31].split("\t"), strict=True))
-    assert (row["n"], row["pos"], row["add"], row["status"]) == ("100000", "295", "NaN", "missing")
+    row = dict(zip(TSV_HEADERS, text[37].split("\t"), strict=True))
+    assert (row["n"], row["pos"], row["add"], row["status"]) == ("100000", "355", "NaN", "missing")
     assert row["effect_allele"] == "A"
     assert text[8].split("\t")[0] == '"q""uote"'
     read = pd.read_csv(tmp_path / "t.gz", sep="\t", keep_default_na=False)
