@@ -77,6 +77,7 @@ def number(
     InputError
         If it is no number, NaN, infinite, or outside the bounds.
     """
+    value = _plain(value)
     if isinstance(value, Real) and not isinstance(value, bool):
         found = float(value)
         inside = least <= found <= most and (found > above or math.isinf(above))
@@ -92,6 +93,7 @@ def number(
 
 def whole_number(name: str, value: object, *, least: int) -> int:
     """Return an integer of at least ``least``; Booleans and text are refused."""
+    value = _plain(value)
     if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least:
         return int(value)
     raise InputError(f"{name} {_shown(value)}: expected a whole number of at least {least}")
@@ -101,7 +103,8 @@ def bounds(
     name: str, value: object, *, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float]:
     """Return two finite numbers, the lower bound first, each within [least, most]."""
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
+    value = _plain(value)
+    if isinstance(value, list | tuple) and len(value) == 2:
         low, high = (number(name, each, least=least, most=most) for each in value)
         if low < high:
             return low, high
@@ -114,6 +117,11 @@ def check_filters(min_maf: object, max_missing: object) -> None:
     number("--min-maf", min_maf, least=0.0, below=0.5)
     expected = "a percentage above 0, up to 100"
     number("--max-missing", max_missing, above=0.0, most=100.0, expected=expected)
+
+
+def _plain(value: object) -> object:
+    """Turn an array into a number or a list; Booleans in it stay no numbers."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _shown(value: object) -> str:

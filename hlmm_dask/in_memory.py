@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from hlmm_dask.arguments import flag
+from hlmm_dask.covariates import population_sd
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.packed import encode
 from hlmm_dask.kernels.block import fit_packed
@@ -114,6 +115,7 @@ def _matrix(covariates: ArrayLike | None, y: FloatArray) -> FloatArray:
     matrix = np.asarray(covariates, dtype=np.float64)
     if matrix.ndim != 2 or len(matrix) != len(y):
         raise InputError(f"covariates {matrix.shape}: expected {len(y)} rows, one a sample")
-    if not np.all(matrix.std(axis=0) > 0.0):
+    # The spread that rounding leaves of a constant is none.
+    if not all(population_sd(column, column.mean()) > 0.0 for column in matrix.T):
         raise InputError("covariates: expected columns that are not constant")
     return matrix

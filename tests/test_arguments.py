@@ -149,6 +149,11 @@ def test_numpy_scalars_are_taken() -> None:
     assert number("x", np.float32(0.5)) == number("x", np.int64(1)) / 2 == 0.5
     assert whole_number("x", np.int8(3), least=3) == 3
     assert bounds("x", (np.float64(0.0), 1)) == (0.0, 1.0)
+    assert bounds("x", np.array([0.0, 1.0])) == (0.0, 1.0)
+    assert number("x", np.array(0.5)) == 0.5
+    assert whole_number("x", np.array(3), least=3) == 3
+    with pytest.raises(InputError, match="expected a number"):
+        number("x", np.array([0.5]))
     assert choice("x", np.str_("B"), ("a", "b")) == "b"
     with pytest.raises(InputError, match=r"x np.True_: expected a number"):
         number("x", np.True_)

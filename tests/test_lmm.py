@@ -442,3 +442,35 @@ def test_bad_input_is_named() -> None:
     for call, message in cases:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_pandas_missing_values_and_huge_ones_leave_the_other_phenotypes() -> None:
+    rng = np.random.default_rng(31)
+    Z, X, y = rng.standard_normal((60, 90)), np.ones((60, 1)), rng.standard_normal(60)
+    K = Z @ Z.T / 90
+    Y = pd.DataFrame(
+        {
+            "none": pd.array([None] * 60, dtype="Float64"),
+            "huge": 1e300 * y,
+            "some": pd.array([None, *y[1:]], dtype="Float64"),
+            "y": y,
+        }
+    )
+    fits = {fit.name: fit for fit in fit_phenotypes(Y, X, K)}
+    assert [fit.status for fit in fits.values()] == ["empty", "not_fitted", "ok", "ok"]
+    assert fits["y"].h2 == fit_phenotypes(y[:, None], X, K)[0].h2
+    assert fits["some"].n_samples == 59
+
+
+def test_relationships_of_a_few_samples_that_are_refused_leave_the_other_phenotypes() -> None:
+    """A part of a matrix can be further from semidefinite than the whole of it."""
+    rng = np.random.default_rng(32)
+    y, X, K = rng.standard_normal(60), np.ones((60, 1)), np.eye(60)
+    K[:40, :40] += 0.5
+    K[40:, 40:] += np.diag(rng.uniform(0, 1, 20))
+    K[58, 59] = K[59, 58] = 3.0
+    few = np.where(np.arange(60) < 55, np.nan, y)
+    whole, part = fit_phenotypes(np.column_stack([y, few]), X, K)
+    assert whole.status == "ok"
+    assert part.status == "not_fitted"
+    assert "K is not positive semidefinite" in part.reason

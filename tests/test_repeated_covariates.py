@@ -8,6 +8,7 @@ import pytest
 from hlmm_dask import (
     HLM,
     HLMM,
+    InputError,
     LinearMixedModel,
     RandomEffect,
     VarianceComponents,
@@ -194,3 +195,17 @@ def test_basis_spans_the_design() -> None:
     assert independent_columns(far)[1] == [0, 1, 2]
     with pytest.raises(ValueError, match="of X are linearly dependent: column 2 repeats column 1"):
         Basis.of("X", np.column_stack([ONES, AGE, 1.0 - AGE]))
+
+
+def test_a_constant_column_repeats_none_but_the_intercept() -> None:
+    rng = np.random.default_rng(8)
+    one, age = np.ones(50), rng.uniform(40, 70, 50)
+    for columns, named in (((one, age, 0.1 * one), "0"), ((age, one, 0.1 * one), "1")):
+        with pytest.raises(ValueError, match=f"column 2 repeats column {named}$"):
+            HLM(rng.standard_normal(50), np.column_stack(columns), one)
+    with pytest.raises(InputError, match="columns that are not constant"):
+        variant_tests(
+            rng.integers(0, 3, (2, 50)).astype(np.int8),
+            rng.standard_normal(50),
+            mean_covariates=np.column_stack([age, 0.1 * one]),
+        )

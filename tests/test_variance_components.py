@@ -485,3 +485,23 @@ def test_a_missing_level_is_refused_or_its_own(absent: Any) -> None:
         assert known.levels == ("a", "b", absent)
     with pytest.raises(InputError, match="no rows for levels of their own"):
         RandomEffect.from_levels("home", values, np.eye(2), levels="ab", missing="own")
+
+
+def test_levels_are_one_column_whatever_holds_it() -> None:
+    shifted = pd.Series(["a", None, "b"], index=[7, 8, 9])
+    with pytest.raises(InputError, match=r"no level for 1 of 3 samples .first: sample 2"):
+        RandomEffect.from_levels("h", shifted)  # type: ignore[arg-type]
+    masked = np.ma.MaskedArray([1, 2, 3], mask=[False, True, False])
+    with pytest.raises(InputError, match=r"no level for 1 of 3 samples .first: sample 2"):
+        RandomEffect.from_levels("h", masked)  # type: ignore[arg-type]
+    for table in (pd.DataFrame({"a": [1, 2]}), np.array([[1, 2], [3, 4]])):
+        with pytest.raises(InputError, match="expected one column"):
+            RandomEffect.from_levels("h", table)  # type: ignore[arg-type]
+
+
+def test_a_missing_level_is_never_shared() -> None:
+    with pytest.raises(InputError, match="levels of 'h': one is missing"):
+        RandomEffect.from_levels("h", ["a", np.nan, np.nan], levels=["a", np.nan], missing="own")
+    own = RandomEffect.from_levels("h", ["h of sample 2", None], missing="own")
+    assert own.levels is not None
+    assert len(set(own.levels)) == 2

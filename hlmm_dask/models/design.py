@@ -148,8 +148,12 @@ def independent_columns(X: FloatArray) -> tuple[Basis, list[int], list[Repeated]
             continue
         share = np.zeros(k)
         if k and norm > 0.0:
+            others = X[:, kept]
+            # A constant column is explained by means, any other by what is about them.
+            if about > _ROUNDING_OF_MEAN * norm:
+                others = others - others.mean(axis=0)
             share = np.abs(linalg.solve_triangular(T[:k, :k], products))
-            share *= np.linalg.norm(X[:, kept] - X[:, kept].mean(axis=0), axis=0)
+            share *= np.linalg.norm(others, axis=0)
         named = [
             kept[i] for i in np.argsort(-share, kind="stable") if share[i] > 0.01 * share.max()
         ]

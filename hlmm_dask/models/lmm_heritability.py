@@ -8,7 +8,7 @@ A rotation by the eigenvectors of K serves every phenotype of the same samples:
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +17,7 @@ from hlmm_dask.arguments import bounds as check_bounds
 from hlmm_dask.arguments import choice, number
 from hlmm_dask.errors import InputError
 from hlmm_dask.models.design import as_design
-from hlmm_dask.models.lmm_rotation import rotation_of_kinship
+from hlmm_dask.models.lmm_rotation import Rotation, rotation_of_kinship
 from hlmm_dask.models.lmm_spectral import (
     Method,
     Profile,
@@ -195,9 +195,12 @@ def fit_phenotypes(
     """
     method = choice("method", method, get_args(Method))
     labels = getattr(Y, "columns", None)
+    if np.ndim(Y) != 2:
+        raise InputError(f"Y has {np.ndim(Y)} dimensions, expected 2: a column for each phenotype")
+    if labels is not None:
+        # pandas' own missing values become NaN only when asked for.
+        Y = cast("Any", Y).to_numpy(dtype=np.float64, na_value=np.nan)
     Y = np.asarray(Y, dtype=np.float64)
-    if Y.ndim != 2:
-        raise InputError(f"Y has {Y.ndim} dimensions, expected 2: a column for each phenotype")
     names = [f"phenotype {j + 1}" if labels is None else str(labels[j]) for j in range(Y.shape[1])]
     X = as_design("X", X, len(Y))
     K = as_design("K", K, len(Y))
@@ -213,15 +216,20 @@ def fit_phenotypes(
                 fits[j] = _not_fitted(method, len(present), X.shape[1], status, reason)
         if not fitted:
             continue
-        rotation = rotation_of_kinship(K[np.ix_(present, present)])
+        rotation: Rotation | None = None
         for j in fitted:
             try:
-                data = rotation.rotate(Y[present, j], X[present])
+                rotation = rotation or rotation_of_kinship(K[np.ix_(present, present)])
+                # Of values whose squares overflow no residual is left.
+                with np.errstate(over="ignore", invalid="ignore"):
+                    data = rotation.rotate(Y[present, j], X[present])
                 fits[j] = fit_heritability(data, method=method)
             except ValueError as error:
+                if rotation is None and len(present) == len(Y):
+                    raise
                 reason = f"{names[j]}: {error}"
                 fits[j] = _not_fitted(method, len(present), X.shape[1], "not_fitted", reason)
-            fits[j] = replace(fits[j], notes=rotation.notes)
+            fits[j] = replace(fits[j], notes=() if rotation is None else rotation.notes)
     return tuple(replace(fits[j], name=name) for j, name in enumerate(names))
 
 

@@ -132,10 +132,17 @@ class RandomEffect:
             If a sample's level is missing or not among ``levels``, or one of these comes twice.
         """
         missing = choice("missing", missing, get_args(MissingLevels))
-        known = None if levels is None else [str(item) for item in levels]
+        values = _column(name, values)
+        known = None
+        if levels is not None:
+            listed = _column(name, levels)
+            if any(_no_level(item) and not isinstance(item, str) for item in listed):
+                raise InputError(f"levels of {name!r}: one is missing; expected levels alone")
+            known = [str(item) for item in listed]
         absent = [_no_level(value) and str(value) not in (known or ()) for value in values]
+        taken = {str(value) for value in values} | set(known or ())
         labels = [
-            f"{name} of sample {i}" if none else str(value)
+            _unused(f"{name} of sample {i}", taken) if none else str(value)
             for i, (value, none) in enumerate(zip(values, absent, strict=True), 1)
         ]
         if any(absent):
@@ -189,6 +196,21 @@ class RandomEffect:
         """(Z A)ᵀ ``py`` (q,)."""
         matrix = self.V if self.loading is None else self.loading
         return py if matrix is None else np.asarray(matrix.T @ py)
+
+
+def _column(name: str, values: Any) -> list[Any]:
+    """List the items of one column, None where NumPy's mask hides them."""
+    if isinstance(values, np.ma.MaskedArray):
+        values = values.tolist()
+    if getattr(values, "ndim", 1) != 1:
+        raise InputError(f"levels of {name!r}: expected one column, a level for each sample")
+    return list(values)
+
+
+def _unused(label: str, taken: set[str]) -> str:
+    while label in taken:
+        label += "'"
+    return label
 
 
 def _no_level(value: Any) -> bool:
