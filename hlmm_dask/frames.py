@@ -1,5 +1,6 @@
 """Tables of people as Python gives them: paths, tables that are read, DataFrames and Series."""
 
+import math
 import os
 from collections.abc import Hashable
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.foreign_dataset import texts
 from hlmm_dask.ids import NO_FID, require_unique
-from hlmm_dask.missing import Missing, MissingLike
+from hlmm_dask.missing import NUMBER, Missing, MissingLike
 from hlmm_dask.tables import Columns, Table, choose_columns, of_one_column, read_table
 from hlmm_dask.text import shown
 
@@ -85,7 +86,7 @@ def _of_frame(frame: pd.DataFrame, missing: Missing, columns: Columns) -> Table:
     chosen = choose_columns(_PATH, names, columns)
     values = np.empty((len(ids), len(chosen)))
     for k, j in enumerate(chosen):
-        values[:, k] = _numbers(rest.iloc[:, j], names[j], iid)
+        values[:, k] = _numbers(rest.iloc[:, j], names[j], iid, missing)
     for number in missing.numbers:
         values[values == number] = np.nan
     return Table(_PATH, ids, tuple(names[j] for j in chosen), values, rows, has_fid=fid is not None)
@@ -133,19 +134,15 @@ def _required(values: NDArray[Any] | None) -> NDArray[np.object_]:
     return texts(values, f"{_PATH}, IID")
 
 
-def _numbers(column: "pd.Series[Any]", name: str, iid: NDArray[np.object_]) -> NDArray[np.float64]:
+def _numbers(
+    column: "pd.Series[Any]", name: str, iid: NDArray[np.object_], missing: Missing
+) -> NDArray[np.float64]:
     where = f"{_PATH}, column {shown(name)}"
-    try:
-        if pd.api.types.is_numeric_dtype(column.dtype) or column.dtype == object:
-            values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        else:
-            raise ValueError
-    except (ValueError, TypeError):
-        text = next((v for v in column.tolist() if not isinstance(v, int | float)), None)
-        raise InputError(
-            f"{where}: {shown(str(text))} is not a number; code categories by columns of 0 and 1, "
-            "or choose other columns"
-        ) from None
+    if pd.api.types.is_numeric_dtype(column.dtype) and column.dtype.kind != "c":
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        items = [_number(value, where, missing) for value in column.tolist()]
+        values = np.array(items, dtype=np.float64)
     large = np.abs(np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf)) > _LARGEST
     if large.any():
         at = int(large.argmax())
@@ -154,3 +151,16 @@ def _numbers(column: "pd.Series[Any]", name: str, iid: NDArray[np.object_]) -> N
             f"{_LARGEST:g}, or NaN where missing"
         )
     return values
+
+
+def _number(value: object, where: str, missing: Missing) -> float:
+    """Take a number, also one that is written as text; NaN where missing."""
+    token = str(value).strip()
+    if value is None or value is pd.NA or missing.means(token.encode()):
+        return math.nan
+    if isinstance(value, int | float | np.number) or NUMBER.fullmatch(token.encode()):
+        return float(token)
+    raise InputError(
+        f"{where}: {shown(token)} is not a number; code categories by columns of 0 and 1, or "
+        "choose other columns"
+    )

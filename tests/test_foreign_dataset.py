@@ -181,6 +181,8 @@ def forms_of_a_table(data: Study) -> dict[str, object]:
         "series, both IDs": pd.Series(data.y, index=pd.MultiIndex.from_frame(ids), name="y"),
         "nullable": pd.DataFrame({"IID": ids.iid.astype("string"),
                                   "y": pd.array(data.y, dtype="Float64")}),
+        "text": pd.DataFrame({"IID": ids.iid, "y": [repr(float(value)) for value in data.y]}),
+        "categories": pd.DataFrame({"IID": ids.iid, "y": pd.Categorical(data.y)}),
     }  # fmt: skip
 
 
@@ -203,6 +205,8 @@ def test_missing_values_of_a_table_in_memory(data: Study) -> None:
     y[:3] = np.nan, -9.0, 77.0
     given = pd.Series(y, index=data.samples.iid)
     assert fit_null(data.bed, given, missing="77").n_samples == 117
+    text = given.astype(str).replace({"77.0": "x", "-9.0": "NA"})
+    assert fit_null(data.bed, text, missing="x").n_samples == 117
     assert fit_null(data.bed, given, missing="77", no_minus9=True).n_samples == 118
 
 
@@ -213,6 +217,8 @@ def test_tables_in_memory_that_can_not_be_used(data: Study, tmp_path: Path) -> N
         (data.y, "a table is given as ndarray, expected a path, or a DataFrame"),
         (pd.DataFrame({"FID": iid, "y": data.y}), "no column or index with the people's IDs"),
         (pd.DataFrame({"IID": iid, "y": "tall"}), "column 'y': 'tall' is not a number"),
+        (pd.DataFrame({"IID": iid, "y": pd.Timestamp("2020-02-03")}), "'2020-02-03 .* not a num"),
+        (pd.DataFrame({"IID": iid, "y": 1j}), "'1j' is not a number"),
         (pd.DataFrame({"IID": iid, "y": np.inf}), "column 'y': inf of 'i0', expected a finite"),
         (pd.DataFrame({"IID": ["a"] * 120, "y": 1.0}), "IID 'a' is also on line 1"),
         (pd.DataFrame({"IID": np.arange(120.0), "y": 1.0}), "IID: 0.0 at place 1, expected text"),

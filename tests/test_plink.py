@@ -352,10 +352,14 @@ def test_other_formats_are_answered_with_the_command_that_converts(tmp_path, mon
         ("x.bed.gz", "gunzip x.bed.gz"),
         ("x.zarr", "xarray.open_zarr"),
     ]:
+        if "@" not in name:
+            Path(name).write_bytes(b"")
         with pytest.raises(InputError) as error:
             open_plink(name)
         assert str(error.value).startswith(f"{name}: ")
         assert str(error.value).endswith(command) or command in str(error.value)
+    with pytest.raises(InputError, match=r"^y.pgen: no such file$"):
+        open_plink("y.pgen")
     Path("y.pgen").write_bytes(b"")
     with pytest.raises(InputError, match=r"y.bed: no such file; y.pgen is a PLINK 2 file, conv"):
         open_plink("y")
@@ -370,6 +374,12 @@ def test_other_formats_are_answered_with_the_command_that_converts(tmp_path, mon
         Path(f"w{suffix}").write_bytes(Path(f"z.vcf{suffix}").read_bytes())
     with pytest.raises(InputError, match=r"w.bed: a PLINK 2 file.*plink2 --pfile w"):
         open_plink("w")
+
+
+@pytest.mark.parametrize("given", [None, 3, np.zeros((2, 2)), ["a.bed", 3], b"a.bed"])
+def test_genotypes_are_given_by_paths(given):
+    with pytest.raises(InputError, match=r"genotypes are given as \w+, expected a path"):
+        open_plink(given)
 
 
 def test_a_bim_of_five_columns_has_no_centimorgans(tmp_path, monkeypatch):
@@ -393,14 +403,27 @@ def test_a_bim_of_five_columns_has_no_centimorgans(tmp_path, monkeypatch):
     ("suffix", "header"),
     [(".fam", "#FID IID PAT MAT SEX PHENO1"), (".fam", "FID\tIID\tSEX"), (".fam", "#IID SEX"),
      (".bim", "#CHROM\tID\tCM\tPOS\tALT\tREF"), (".bim", "#CHROM POS ID REF ALT"),
-     (".bim", "chr snp cm bp a1 a2")],
+     (".bim", "chr snp cm bp a1 a2"), (".bim", "chr rsid cm pos a1 a2"),
+     (".bim", '"V1" "V2" "V3" "V4" "V5" "V6"'), (".bim", "contig id position alt ref"),
+     (".fam", '"FID" "IID" "F" "M" "S" "P"'), (".fam", "V1 V2 V3 V4 V5 V6"),
+     (".fam", "Family Individual Father Mother Sex Phenotype")],
 )  # fmt: skip
 def test_a_header_is_named_as_one(tmp_path, suffix, header):
-    make(tmp_path / "a.bed", n=8)
+    # Of seven samples: with the header as an eighth, the .bed would have the size that is expected.
+    make(tmp_path / "a.bed", n=7)
     path = tmp_path / f"a{suffix}"
     path.write_text(f"{header}\n{path.read_text()}")
     with pytest.raises(InputError, match=rf"a{suffix}, line 1: a header \(#?\w+ .*tail -n \+2"):
         open_plink(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "first", ["f i 0 0 other -9", "f i 0 0 3 Case", "f i 0 0 NA Low", "f i 0 0 1 Low"]
+)
+def test_an_odd_first_sample_is_no_header(tmp_path, first):
+    path = tmp_path / "a.fam"
+    path.write_text(f"{first}\nf j 0 0 2 -9\n")
+    assert read_fam(path)["iid"].tolist() == ["i", "j"]
 
 
 def test_variants_beyond_the_index(tmp_path, monkeypatch):

@@ -184,6 +184,8 @@ def clipped(block: NDArray[Any], name_of: Callable[[int], str]) -> NDArray[Any]:
 
 def _whole(values: NDArray[Any], ids: NDArray[np.object_]) -> NDArray[np.int64]:
     try:
+        if values.dtype.kind in "mMb":
+            raise TypeError
         numbers = pd.to_numeric(pd.Series(values)).to_numpy()
     except (ValueError, TypeError):
         numbers = np.full(len(values), np.nan)

@@ -62,6 +62,8 @@ def require_bed(path: str) -> None:
             )
     if (found := conversion(path)) is not None:
         what, command = found
+        if "@" not in name and not os.path.exists(path):
+            raise InputError(f"{path}: no such file")
         raise InputError(f"{path}: {what}, expected a PLINK .bed; convert it: {command}")
     if os.path.isfile(path):
         raise InputError(

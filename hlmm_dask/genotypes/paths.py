@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.contigs import plain_contig
@@ -63,7 +64,15 @@ def expand_paths(genofile: Paths) -> tuple[list[BedPath], list[str]]:
 
     See `open_plink`.
     """
-    given = [genofile] if isinstance(genofile, str | os.PathLike) else list(genofile)
+    given: list[Any] = [genofile]
+    if isinstance(genofile, Iterable) and not isinstance(genofile, str):
+        given = list(genofile)
+    for item in given:
+        if not isinstance(item, str | os.PathLike):
+            raise InputError(
+                f"genotypes are given as {type(item).__name__}, expected a path, several, or a "
+                "Dataset as from open_bed"
+            )
     if not given:
         raise InputError("no genotype file given, expected a .bed, several, or a pattern with @")
     beds: list[BedPath] = []

@@ -1,7 +1,7 @@
 """The text files of PLINK 1: samples (.fam) and variants (.bim)."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import pandas as pd
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.contigs import is_left_out
 from hlmm_dask.ids import require_unique
+from hlmm_dask.missing import NUMBER, Missing
+from hlmm_dask.sex_codes import sex_code
 from hlmm_dask.text import Lines, iter_rows, shown
 
 FAM_FIELDS = "FID, IID, father, mother, sex, phenotype"
@@ -49,7 +51,7 @@ def read_fam(path: str | os.PathLike[str]) -> pd.DataFrame:
     numbers: list[int] = []
     for rows in iter_rows(path):
         if not numbers:
-            _refuse_header(rows, _FAM_NAMES, FAM_FIELDS)
+            _refuse_header(rows, _FAM_NAMES, FAM_FIELDS, _is_person)
         table = rows.split(6, FAM_FIELDS)
         fid += table.strings(0)
         iid += table.strings(1)
@@ -94,7 +96,7 @@ def variants_frame(rows: Lines, first: int, n_fields: int) -> pd.DataFrame:
 
 def bim_width(rows: Lines) -> int:
     """Fields in a line of a .bim, given its first lines: 6, or 5 without centimorgans."""
-    _refuse_header(rows, _BIM_NAMES, BIM_FIELDS)
+    _refuse_header(rows, _BIM_NAMES, BIM_FIELDS, _is_variant)
     return 5 if len(rows.lines[0].split()) == 5 else 6
 
 
@@ -109,16 +111,45 @@ def _columns(rows: Lines, n_fields: int) -> dict[str, Any]:
     }
 
 
-def _refuse_header(rows: Lines, names: set[bytes], expected: str) -> None:
-    """Raise an `InputError` if the first line names columns: PLINK 1's tables have no header."""
-    start = rows.lines[0].split()[:3]
-    found = {word.lstrip(b"#").upper() for word in start}
-    if len(found & names) > 1 or start[0].upper() in {b"#" + name for name in names}:
-        text = b" ".join(start).decode(errors="backslashreplace")
+def _refuse_header(
+    rows: Lines, names: set[bytes], expected: str, is_entry: Callable[[list[bytes]], bool]
+) -> None:
+    """Raise an `InputError` if the first line names columns: PLINK 1's tables have no header.
+
+    Columns may have any names: a header is also a first line that is no entry before one that is.
+    """
+    first, *others = (_unquoted(line) for line in rows.lines[:2])
+    found = {word.lstrip(b"#").upper() for word in first[:3]}
+    marked = first[0].upper() in {b"#" + name for name in names}
+    unlike = not is_entry(first) and any(map(is_entry, others))
+    if marked or unlike or len(found & names) > 1:
+        text = b" ".join(first[:3]).decode(errors="backslashreplace")
         raise InputError(
             f"{rows.path}, line {rows.numbers[0]}: a header ({text} ...), "
             f"expected no header ({expected}); remove the line, for example with `tail -n +2`"
         )
+
+
+def _unquoted(line: bytes) -> list[bytes]:
+    """Split a line; quotes as R writes them are taken off."""
+    return [word.strip(b"\"'") or word for word in line.split()]
+
+
+def _is_person(fields: list[bytes]) -> bool:
+    """Whether sex or phenotype may be values; lines of another length are refused elsewhere."""
+    if len(fields) != 6:
+        return True
+    sex = fields[4].decode(errors="surrogateescape")
+    return sex_code(sex) is not None or any(map(_is_value, fields[4:]))
+
+
+def _is_variant(fields: list[bytes]) -> bool:
+    """Whether the position may be a value; lines of another length are refused elsewhere."""
+    return len(fields) not in {5, 6} or _is_value(fields[-3])
+
+
+def _is_value(field: bytes) -> bool:
+    return NUMBER.fullmatch(field) is not None or Missing().means(field)
 
 
 @dataclass(frozen=True)
