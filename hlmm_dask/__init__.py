@@ -1,6 +1,6 @@
 """Heteroskedastic linear (mixed) models for whole genomes, on Dask."""
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def __getattr__(name: str) -> Any:
     if name == "plot":
         return import_module("hlmm_dask.plot")
     if name == "__version__":
-        return metadata.version("hlmm-dask")
+        return import_module("importlib.metadata").version("hlmm-dask")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

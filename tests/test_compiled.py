@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from clusters import environment
 
+from hlmm_dask.kernels.class_loops import ADD
+
 LOOPS = """
 from hlmm_dask.kernels.compiled import compiled, compiled_part
 
@@ -25,6 +27,11 @@ def squares(values, out):
         if values[i] < 0:
             raise ValueError("the loop's own")
         out[i] += _square(values[i])
+
+@compiled()
+def cubes(values, out):
+    for i in range(values.shape[0]):
+        out[i] += values[i] ** 3
 """
 RUN = """
 import loops, numpy, warnings
@@ -100,6 +107,38 @@ def test_code_that_was_deleted_is_written_again(folder: Path) -> None:
         path.unlink()
     assert notes(folder) == []
     assert list((folder / "__pycache__").glob("*.nbc"))
+
+
+def test_code_of_another_function_is_not_used(tmp_path: Path) -> None:
+    """As after a process that was ended between the writing of the index and of the code."""
+    (tmp_path / "loops.py").write_text(LOOPS)
+    run = """
+import loops, numpy
+for loop, power in ((loops.squares, 2), (loops.cubes, 3)):
+    out = numpy.zeros(3)
+    loop(numpy.arange(3.0), out)
+    assert (out == numpy.arange(3.0) ** power).all(), out
+"""
+    said = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", run], capture_output=True, text=True, check=False,
+            cwd=tmp_path, env=environment(), timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        said.append(done.stderr)
+        (code,) = (tmp_path / "__pycache__").glob("loops.squares*.nbc")
+        (other,) = (tmp_path / "__pycache__").glob("loops.cubes*.nbc")
+        shutil.copy(code, other)
+    assert said[0] == ""
+    assert said[1].count("Warning: ") == 1
+    assert "compiled code can't be read (it is of another function)" in said[1]
+
+
+def test_each_pass_has_files_of_its_own() -> None:
+    """Processes that write one index at the same time can mix up the code of its functions."""
+    names = [add.__qualname__ for adders in ADD.values() for add in adders]
+    assert len(set(names)) == len(names) == 4
 
 
 def in_process(folder: Path, largest_file: int, **env: str) -> str:

@@ -29,12 +29,17 @@ hlmm_dask.scan("study.bed", null, cluster=ClusterOptions(workers=2), background=
 """
 
 
+def run_script(study: Study, script: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    (study.folder / "script.py").write_text(script)
+    with (study.folder / "script.py").open() as stdin:
+        return subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120,
+            cwd=study.folder, env=environment(), stdin=stdin,
+        )  # fmt: skip
+
+
 def test_a_script_without_a_guard_is_shown_the_guard(study: Study) -> None:
-    (study.folder / "script.py").write_text(UNGUARDED)
-    done = subprocess.run(
-        [sys.executable, "script.py"], capture_output=True, text=True, check=False, timeout=120,
-        cwd=study.folder, env=environment(),
-    )  # fmt: skip
+    done = run_script(study, UNGUARDED, "script.py")
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert lines[-1].startswith("hlmm_dask.errors.InputError: the script that started this scan")
@@ -43,6 +48,30 @@ def test_a_script_without_a_guard_is_shown_the_guard(study: Study) -> None:
     assert done.stderr.count("Traceback") == 1
     assert len(lines) < 25
     assert "multiprocessing" not in done.stderr
+
+
+COMMAND = """
+import sys
+from hlmm_dask.cli import scan_main
+sys.exit(scan_main(["study.bed", "pheno.txt", "out", "--workers", "2"]))
+"""
+
+
+def test_a_command_called_without_a_guard_is_shown_the_guard(study: Study) -> None:
+    """The command starts the fork server before it connects."""
+    done = run_script(study, COMMAND, "script.py")
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("hlmm-scan: error: the script that started this scan runs again")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_script_on_standard_input_is_refused(study: Study) -> None:
+    """Worker processes would look for a file of the name '<stdin>'."""
+    done = run_script(study, f"if __name__ == '__main__':{COMMAND.replace(chr(10), chr(10) + ' ')}")
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("hlmm-scan: error: <stdin>: worker processes can't read the script")
 
 
 class Killer(threading.Thread):

@@ -55,8 +55,6 @@ def _adder(four: bool, missing: bool) -> Any:
     With ``four`` it sums four powers of y, else two.
     """
 
-    # fastmath lets the compiler split each sum over vector lanes; NaN and infinity can't occur.
-    @compiled(fastmath={"reassoc", "nsz", "contract"})
     def add(
         packed: Any, planes: Any, has_missing: Any, out: Any
     ) -> None:  # pragma: no cover - compiled
@@ -114,7 +112,10 @@ def _adder(four: bool, missing: bool) -> Any:
                     out[j, 10] += f1
                     out[j, 11] += f2
 
-    return add
+    # Its machine code is kept by this name.
+    add.__qualname__ = f"add_{4 if four else 2}{'_missing' if missing else ''}"
+    # fastmath lets the compiler split each sum over vector lanes; NaN and infinity can't occur.
+    return compiled(fastmath={"reassoc", "nsz", "contract"})(add)
 
 
 # By the highest power of y: the passes that add, together over all variants, Σ yᵖ of the codes

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 _HOME = "set NUMBA_CACHE_DIR to a folder that can be written"
@@ -23,6 +24,8 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         alone = cache(lambda: compiled_part(**options)(function))
+        # By the types of the arguments.
+        ready: dict[tuple[Any, ...], Any] = {}
 
         @cache
         def kept() -> Any:
@@ -35,20 +38,33 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
                 _warn(f"compiled code can't be kept ({_reason(error)}); make room, or {_HOME}")
             return alone()
 
+        def prepare(arguments: tuple[Any, ...]) -> Any:
+            """Load or compile the loop for arguments of these types, before it changes any."""
+            loop = kept()
+            signature = tuple(map(loop.typeof_pyval, arguments))
+            try:
+                loop.compile(signature)
+            except Exception as error:
+                if signature in loop.overloads:
+                    _warn(_unkept(loop, error))
+                    return loop
+                reason = _reason(error)
+            else:
+                if _is_of(loop.overloads.get(signature), function):
+                    return loop
+                reason = "it is of another function"
+            # An error of the loop itself is raised here.
+            alone().compile(signature)
+            _warn(_unread(loop, reason))
+            return alone()
+
         @wraps(function)
         def call(*arguments: Any) -> Any:
-            loop = kept()
-            known = len(loop.signatures)
-            try:
-                return loop(*arguments)
-            except Exception as error:
-                if loop is alone():
-                    raise
-                # An error of the loop itself comes again, and is raised then.
-                saved = len(loop.signatures) > known
-                result = (loop if saved else alone())(*arguments)
-                _warn(_unkept(loop, error) if saved else _unread(loop, error))
-                return result
+            types = tuple(map(_type_of, arguments))
+            loop = ready.get(types)
+            if loop is None:
+                loop = ready[types] = prepare(arguments)
+            return loop(*arguments)
 
         return call
 
@@ -61,9 +77,28 @@ def compiled_part(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return decorator
 
 
-def _unread(loop: Any, error: Exception) -> str:
+def _type_of(argument: Any) -> Any:
+    """Return what numba's type of an argument depends on, in less time."""
+    if isinstance(argument, np.ndarray):
+        return argument.dtype, argument.ndim, argument.flags.num
+    return type(argument)
+
+
+def _is_of(code: Any, function: Callable[..., Any]) -> bool:
+    """Whether loaded code is of a function; None: it has other types of arguments.
+
+    A process may write a file of code between two steps of another one.
+    """
+    if code is None:
+        return False
+    # Numba's name of a module that was not imported in the usual way.
+    modules = (function.__module__, "<dynamic>")
+    return code.fndesc.qualname == function.__qualname__ and code.fndesc.modname in modules
+
+
+def _unread(loop: Any, reason: str) -> str:
     return (
-        f"{loop.stats.cache_path}: compiled code can't be read ({_reason(error)}) and is compiled "
+        f"{loop.stats.cache_path}: compiled code can't be read ({reason}) and is compiled "
         f"again by each process; delete the *.nbi and *.nbc files there, or {_HOME}"
     )
 

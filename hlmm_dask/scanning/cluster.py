@@ -14,7 +14,7 @@ from hlmm_dask.errors import InputError
 from hlmm_dask.option_rules import require_of
 from hlmm_dask.scanning.jobqueue import SYSTEMS, queue_client, queue_settings
 from hlmm_dask.scanning.local_cluster import local_client
-from hlmm_dask.scanning.machine import require_open_files, require_sockets
+from hlmm_dask.scanning.machine import private_folder, require_open_files, require_sockets
 from hlmm_dask.scanning.security import (
     check_address,
     client_security,
@@ -132,6 +132,7 @@ class ClusterOptions:
         if self.is_local:
             require_open_files(self.workers or len(os.sched_getaffinity(0)))
             require_sockets()
+            private_folder()
         elif self.jobqueue:
             require_open_files(self.workers or 1)
         address = self.address

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import forkserver, get_context, resource_tracker
 
+from hlmm_dask.scanning.main_script import check_main_script
+
 # Imports of a worker before its first task.
 _PRELOAD = ["distributed.nanny", "hlmm_dask.scanning.graph"]
 # Read by GNU's C library, BLAS and Dask when a process starts. Dask's default returns each freed
@@ -34,7 +36,13 @@ def start_fork_server() -> None:
 
     Workers ignore Ctrl-C and the hangup of a terminal, which reach all processes of a command:
     their client ends them.
+
+    Raises
+    ------
+    InputError
+        If worker processes can't run the script that starts them.
     """
+    check_main_script()
     if start_method() != "forkserver":
         return
     get_context("forkserver").set_forkserver_preload(_PRELOAD)

@@ -1,23 +1,20 @@
 """A Dask cluster on this machine: its scheduler in this process, workers in processes of theirs."""
 
-import hashlib
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import dask
 from distributed import Client, LocalCluster, Security, Worker, WorkerPlugin
 
-from hlmm_dask.errors import InputError, ScanError
+from hlmm_dask.errors import ScanError
 from hlmm_dask.scanning.fork_server import start_fork_server, start_method
 from hlmm_dask.scanning.machine import private_folder
+from hlmm_dask.scanning.main_script import refuse_unguarded
 
 if TYPE_CHECKING:
     from hlmm_dask.scanning.cluster import ClusterOptions
@@ -39,11 +36,6 @@ _ROUTES, _PAGE = "distributed.scheduler.http.routes", "hlmm_dask.view.dask_page"
 # How often all workers are started before it is given up.
 _TRIES = 3
 
-_GUARD = (
-    "the script that started this scan runs again in each worker process; put its calls under "
-    "'if __name__ == \"__main__\":'"
-)
-
 
 @contextmanager
 def local_client(options: "ClusterOptions") -> Iterator[Client]:
@@ -52,11 +44,10 @@ def local_client(options: "ClusterOptions") -> Iterator[Client]:
     Raises
     ------
     InputError
-        If a script without a ``__main__`` guard starts them.
+        If worker processes can't run the script that starts them, or it has no ``__main__`` guard.
     ScanError
         If workers can't be started; the message has the reason of the worker.
     """
-    _end_copy_of_script()
     routes = list(dict.fromkeys([*dask.config.get(_ROUTES), _PAGE]))
     before = dict(os.environ)
     with (
@@ -70,9 +61,6 @@ def local_client(options: "ClusterOptions") -> Iterator[Client]:
 
 def _start(options: "ClusterOptions") -> LocalCluster:
     """Start the cluster; again, if workers end while they start."""
-    folder = private_folder()
-    mark = _mark_of(sys.modules["__main__"], folder)
-    mark.unlink(missing_ok=True)
     start_fork_server()
     with _deaths() as deaths:
         for left in reversed(range(_TRIES)):
@@ -85,14 +73,12 @@ def _start(options: "ClusterOptions") -> LocalCluster:
                     host="127.0.0.1",
                     # Every user of this machine reaches the loopback interface.
                     security=Security.temporary(),
-                    local_directory=folder,
+                    local_directory=private_folder(),
                     # By default the dashboard listens on all interfaces.
                     dashboard_address="127.0.0.1:0",
                 )
             except Exception as error:
-                if mark.exists():
-                    mark.unlink()
-                    raise InputError(_GUARD) from None
+                refuse_unguarded()
                 if not left:
                     reason = deaths[-1] if deaths else _reason(error)
                     text = f"worker processes can't be started, tried {_TRIES} times: {reason}"
@@ -126,24 +112,6 @@ def _reason(error: BaseException) -> str:
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _end_copy_of_script() -> None:
-    """End this process if it is a worker's, and runs the script that starts workers again.
-
-    It leaves a mark for the process that runs the script.
-    """
-    script = sys.modules.get("__mp_main__")
-    # While it runs, multiprocessing has not made it the main module yet.
-    if script is not None and script is not sys.modules["__main__"]:
-        _mark_of(script, private_folder()).touch()
-        raise SystemExit(1)
-
-
-def _mark_of(script: ModuleType, folder: str) -> Path:
-    """Name the file that says that a script has no guard."""
-    digest = hashlib.sha256(os.fsencode(getattr(script, "__file__", None) or ""))
-    return Path(folder, f"unguarded-{digest.hexdigest()[:16]}")
 
 
 @contextmanager
