@@ -152,6 +152,22 @@ def claim_version(folder: Path, package: str) -> None:
     metadata.write_text(f"Name: {package}\nVersion: 0.0.1\n")
 
 
+def test_files_that_are_no_modules_make_no_other_source(
+    study: Study, started: Processes, run_script: Run
+) -> None:
+    _, file = started.scheduler()
+    other = study.folder / "other"
+    shutil.copytree(ROOT / "hlmm_dask", other / "hlmm_dask")
+    checkpoints = other / "hlmm_dask" / ".ipynb_checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "errors-checkpoint.py").write_text("")
+    # As Emacs locks a file.
+    (other / "hlmm_dask" / ".#errors.py").symlink_to("me@host.1")
+    started.worker(file, env={"PYTHONPATH": str(other)})
+    scan = ["scan", study.bed, study.pheno, study.out("out"), "--scheduler-file", file]
+    assert run_script(*scan, own_cluster=True) == 0
+
+
 def test_workers_that_cannot_serve_are_named(
     study: Study, started: Processes, run_script: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -261,7 +261,10 @@ def _examination(needs: Needs) -> Callable[[], str | None]:
         total = hashlib.sha256()
         folder = Path(spec.origin).parent
         for path in sorted(folder.rglob("*.py")):
-            total.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
+            name = path.relative_to(folder)
+            # Hidden ones are copies and locks of editors.
+            if not any(part.startswith(".") for part in name.parts):
+                total.update(f"{name}\n".encode() + path.read_bytes())
         return total.hexdigest()
 
     def versions() -> dict[str, str | None]:
