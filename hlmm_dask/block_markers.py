@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hlmm_dask.chunks import read_chunk, write_chunk
 from hlmm_dask.durable import read_record, write_record
 from hlmm_dask.errors import StoreError
 from hlmm_dask.json_files import COUNT, SECONDS
-from hlmm_dask.layout import Block, Layout, read_chunk, write_chunk
+from hlmm_dask.layout import Block, Layout
 from hlmm_dask.placement import RUN_FOLDER
 from hlmm_dask.schema import Status
 
@@ -35,6 +36,9 @@ _MARKER = {
     "seconds?": SECONDS,
     "worker?": str,
 }
+_NOTHING = {
+    "null_model": None, "genotypes_crc32": None, "n_fitted": 0, "seconds": 0.0, "worker": ""
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -201,14 +205,17 @@ class StoredBlocks:
                 yield marker
 
     def marker(self, index: int) -> dict[str, Any] | None:
-        """Return the marker of a block, None when it is missing, damaged or of another range."""
+        """Return the marker of a block, None when it is missing, damaged or of another range.
+
+        What a scan's markers keep and this one lacks is as nothing.
+        """
         block = self.block(index)
         try:
             marker = read_record(self._marker(index), _MARKER)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
             return None
         found = Block(marker["block"], marker["start"], marker["stop"])
-        return marker if found == block else None
+        return _NOTHING | marker if found == block else None
 
     def done(self) -> set[int]:
         """Return the indices of the blocks with a good marker."""
@@ -258,12 +265,10 @@ class StoredBlocks:
         """Read the results of a block, None where they are missing or can't be read."""
         block = self.block(index)
         try:
-            values = read_chunk(self.path, index, len(self.columns))
+            values = read_chunk(self.path, index, self.block_size, len(self.columns))
         except (RuntimeError, ValueError):  # the codec's complaints about damage
             return None
-        if values is None or len(values) != self.block_size:
-            return None
-        return values[: block.stop - block.start]
+        return None if values is None else values[: block.stop - block.start]
 
     def _lost(self, index: int) -> StoreError:
         return StoreError(

@@ -7,6 +7,8 @@ whole numbers, a `Within` for numbers, a tuple of alternatives, ``[shape]`` for 
 """
 
 import json
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +40,18 @@ def read_json(path: Path, shape: Any) -> Any:
     OSError
         If it can't be read.
     """
-    value = parse(path.read_bytes())
+    value = parse(file_bytes(path))
     check_shape(value, shape)
     return value
+
+
+def file_bytes(path: Path) -> bytes:
+    """Read a file; a ValueError if it is none, but a pipe or device that may have no end."""
+    # Without O_NONBLOCK the opening of a pipe waits for its writer.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("not a regular file")
+        return file.read()
 
 
 def parse(content: bytes | str) -> Any:
@@ -114,7 +125,8 @@ def _named(shape: Any) -> str:
     if isinstance(shape, tuple):
         return " or ".join(_named(each) for each in shape)
     if isinstance(shape, range):
-        return f"a whole number from {shape.start}"
+        most = f" to {shape.stop - 1}" if shape.stop < COUNT.stop else ""
+        return f"a whole number from {shape.start}{most}"
     if isinstance(shape, Within):
         return f"a number from {shape.low:g} to {shape.high:g}"
     if isinstance(shape, frozenset):

@@ -1,6 +1,7 @@
 """How the arrays of a results store lie on disk."""
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,11 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import zarr
-from numcodecs.vlen import VLenUTF8
-from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
 
-from hlmm_dask.durable import replacing
 from hlmm_dask.errors import StoreError
 from hlmm_dask.json_files import AT_LEAST_1, read_json
 
@@ -31,7 +29,9 @@ METADATA_DOC = {
     "variant_allele": "other allele, effect allele (effects are per copy of it)",
 }
 _KEYS: dict[str, Any] = {"name": "default", "separator": "."}
-_ZSTD = Zstd(level=1, checksum=True)
+# What is read of a store at a time stays below 1 GiB, whatever its files say.
+LARGEST_BLOCK = 1 << 20
+MOST_COLUMNS = 128
 _GROUP = {
     "zarr_format": range(3, 4),
     "node_type": frozenset({"group"}),
@@ -118,6 +118,9 @@ def check_arrays(path: Path, layout: Layout) -> None:
             raise _changed(
                 path / name / "zarr.json", "other shape, type or codecs than the store's"
             )
+    # An array without a file is all empty, which those of one variant never are all.
+    if max(len(os.listdir(path / name)) - 1 for name in METADATA) < -(-n // rows):
+        raise _changed(path / METADATA[0], f"fewer variants than the {n} of its manifest")
 
 
 def read_attrs(path: Path, shape: Any) -> dict[str, Any]:
@@ -305,96 +308,3 @@ def _array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     array = group[name]
     assert isinstance(array, zarr.Array)
     return array
-
-
-def write_chunk(path: Path, index: int, block_size: int, values: npt.NDArray[np.float64]) -> None:
-    """Write one chunk of the results to disk past Zarr, which takes ten times as long for it.
-
-    The bytes are those that Zarr writes.
-
-    Parameters
-    ----------
-    path : Path
-        The store.
-    index, block_size : int
-        The block, and rows of a whole one.
-    values : (n_rows, n_columns) float64
-        Results; the last block may have fewer rows than others.
-    """
-    if len(values) < block_size:
-        none = np.full((block_size - len(values), values.shape[1]), np.nan)
-        values = np.concatenate([values, none])
-    with replacing(path / "results" / f"c.{index}.0") as file:
-        file.write(_ZSTD.encode(np.ascontiguousarray(values, dtype="<f8")))
-
-
-def read_chunk(path: Path, index: int, n_columns: int) -> npt.NDArray[np.float64] | None:
-    """Read one chunk of the results past Zarr, which takes three times as long for it.
-
-    Parameters
-    ----------
-    path : Path
-        The store.
-    index, n_columns : int
-        The block, and columns of the results.
-
-    Returns
-    -------
-    (block_size, n_columns) float64, or None
-        The last block with rows that are none behind it; None where nothing was written.
-
-    Raises
-    ------
-    RuntimeError, ValueError
-        If it is damaged.
-    """
-    try:
-        packed = (path / "results" / f"c.{index}.0").read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        return None
-    return np.frombuffer(_ZSTD.decode(packed), dtype="<f8").reshape(-1, n_columns)
-
-
-def read_names(path: Path, layout: Layout, name: str, start: int, stop: int) -> npt.NDArray[Any]:
-    """Read what is known of the variants past Zarr, which takes many times as long for it.
-
-    Parameters
-    ----------
-    path : Path
-        The store.
-    layout : Layout
-        Of the store.
-    name : str
-        One of ``METADATA``.
-    start, stop : int
-        The variants start..stop-1.
-
-    Returns
-    -------
-    (stop - start,) object or int64
-        The position is a number, the others are strings; alleles are (stop - start, 2).
-
-    Raises
-    ------
-    StoreError
-        If it is damaged.
-    """
-    rows, more = names_rows(layout), (2,) if name == "variant_allele" else ()
-    numbers = name == "variant_position"
-    parts = []
-    for index in range(start // rows, max(stop - 1, start) // rows + 1):
-        begin = index * rows
-        file = path / name / f"c.{index}{'.0' if more else ''}"
-        try:
-            plain = _ZSTD.decode(file.read_bytes())
-            values = np.frombuffer(plain, "<i8") if numbers else VLenUTF8().decode(plain)
-            values = values.reshape((rows, *more))
-        except FileNotFoundError:
-            # Zarr writes no chunk that holds the fill value only.
-            values = np.full((rows, *more), 0 if numbers else "", "<i8" if numbers else object)
-        except (RuntimeError, ValueError, NotADirectoryError) as error:
-            raise StoreError(
-                f"{file}: damaged ({error}); run the scan again with --resume, which repairs it"
-            ) from None
-        parts.append(values[max(start - begin, 0) : max(stop - begin, 0)])
-    return np.concatenate(parts)

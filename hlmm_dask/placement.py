@@ -25,7 +25,16 @@ from hlmm_dask.durable import (
 )
 from hlmm_dask.errors import InputError, StoreError
 from hlmm_dask.json_files import AT_LEAST_1, check_shape
-from hlmm_dask.layout import FORMAT, METADATA, Layout, build, copy_built, read_attrs
+from hlmm_dask.layout import (
+    FORMAT,
+    LARGEST_BLOCK,
+    METADATA,
+    MOST_COLUMNS,
+    Layout,
+    build,
+    copy_built,
+    read_attrs,
+)
 from hlmm_dask.lock import refuse_if_held
 
 RUN_FOLDER = ".run"
@@ -38,7 +47,7 @@ _REMOVALS = 5
 _MANIFEST = {
     "format": str,
     "n_variants": AT_LEAST_1,
-    "block_size": AT_LEAST_1,
+    "block_size": range(1, LARGEST_BLOCK + 1),
     "columns": [str],
     "count_a2": bool,
     "fingerprint": {
@@ -63,8 +72,10 @@ def make_store(
     like: Path | None = None,
 ) -> None:
     """Make an empty store aside and move it to its place; see `ResultsStore.create`."""
-    if layout.n_variants < 1 or layout.block_size < 1:
-        raise StoreError(f"{target}: needs at least one variant and a block size of at least 1")
+    if layout.n_variants < 1 or not 1 <= layout.block_size <= LARGEST_BLOCK:
+        raise StoreError(
+            f"{target}: needs at least one variant and a block size from 1 to {LARGEST_BLOCK}"
+        )
     if len(set(layout.columns)) != len(layout.columns):
         raise StoreError(f"{target}: column names are not unique")
     check_place(target, overwrite=overwrite)
@@ -166,7 +177,7 @@ def is_store(target: Path) -> bool:
 
 
 def refuse_links(target: Path) -> None:
-    """Raise a `StoreError` for a symbolic link in a store, which no scan makes.
+    """Raise a `StoreError` for a symbolic link, pipe or device in a store, which no scan makes.
 
     What lies deeper is written by renaming and removed by unlinking, which follow no link.
     """
@@ -175,6 +186,8 @@ def refuse_links(target: Path) -> None:
             for entry in entries:
                 if entry.is_symlink():
                     raise linked(Path(entry.path))
+                if not (entry.is_file() or entry.is_dir()):
+                    raise StoreError(f"{entry.path}: neither file nor folder; remove it")
 
 
 def require_kinds(target: Path) -> None:
@@ -184,6 +197,8 @@ def require_kinds(target: Path) -> None:
             path = Path(folder, name)
             if path.is_symlink():
                 raise linked(path)
+            if not (path.is_file() or path.is_dir()):
+                raise StoreError(f"{path}: neither file nor folder; remove it")
             if (name in names) != (str(path.relative_to(target)) in _FOLDERS):
                 found, expected = ("folder", "file") if name in names else ("file", "folder")
                 raise StoreError(
@@ -235,6 +250,8 @@ def read_manifest(target: Path) -> dict[str, Any]:
         manifest = read_record(path, {"format": str})
         if manifest["format"] == FORMAT:
             check_shape(manifest, _MANIFEST)
+            if not len(set(manifest["columns"])) == len(manifest["columns"]) <= MOST_COLUMNS:
+                raise ValueError("columns are repeated, or too many")
     except ValueError as error:
         raise StoreError(
             f"{path}: damaged, or of another version ({error}); restore it, or start again with "

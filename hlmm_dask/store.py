@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hlmm_dask.block_markers import StoredBlocks
+from hlmm_dask.chunks import read_names
 from hlmm_dask.durable import PRIVATE_FOLDER, as_json, read_record, sweep, sync, write_record
 from hlmm_dask.errors import StoreError
 from hlmm_dask.json_files import COUNT, SCALAR, SECONDS, Within
@@ -21,7 +22,6 @@ from hlmm_dask.layout import (
     check_arrays,
     names_rows,
     read_attrs,
-    read_names,
 )
 from hlmm_dask.lock import Lock, hold_lock
 from hlmm_dask.placement import (

@@ -1,9 +1,11 @@
 """A results store that someone else made or changed: it runs no code and gives no traceback."""
 
 import json
+import os
 import pickle
 import random
 import shutil
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,12 +15,14 @@ import numpy as np
 import pytest
 import zarr
 from isal import isal_zlib
+from numcodecs.zstd import Zstd
 from scans import columns_of, make_store, names_of
 from studies import Study, make_study
 
 from hlmm_dask import StoreError, open_results
 from hlmm_dask.durable import checksum_of
 from hlmm_dask.json_files import AT_LEAST_1, check_shape, parse
+from hlmm_dask.layout import Layout, names_rows
 from hlmm_dask.store import ResultsStore
 from hlmm_dask.view.watch import Watcher
 
@@ -130,6 +134,105 @@ def test_other_codecs_are_refused(
     path.write_text(json.dumps(json.loads(path.read_text()) | {"codecs": codecs}))
     trust(folder)
     refusals(folder, run_script, capsys)
+
+
+def frame(size: int) -> bytes:
+    """A chunk in the codec of this program that says that it holds so many bytes."""
+    return b"\x28\xb5\x2f\xfd\xe0" + size.to_bytes(8, "little") + b"\x01\x00\x00"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("results/c.0.0", frame(1 << 50)),
+        ("results/c.0.0", frame(1 << 33)),
+        ("variant_id/c.0", frame(1 << 50)),
+        ("variant_position/c.0", frame(1 << 33)),
+        ("variant_id/c.0", Zstd().encode((1 << 31).to_bytes(4, "little") + b"ab")),
+    ],
+)
+def test_chunks_that_say_that_they_are_huge(
+    name: str, content: bytes, folder: Path, run_script: Run, capsys: Capture
+) -> None:
+    """Nothing of the size that they say is allocated."""
+    (folder / name).write_bytes(content)
+    trust(folder)
+    variable = "add" if "results" in name else name.partition("/")[0]
+    tracemalloc.start()
+    with pytest.raises(StoreError, match="damaged"):
+        open_results(folder)[variable].compute()
+    assert run_script("report", folder.with_suffix("")) == 2
+    assert tracemalloc.get_traced_memory()[1] < 1 << 29
+    tracemalloc.stop()
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("n_variants", "block_size"), [(1 << 47, 1), (1 << 40, 100), (1 << 47, 1 << 46), (10**9, 10**9)]
+)
+def test_stores_that_say_that_they_are_huge(
+    n_variants: int, block_size: int, folder: Path, run_script: Run, capsys: Capture
+) -> None:
+    path = folder / ".run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    write_checked(path, manifest | {"n_variants": n_variants, "block_size": block_size})
+    rows = names_rows(Layout(n_variants, block_size, ()))
+    for name in ("results", "variant_id", "variant_contig", "variant_position", "variant_allele"):
+        about = json.loads((folder / name / "zarr.json").read_text())
+        about["shape"][0] = n_variants
+        size = block_size if name == "results" else rows
+        about["chunk_grid"]["configuration"]["chunk_shape"][0] = size
+        (folder / name / "zarr.json").write_text(json.dumps(about))
+    trust(folder)
+    refusals(folder, run_script, capsys)
+
+
+@pytest.mark.parametrize("name", ["results/c.0.0", "variant_id/c.0", ".run/blocks/0000000.json",
+                                  ".run/finished.json", "results/zarr.json"])  # fmt: skip
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_pipes_and_devices_are_not_read(
+    name: str, make: Callable[[Path], None], folder: Path, run_script: Run, capsys: Capture
+) -> None:
+    """Their reader would wait, or read on, without an end."""
+    (folder / name).unlink()
+    make(folder / name)
+    # A block without a marker is not done; the report shows the others.
+    assert run_script("report", folder.with_suffix("")) == (0 if "blocks" in name else 2)
+    if "blocks" not in name:
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_markers_without_what_a_scan_keeps(study: Study, run_script: Run, capsys: Capture) -> None:
+    """Others of the same run have it; what can't be compared is refused or fitted again."""
+    options: list[Any] = [study.bed, study.pheno, study.out("out"), "--block-size", 20]
+    assert run_script("scan", *options) == 0
+    table = study.out("out.models.gz").read_bytes()
+    path = study.out("out.zarr") / ".run" / "blocks" / "0000001.json"
+    whole = json.loads(path.read_text())
+    for key in ("null_model", "n_fitted", "seconds", "worker", "genotypes_crc32"):
+        for finished in (True, False):
+            write_checked(path, {k: v for k, v in whole.items() if k != key})
+            if not finished:
+                (study.out("out.zarr") / ".run" / "finished.json").unlink()
+            capsys.readouterr()
+            code = run_script("scan", *options, "--resume")
+            assert code == (2 if key == "genotypes_crc32" else 0), capsys.readouterr().err
+            assert study.out("out.models.gz").read_bytes() == table
+
+
+def test_a_manifest_of_another_layout_than_its_run(
+    study: Study, run_script: Run, capsys: Capture
+) -> None:
+    options: list[Any] = [study.bed, study.pheno, study.out("out"), "--block-size", 20]
+    assert run_script("scan", *options) == 0
+    path = study.out("out.zarr") / ".run" / "manifest.json"
+    whole = json.loads(path.read_text())
+    for part in ({"n_variants": 1 << 40}, {"columns": whole["columns"][:-1]}, {"block_size": 30}):
+        write_checked(path, whole | part)
+        capsys.readouterr()
+        assert run_script("scan", *options, "--resume") == 2
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "--overwrite" in line, line
 
 
 def test_what_others_name_in_consolidated_metadata_is_not_read(folder: Path) -> None:

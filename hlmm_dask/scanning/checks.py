@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hlmm_dask.arguments import choice
-from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import PlinkGenotypes, open_plink
 from hlmm_dask.option_rules import require_of
 from hlmm_dask.samples import AlignedSamples
@@ -21,7 +20,7 @@ from hlmm_dask.scanning.lmm_job import (
 )
 from hlmm_dask.scanning.null_input import NullInput, check_h2_init, read_null_inputs
 from hlmm_dask.scanning.outputs import check_output, needed_bytes, require_space
-from hlmm_dask.scanning.plan import Plan, expected_footprint, plan_blocks
+from hlmm_dask.scanning.plan import Plan, check_block_size, expected_footprint, plan_blocks
 from hlmm_dask.scanning.relationships import Relationships
 from hlmm_dask.scanning.resources import resources_of
 from hlmm_dask.scanning.source import Source, open_source
@@ -191,8 +190,7 @@ def _check_options(job: "ScanJob") -> None:
         )
     chosen_transforms(job.transform)
     _ = job.dispersion_options
-    if job.block_size is not None and job.block_size < 1:
-        raise InputError(f"block size {job.block_size}: expected at least 1")
+    check_block_size(job.block_size)
     if job.tabix:
         require_pysam()
 

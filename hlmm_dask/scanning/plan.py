@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hlmm_dask.errors import InputError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block_model import Kernel, choose_kernel
+from hlmm_dask.layout import LARGEST_BLOCK
 from hlmm_dask.scanning.config import ScanConfig
 from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
 from hlmm_dask.scanning.lmm_memory import lmm_seconds
@@ -95,6 +96,12 @@ def _size(n_variants: int, n_samples: int, seconds: float, n_phenotypes: int) ->
         max(1, _PACKED_BYTES // ((n_samples + 3) // 4)),
     )
     return max(1, min(size, n_variants))
+
+
+def check_block_size(size: int | None) -> None:
+    """Raise an `InputError` for a number of variants that can't be a block's."""
+    if size is not None and not 1 <= size <= LARGEST_BLOCK:
+        raise InputError(f"block size {size}: expected 1 to {LARGEST_BLOCK}")
 
 
 @dataclass(frozen=True)

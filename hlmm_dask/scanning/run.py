@@ -15,6 +15,7 @@ from distributed import Client
 from hlmm_dask.errors import InputError, ScanError, StoreError, TakenOverError
 from hlmm_dask.genotypes.plink import PlinkGenotypes
 from hlmm_dask.kernels.block_model import BlockModel
+from hlmm_dask.layout import Layout
 from hlmm_dask.lock import Lock
 from hlmm_dask.option_rules import require
 from hlmm_dask.placement import clean_up, place_of
@@ -34,7 +35,7 @@ from hlmm_dask.scanning.lmm import AnyNull, LMMNullModel
 from hlmm_dask.scanning.lmm_model import lmm_fingerprint, repair_estimates
 from hlmm_dask.scanning.null import NullModel
 from hlmm_dask.scanning.null_input import Genotypes
-from hlmm_dask.scanning.plan import Plan, footprint, plan_blocks
+from hlmm_dask.scanning.plan import Plan, check_block_size, footprint, plan_blocks
 from hlmm_dask.scanning.probe import probe_workers
 from hlmm_dask.scanning.published import kept_digest, load_model, model_digest, remove_model
 from hlmm_dask.scanning.resources import resources_of
@@ -105,8 +106,7 @@ def run_scans(
     """
     began = time.perf_counter()
     require({"resume": resume, "overwrite": overwrite}, {"resume": False, "overwrite": False})
-    if block_size is not None and block_size < 1:
-        raise InputError(f"block size {block_size}: expected at least 1")
+    check_block_size(block_size)
     source = open_source(genotypes, config)
     for null, _ in traits:
         check_samples(source, null)
@@ -357,12 +357,17 @@ def _open_store(
         "effect_allele": source.effect_allele(config.count_a2),
         "hlmm_dask": version("hlmm-dask"),
     }
+    columns = LMM_NAMES if isinstance(null, LMMNullModel) else config.columns
     if resume and path.exists():
         store = ResultsStore.open(path, repair=True)
         store.check_fingerprint(fingerprint)
+        if store.layout != Layout(source.n_variants, block_size, columns):
+            raise StoreError(
+                f"{path}: its manifest has other variants, blocks or columns than its run; "
+                "start again with --overwrite"
+            )
         store.mend(source.variants(), attrs, count_a2=config.count_a2)
         return store
-    columns = LMM_NAMES if isinstance(null, LMMNullModel) else config.columns
     return ResultsStore.create(
         path,
         n_variants=source.n_variants,

@@ -167,7 +167,7 @@ class Watcher:
             self._done[index] = _Done(
                 marker["start"],
                 marker["stop"],
-                str(marker.get("worker", "")),
+                str(marker["worker"]),
                 (folder / f"{index:07d}.json").stat().st_mtime,
                 marker["counts"],
             )
