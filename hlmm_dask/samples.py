@@ -231,13 +231,16 @@ class People:
         if any(table is not None for table in tables):
             accounting.append(("with all covariates", int(complete.sum())))
         if not complete.any():
-            files = " and ".join(str(table.path) for table in tables if table is not None)
+            # hlmm-interact has its covariate in both models.
+            files = " and ".join(
+                dict.fromkeys(str(each.path) for each in tables if each is not None)
+            )
             empty = [
                 shown(name)
                 for table, x in zip(tables, matched, strict=True) if table is not None
                 for name, column in zip(table.names, x.T, strict=True) if np.isnan(column).all()
             ]  # fmt: skip
-            without = f" (without any value: {', '.join(empty)})" if empty else ""
+            without = f" (without any value: {', '.join(dict.fromkeys(empty))})" if empty else ""
             raise InputError(
                 f"{files}: none of the {len(kept)} people with a phenotype in {phenotype.path} has "
                 f"all covariates; check the columns for missing values{without}"

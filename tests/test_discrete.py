@@ -49,6 +49,18 @@ def test_what_the_values_mean(kind, said, transform):
         assert "effect on the variance" in lines[0]
 
 
+def test_values_that_differ_in_their_last_digits():
+    y = np.random.default_rng(4).standard_normal(N)
+    (line,) = cautions_of("phenotype 'y'", 5.0 + 1e-9 * y)
+    assert "is nearly constant (mean 5, standard deviation" in line
+    assert cautions_of("phenotype 'y'", 1.7e9 + 1e7 * y) == ()
+
+
+def test_two_values_of_a_dozen_samples_are_binary():
+    (line,) = cautions_of("phenotype 'y'", (np.arange(12.0) == 3) * 1.0)
+    assert "with one sample of the rarer value" in line
+
+
 def test_a_handful_of_samples_is_no_class():
     assert cautions_of("phenotype 'y'", np.arange(12.0) % 3) == ()
 

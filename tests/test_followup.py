@@ -262,9 +262,8 @@ def test_a_trait_that_is_constant_in_a_group_gives_rows_with_a_status(grouped, c
         err = capsys.readouterr().err
         assert "constant among the 200 samples whose '1' is 0" in err
         table = read(f"{out}.interaction.tsv")
-        fitted = table[table["status"] != "few_carriers"]
-        assert (fitted["status"] == "unbounded").all()
-        assert fitted["gxe_hlm_pval"].isna().all()
+        assert (table["status"] == "unbounded").all()
+        assert table["gxe_hlm_pval"].isna().all()
     assert interact_main([out, "--all", *covar]) == 0
     assert read(f"{out}.interaction.tsv")["SNP"].tolist() == names
 
@@ -275,7 +274,25 @@ def test_an_exposure_that_is_the_phenotype(grouped, capsys):
     assert interact_main([str(folder / "out.2"), *words]) == 0
     assert "leave no residual of the phenotype '2'" in capsys.readouterr().err
     status = read(folder / "out.2.interaction.tsv")["status"]
-    assert set(status) == {"unbounded", "few_carriers"}
+    assert set(status) == {"unbounded"}
+
+
+def test_an_exposure_of_a_single_sample_and_one_without_values(grouped, capsys):
+    folder, _ = grouped
+    table = folder / "exposed.txt"
+    table.write_text(
+        "FID IID one none\n" + "".join(f"f i{i} {1 if i == 7 else 0} NA\n" for i in range(400))
+    )
+    words = [str(folder / "out.2"), "--all", "--overwrite", "--covar"]
+    assert interact_main([*words, f"{table}:one"]) == 0
+    err = capsys.readouterr().err
+    assert "'one' is 1 for a single sample" in err
+    assert "few_carriers" not in err
+    assert set(read(folder / "out.2.interaction.tsv")["status"]) == {"unbounded"}
+    assert interact_main([*words, f"{table}:none"]) == 2
+    err = capsys.readouterr().err
+    assert err.count(str(table)) == 1
+    assert "(without any value: 'none')" in err
 
 
 def test_a_rare_variant_gets_a_status_and_the_others_are_fitted(grouped, capsys):

@@ -211,6 +211,25 @@ def test_a_sex_that_can_not_be_fitted_is_said(scanned, tables, tmp_path, capsys)
         assert f"holds (no {name} among the analysed samples)" in page
 
 
+def test_a_sex_without_variation_is_found_with_covariates(scanned, client, tmp_path):
+    """Projected covariates leave residuals of a phenotype that is constant; one sample has none."""
+    folder = scanned[0]
+    out = str(tmp_path / "out")
+    words = [folder / "g.bed", folder / "pheno.txt", out, "--phen-index", "limited",
+             "--mean-covar", folder / "covar.txt",
+             "--scheduler", client.scheduler.address]  # fmt: skip
+    assert scan_main([str(word) for word in words]) == 0
+    options = {"tests": "variance", "p": 1.0, "top": 1, "transform": "none"}
+    said = []
+    table = hlmm_dask.loci(out, sex=str(folder / "sex.txt"), say=said.append, **options)
+    assert "males can't be fitted: the phenotype is constant" in table["verdict"][0]
+    assert "the phenotype has repeated or nearly constant values" in table["verdict"][0]
+    assert any("has one frequent value" in line for line in said)
+    one = write_table(tmp_path / "s.txt", {"sex": np.where(np.arange(N) == 60, 1, 2)})
+    table = hlmm_dask.loci(out, sex=str(one), say=[].append, **options)
+    assert "(males can't be fitted: a single sample" in table["verdict"][0]
+
+
 def test_cautions_of_the_scan_are_in_the_verdict(scanned, monkeypatch, tmp_path):
     out, options = copy_of(scanned[0], tmp_path)
     monkeypatch.setattr(loci, "MIN_FOR_LAMBDA", 10)

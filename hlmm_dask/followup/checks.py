@@ -180,5 +180,14 @@ class Refitter:
     def _sexes(self, design: Design, g: FloatArray) -> dict[str, Refit]:
         if self.sex is None:
             return {}
-        chosen = {name: self.sex == code for code, name in SEXES.items()}
-        return {name: refit(design.rows(rows), g[rows]) for name, rows in chosen.items()}
+        # The values themselves: with the covariates projected out none is constant.
+        values = self.study.given.aligned.y
+        fits = {}
+        for code, name in SEXES.items():
+            rows = (self.sex == code) & np.isfinite(g)
+            n = int(rows.sum())
+            if n > 1 and np.ptp(values[rows]) == 0.0:
+                fits[name] = Refit(n, reason="the phenotype is constant")
+            else:
+                fits[name] = refit(design.rows(rows), g[rows])
+        return fits

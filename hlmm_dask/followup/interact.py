@@ -229,6 +229,7 @@ def _model(
 def _no_maximum(model: InteractionModel, phenotype: str, name: str) -> str:
     """Say why no variant can be fitted."""
     why = f"'{name}' and the covariates leave no residual of the phenotype '{phenotype}'"
+    remedy = "choose another covariate"
     values = np.unique(model.environment)
     for value in values if len(values) == 2 else ():
         group = model.y[model.environment == value]
@@ -236,11 +237,11 @@ def _no_maximum(model: InteractionModel, phenotype: str, name: str) -> str:
             why = (
                 f"the phenotype '{phenotype}' is constant among the {len(group):,} samples "
                 f"whose '{name}' is {value:g}"
+                if len(group) > 1
+                else f"'{name}' is {value:g} for a single sample"
             )
-    return (
-        f"{why}: the model has no maximum, and all variants get the status unbounded; "
-        "leave these samples out of the scan, or choose another covariate"
-    )
+            remedy = "leave out the samples of this group, or choose another covariate"
+    return f"{why}: the model has no maximum, and all variants get the status unbounded; {remedy}"
 
 
 def _beside(first: Table, second: Table | None) -> Table:

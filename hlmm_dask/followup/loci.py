@@ -36,6 +36,8 @@ from hlmm_dask.transforms import chosen_transforms
 from hlmm_dask.view.facts import LAMBDA, MIN_FOR_LAMBDA, Facts
 from hlmm_dask.view.wording import short_id
 
+_REPEATED = "the phenotype has repeated or nearly constant values"
+
 
 @dataclass(frozen=True)
 class LociOptions(Files):
@@ -150,6 +152,11 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
             say(f"no dispersion effects: {estimated.reason}")
             slope = Slope(caution="no slope of var on add could be estimated")
     cautions = _inflated(facts, dispersion)
+    for note in study.given.aligned.cautions:
+        say(note)
+    if study.given.aligned.cautions:
+        for name in ("variance", "dispersion"):
+            cautions[name] = (*cautions.get(name, ()), _REPEATED)
     leads = find_leads(store, study, selection, dispersion)
     if not leads:
         reason = nothing_fitted(facts.counts) or f"no variant has a p-value below {options.p:g}"

@@ -109,6 +109,8 @@ def refit(design: Design, g: FloatArray, extra: FloatArray | None = None) -> Ref
     n, k = len(g), 0
     if not n:
         return Refit(0, reason="no samples")
+    if n == 1:
+        return Refit(1, reason="a single sample")
     if np.ptp(part.y) == 0.0:
         return Refit(n, reason="the phenotype is constant")
     if np.ptp(g) == 0.0:

@@ -203,9 +203,11 @@ def _fit(model: InteractionModel, dosage: FloatArray, min_carriers: int) -> Inte
     ordinary = batch.mean_gram(batch.mask)
     spread = _gram(batch.T, (batch.g,), batch.mask)
     few = batch.n <= ordinary.shape[1] + spread.shape[1]
-    status = np.full(m, int(Status.OK if model.bounded else Status.UNBOUNDED))
+    status = np.full(m, int(Status.OK))
     status[_dependent(ordinary) | _dependent(spread) | few] = Status.COLLINEAR
     status[carriers < min_carriers] = Status.FEW_CARRIERS
+    if not model.bounded:
+        status[:] = Status.UNBOUNDED
     status[batch.n == 0] = Status.ALL_MISSING
     bad = status != Status.OK
     ordinary[bad], spread[bad] = np.eye(ordinary.shape[1]), np.eye(v + 1)
