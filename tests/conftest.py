@@ -95,7 +95,7 @@ def run_chr(run_script: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> 
         def shared(options: object) -> Iterator[Client]:
             yield client
 
-        monkeypatch.setattr(sys.modules["hlmm_dask.scanning.connection"], "connect", shared)
+        monkeypatch.setattr("hlmm_dask.scanning.connection.connect", shared)
         return run_script("hlmm_chr", *arguments)
 
     return run

@@ -74,6 +74,17 @@ def test_a_script_on_standard_input_is_refused(study: Study) -> None:
     assert line.startswith("hlmm-scan: error: <stdin>: worker processes can't read the script")
 
 
+def test_a_host_that_replaces_the_main_module_starts_workers(study: Study) -> None:
+    """As IPython and runpy do."""
+    host = f"""
+import multiprocessing, sys, types
+sys.modules["__main__"] = types.ModuleType("__main__")
+{COMMAND}
+"""
+    done = run_script(study, host, "-c", host)
+    assert done.returncode == 0, done.stderr
+
+
 class Killer(threading.Thread):
     """Kills each worker process in the moment of its start, up to a number of them."""
 

@@ -28,8 +28,9 @@ def check_main_script() -> None:
     """
     again = sys.modules.get("__mp_main__")
     main = sys.modules["__main__"]
-    # While it runs, multiprocessing has not made it the main module yet.
-    if again is not None and again is not main:
+    # While it runs in a worker process, multiprocessing has not made it the main module yet. In
+    # other processes the first name is another one of the main module that Python has started.
+    if again is not None and again.__name__ == "__mp_main__" and again is not main:
         _mark_of(again).touch()
         raise SystemExit(1)
     path = getattr(main, "__file__", None)
