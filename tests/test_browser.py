@@ -36,7 +36,7 @@ N = 2000
 # What Jupyter complains about without any widget, as it loads; the last on a slow machine.
 NOTEBOOKS_OWN = (
     "Menu entry for command", "[yjs#509] Not same Y.Doc", "(reading 'schema')",
-    "is taking too long to activate",
+    "is taking too long to activate", "ms to activate",
 )  # fmt: skip
 
 
@@ -250,7 +250,8 @@ def notebook(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             stderr=log,
         )
         try:
-            for _ in range(300):
+            for _ in range(1200):
+                assert server.poll() is None, (tmp_path / "server.log").read_text()
                 with socket.socket() as probe:
                     if probe.connect_ex(("127.0.0.1", port)) == 0:
                         break
