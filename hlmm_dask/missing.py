@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 NAN = re.compile(rb"[+-]?nan", re.IGNORECASE)
 INFINITE = re.compile(rb"[+-]?inf(inity)?", re.IGNORECASE)
+# Other programs' missing values, in lower case: no numbers, no names of columns.
+MISSING_WORDS = frozenset(
+    {b"-", b"--", b"?", b"n/a", b"#n/a", b"n.a.", b"<na>", b"nat", b"null", b"none", b"nil",
+     b"miss", b"missing", b"unknown"}
+)  # fmt: skip
 # NaN in any case belongs to these.
 _ALWAYS = frozenset({b"", b".", b"NA", b"Na", b"nA", b"na"})
 # Numbers by which SPSS, SAS and questionnaires mark a missing value.

@@ -4,24 +4,24 @@ One reader for phenotypes, covariates, sexes, exposures, random effects, lists o
 files. It finds separator, header and ID columns, and the quotes and row names that R writes.
 """
 
-import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.ids import NO_FID, Id, require_unique
-from hlmm_dask.missing import INFINITE, NUMBER, Missing
-from hlmm_dask.text import Fields, Lines, decode, iter_rows, layout_notes, open_text, shown
+from hlmm_dask.missing import INFINITE, MISSING_WORDS, NUMBER, Missing
+from hlmm_dask.text import Fields, Lines, cells, decode, iter_rows, layout_notes, open_text, shown
 
 _CHUNK_BYTES = 16_000_000
-# A field in double quotes, or one without white space.
-_FIELD = re.compile(rb'"(?:[^"\\]|\\.|"")*"(?=\s|$)|\S+')
-# Other programs' missing values: in a first line they are no names of columns.
-_NO_NAMES = {b"-", b"?", b"n/a", b"null", b"none"}
+# Names of columns with IDs, as other programs write them.
+_ID_NAME = re.compile(
+    rb"#?(([a-z]|fam(ily)?|ind(iv(idual)?)?|person|sample|subject|participant)?[._]?e?id"
+    rb"|individual|person|sample|subject|participant|member|name)"
+)
 # A measurement rather than an ID.
 _MEASURED = re.compile(r"[+-]?[0-9]*\.[0-9]{2,}([eE][+-]?[0-9]+)?|-[0-9.]+")
 
@@ -155,7 +155,11 @@ def read_ids(path: str | os.PathLike[str]) -> IdList:
 
 
 def iter_people(
-    path: str | os.PathLike[str], *, missing: Missing | None = None, values: bool = True
+    path: str | os.PathLike[str],
+    *,
+    missing: Missing | None = None,
+    words: Collection[bytes] = (),
+    values: bool = True,
 ) -> Iterator[PeopleRows]:
     """Read the rows of a file in chunks.
 
@@ -167,6 +171,8 @@ def iter_people(
         follow), or if none of the fields after the first two is a number or missing.
     missing : Missing, optional
         Fields that mean missing.
+    words : collection of bytes
+        Other fields, in lower case, that are values, so no names of columns.
     values : bool
         Whether fields are expected after the IDs.
 
@@ -188,7 +194,8 @@ def iter_people(
     # Tables of random effects are wide, and fields take ten times their text while they are read.
     for lines in iter_rows(path, chunk_rows=max(2, min(50_000, _CHUNK_BYTES // (width + 1)))):
         if layout is None:
-            layout = _layout(lines, missing or Missing(), values=values)
+            known = {*MISSING_WORDS, *words}
+            layout = _layout(lines, missing or Missing(), known, values=values)
             if layout.header is not None:
                 header = lines.lines[0]
                 lines = replace(lines, numbers=lines.numbers[1:], lines=lines.lines[1:])
@@ -201,31 +208,6 @@ def file_notes(layout: Layout, n_rows: int) -> list[str]:
     """Say what was found in a file of `n_rows` people."""
     n_lines = n_rows + (layout.header is not None)
     return [*layout.notes(), *layout_notes(layout.path, n_lines)]
-
-
-def cells(line: bytes, separator: bytes | None) -> list[bytes]:
-    """Split a line into its fields, without quotes."""
-    if separator is None:
-        if b'"' not in line:
-            return line.split()
-        return [_unquoted(token) for token in _FIELD.findall(line)]
-    line = line.strip(b"\r\n")
-    if b'"' not in line:
-        return [cell.strip() for cell in line.split(separator)]
-    # Latin-1 keeps every byte.
-    text, mark = line.decode("latin-1"), separator.decode()
-    try:
-        row = next(csv.reader([text], delimiter=mark, skipinitialspace=True))
-    except csv.Error:
-        # A quoted field of more than 128 kB.
-        row = text.split(mark)
-    return [cell.strip().encode("latin-1") for cell in row]
-
-
-def _unquoted(token: bytes) -> bytes:
-    if len(token) < 2 or not token.startswith(b'"') or not token.endswith(b'"'):
-        return token
-    return token[1:-1].replace(b'""', b'"').replace(b'\\"', b'"')
 
 
 def named_ids(first: list[bytes]) -> dict[bytes, int]:
@@ -263,7 +245,7 @@ def _separator(lines: list[bytes], least: int) -> bytes | None:
     return None
 
 
-def _layout(lines: Lines, missing: Missing, *, values: bool) -> Layout:
+def _layout(lines: Lines, missing: Missing, words: Collection[bytes], *, values: bool) -> Layout:
     path, number = lines.path, lines.numbers[0]
     separator = _separator(lines.lines, 3 if values else 2)
     first = cells(lines.lines[0], separator)
@@ -278,12 +260,16 @@ def _layout(lines: Lines, missing: Missing, *, values: bool) -> Layout:
     else:
         places = {b"iid": 0} if n_fields == 1 else {b"fid": 0, b"iid": 1}
         start = len(places)
-        header = values and n_fields > 2 and not any(_is_value(c, missing) for c in first[2:])
+        header = (
+            values and n_fields > 2 and not any(_is_value(c, missing, words) for c in first[2:])
+        )
         if header and {b"iid", b"#iid"} & {cell.lower() for cell in first}:
             raise InputError(
                 f"{path}, line {number}: the columns FID and IID are not the first of the header; "
                 "put them first"
             )
+        if values and n_fields > 2:
+            _refuse_id_names(path, number, first, header=header)
     if values and n_fields <= start:
         raise InputError(
             f"{path}, line {number}: {n_fields} fields, expected at least 3 (FID IID value), or a "
@@ -314,12 +300,24 @@ def _layout(lines: Lines, missing: Missing, *, values: bool) -> Layout:
     )
 
 
-def _is_value(cell: bytes, missing: Missing) -> bool:
+def _is_value(cell: bytes, missing: Missing, words: Collection[bytes]) -> bool:
     return (
         missing.means(cell)
-        or cell.lower() in _NO_NAMES
+        or cell.lower() in words
         # Also with a decimal comma: refused later, as a number.
         or bool(NUMBER.fullmatch(cell.replace(b",", b".")) or INFINITE.fullmatch(cell))
+    )
+
+
+def _refuse_id_names(path: Path, number: int, first: list[bytes], *, header: bool) -> None:
+    """Refuse a first line that names one ID column, or IDs and numbers, without FID or IID."""
+    one, two = (bool(_ID_NAME.fullmatch(cell.lower())) for cell in first[:2])
+    if two == header or not (one or two):
+        return
+    found = " ".join(shown(cell) for cell in first[:3])
+    raise InputError(
+        f"{path}, line {number}: {found} looks like a header; name its ID columns FID IID, or "
+        "#IID where people have no FID"
     )
 
 

@@ -10,6 +10,8 @@ _CODES = {
     "1": MALE, "m": MALE, "male": MALE, "2": FEMALE, "f": FEMALE, "female": FEMALE,
     "0": UNKNOWN, "-9": UNKNOWN, "u": UNKNOWN, "unknown": UNKNOWN,
 }  # fmt: skip
+# In a first line they are no names of columns.
+WORDS = frozenset(code.encode() for code in _CODES)
 
 
 def sex_code(text: str, missing: Missing | None = None) -> int | None:

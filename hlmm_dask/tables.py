@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hlmm_dask.errors import InputError
 from hlmm_dask.ids import Id, require_unique, with_fids
-from hlmm_dask.missing import INFINITE, NAN, NUMBER, Missing, MissingLike
+from hlmm_dask.missing import INFINITE, MISSING_WORDS, NAN, NUMBER, Missing, MissingLike
 from hlmm_dask.people import Layout, PeopleRows, file_notes, iter_people
 from hlmm_dask.text import shown
 
@@ -23,7 +23,6 @@ _SPAN = re.compile("([0-9]{1,9})-([0-9]{1,9})")
 _NAME = "name:"
 _DECIMAL_COMMA = re.compile(rb"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
 _WORD = re.compile(rb"[A-Za-z_\x80-\xff].*", re.DOTALL)
-_MISSING_WORDS = {b"n/a", b"null", b"none", b"nil", b"missing", b"unknown", b"miss"}
 # Sums of squares stay finite.
 _LARGEST = 1e150
 
@@ -325,7 +324,7 @@ def _no_number(token: bytes) -> str:
     found = f"{shown(token)} is not a number"
     if _DECIMAL_COMMA.fullmatch(token):
         return f"{found} but has a decimal comma; write numbers with a decimal point"
-    if _WORD.fullmatch(token) and token.lower() not in _MISSING_WORDS:
+    if _WORD.fullmatch(token) and token.lower() not in MISSING_WORDS:
         return (
             f"{found} but text: a category, no missing value; code categories by columns of 0 and "
             "1, or choose other columns"

@@ -7,6 +7,7 @@ reported with its line. What is no such text at all (UTF-16, compressed, binary,
 refused with the command that converts it.
 """
 
+import csv
 import os
 import re
 import stat
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 from hlmm_dask.errors import InputError
 
 BOM = b"\xef\xbb\xbf"
+# A field in double quotes, or one without white space.
+_FIELD = re.compile(rb'"(?:[^"\\]|\\.|"")*"(?=\s|$)|\S+')
 # Stands between lines where they are split.
 _END = b" \0 "
 # No more digits than int64 has: Python refuses to read thousands.
@@ -153,6 +156,31 @@ def _in_full(token: bytes) -> str:
     if not _SHORTENED.fullmatch(token):
         return ""
     return f"; write it in full, {float(token):.0f} (in R: options(scipen = 100))"
+
+
+def cells(line: bytes, separator: bytes | None) -> list[bytes]:
+    """Split a line into its fields, without quotes."""
+    if separator is None:
+        if b'"' not in line:
+            return line.split()
+        return [_unquoted(token) for token in _FIELD.findall(line)]
+    line = line.strip(b"\r\n")
+    if b'"' not in line:
+        return [cell.strip() for cell in line.split(separator)]
+    # Latin-1 keeps every byte.
+    text, mark = line.decode("latin-1"), separator.decode()
+    try:
+        row = next(csv.reader([text], delimiter=mark, skipinitialspace=True))
+    except csv.Error:
+        # A quoted field of more than 128 kB.
+        row = text.split(mark)
+    return [cell.strip().encode("latin-1") for cell in row]
+
+
+def _unquoted(token: bytes) -> bytes:
+    if len(token) < 2 or not token.startswith(b'"') or not token.endswith(b'"'):
+        return token
+    return token[1:-1].replace(b'""', b'"').replace(b'\\"', b'"')
 
 
 def decode(token: bytes, path: str | os.PathLike[str], number: int) -> str:

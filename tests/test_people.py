@@ -34,6 +34,34 @@ def frame(*ids: tuple[str, str]) -> pd.DataFrame:
     return pd.DataFrame(list(ids), columns=["fid", "iid"], dtype=str)
 
 
+@pytest.mark.parametrize("token", ["n.a.", "missing", "unknown", "#N/A", "<NA>"])
+def test_a_missing_word_in_the_first_line_is_no_header(write: Write, token: str) -> None:
+    with pytest.raises(InputError, match=r"line 1, column '1'.*is not a number"):
+        read_table(write(f"a a {token}\nb b 1\n"))
+
+
+def test_sex_without_header(write: Write) -> None:
+    path = str(write("a a M\nb b F\nc c 2\n"))
+    people = frame(("a", "a"), ("b", "b"), ("c", "c"))
+    assert sex_of_table(path, people, Missing()).tolist() == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["eid bmi height", "ID y x", "f.eid f.31.0.0 f.21.0.0", "FID bmi whr", "sample age bmi",
+     "fam id 2020"],
+)  # fmt: skip
+def test_a_header_that_names_one_id_is_refused(write: Write, header: str) -> None:
+    with pytest.raises(InputError, match=r"line 1: .* looks like a header; name its ID columns"):
+        read_table(write(f"{header}\n1 22 170\n2 24 180\n"))
+
+
+def test_a_header_with_other_names_of_ids(write: Write) -> None:
+    table = read_table(write("Family_ID Individual_ID y\n1 2 170\n2 4 180\n"))
+    assert table.ids == [("1", "2"), ("2", "4")]
+    assert table.names == ("y",)
+
+
 # -- the forms of a table ---------------------------------------------------------------------
 
 FORMS = {
@@ -107,7 +135,7 @@ def test_names_with_spaces_between_tabs(write: Write) -> None:
         ("FID,IID,y\n,b,1\n", "line 2: an empty ID"),
         ("age IID FID\n30 a b\n", "FID and IID are not the first"),
         ("S0 -1.42613 -0.33\nS1 0.506277 2\n", "'-1.42613' stands where the IID is expected"),
-        ("eid bmi height\nS0 -1.42613 -0.33\n", "'-1.42613' stands where the IID is expected"),
+        ("who bmi height\nS0 -1.42613 -0.33\n", "'-1.42613' stands where the IID is expected"),
         ("S0 1.5\nS1 2.5\n", "2 fields, expected at least 3 .* or a first line `#IID NAME`"),
     ],
 )

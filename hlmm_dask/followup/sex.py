@@ -11,7 +11,7 @@ from hlmm_dask.genotypes.plink_tables import FAM_FIELDS
 from hlmm_dask.ids import Id, ids_of, require_unique, shown_ids, with_fids
 from hlmm_dask.missing import Missing
 from hlmm_dask.people import iter_people
-from hlmm_dask.sex_codes import EXPECTED, UNKNOWN, sex_code, zero_or_one
+from hlmm_dask.sex_codes import EXPECTED, UNKNOWN, WORDS, sex_code, zero_or_one
 from hlmm_dask.text import iter_rows, shown
 
 SEXES = {1: "male", 2: "female"}
@@ -56,7 +56,7 @@ def sex_of_table(path: str, samples: pd.DataFrame, missing: Missing) -> NDArray[
     numbers: list[int] = []
     texts: list[str] = []
     column, has_fid = 0, True
-    for rows in iter_people(path, missing=missing):
+    for rows in iter_people(path, missing=missing, words=WORDS):
         if not ids:
             column, has_fid = _sex_column(path, rows.layout.names), rows.layout.fid is not None
         ids += rows.ids
