@@ -285,9 +285,9 @@ def _add_lmm_options(parser: Parser) -> None:
 
 
 def chr_parser() -> Parser:
-    """Options of ``hlmm_chr.py``."""
+    """Options of ``hlmm-chr``."""
     parser = new_parser(
-        "hlmm_chr.py", "hlmm_chr.py's command line: fit the variants START to END-1 of a .bed."
+        "hlmm-chr", "hlmm_chr.py's command line: fit the variants START to END-1 of a .bed."
     )
     parser.add_argument("genofile", help=".bed with .bim and .fam beside it")
     parser.add_argument("start", type=int, help="first variant, 0-based")
@@ -303,9 +303,9 @@ def chr_parser() -> Parser:
 
 
 def fit_parser() -> Parser:
-    """Options of ``fit_hlmm_model.py``."""
+    """Options of ``hlmm-fit``."""
     parser = new_parser(
-        "fit_hlmm_model.py", "fit_hlmm_model.py's command line: fit one model, without variants."
+        "hlmm-fit", "fit_hlmm_model.py's command line: fit one model, without variants."
     )
     parser.add_argument("phenofile", help="FID IID values")
     parser.add_argument("outprefix", help="start of the output files' names")

@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import fields
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
@@ -216,3 +217,8 @@ def test_the_version_is_printed(program, capsys):
         PARSERS[program]().parse_args(["--version"])
     assert end.value.code == 0
     assert capsys.readouterr().out == f"{program} {hlmm_dask.__version__}\n"
+
+
+def test_commands_name_themselves_as_they_are_typed():
+    scripts = entry_points(group="console_scripts")
+    assert set(PARSERS) == {each.name for each in scripts if each.name.startswith("hlmm-")}
