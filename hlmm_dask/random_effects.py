@@ -65,8 +65,8 @@ def random_effects(
 
     A missing value becomes the mean of its column over the analysed samples; then the column is
     centred, divided by its population standard deviation and by the root of the number of
-    columns. All-missing and constant columns are left out, and variants with a negative position.
-    Those on sex chromosomes stay; a note counts them.
+    columns. All-missing and constant columns are left out, and variants with a negative position
+    (-9, unknown, excepted). Those on sex chromosomes stay; a note counts them.
 
     Parameters
     ----------

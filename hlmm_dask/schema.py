@@ -39,7 +39,7 @@ STATUS_DOC = {
     Status.UNBOUNDED: "likelihood without maximum (a genotype class, or all, without residual)",
     Status.NOT_CONVERGED: "iteration limit reached before the tolerance",
     Status.FEW_CARRIERS: "hlmm-interact: fewer carriers of the rarer allele than min_carriers",
-    Status.NEGATIVE_POSITION: "its negative position marks it as left out",
+    Status.NEGATIVE_POSITION: "its negative position (-9 excepted) marks it as left out",
     Status.NO_STANDARD_ERROR: "the information at the estimates is not positive definite",
 }
 

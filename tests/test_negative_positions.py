@@ -18,10 +18,9 @@ from hlmm_dask.schema import COUNTED_COLUMNS, Status
 
 Run = Callable[..., int]
 # Of the variants of the study: fitted, monomorphic, the last.
-# -9 is no exception, in PLINK 1.9 and 2.
-MARKED = {10: -5, 2: -10, 13: -9, 30: -8, 59: -1_000_000}
-# Unknown positions.
-UNKNOWN = {12: 0, 20: 0}
+MARKED = {10: -5, 2: -10, 30: -8, 59: -1_000_000}
+# Unknown positions: 0 and -9, as PLINK writes them.
+UNKNOWN = {12: 0, 13: -9, 20: -9}
 
 
 @pytest.fixture
@@ -73,18 +72,19 @@ def test_they_are_counted_and_in_no_other_file(
     formats = ["--format", "ssf,ldsc,regenie,gwas-vcf"]
     assert run_script("scan", bed, study.pheno, out, *formats, "--min-maf", 0) == 0
     said = capsys.readouterr().err
-    assert "marked.bim: 5 of 60 variants have a negative position" in said
-    assert "(first: 'rs2', 'rs10', 'rs13', 'rs30', 'rs59')" in said
+    assert "marked.bim: 4 of 60 variants have a negative position" in said
+    assert "(first: 'rs2', 'rs10', 'rs30', 'rs59')" in said
+    assert "marked.bim: 2 of 60 variants have the position -9, taken as unknown" in said
     table = read_models_table(f"{out}.models.gz")
     assert len(table) == 60
-    assert table["status"].value_counts()["negative_position"] == 5
+    assert table["status"].value_counts()["negative_position"] == 4
     assert table["pos"][list(MARKED)].tolist() == list(MARKED.values())
-    for file, held in (("mean.sumstats", 60 - 5), ("mean.regenie", 60 - 7), ("gwas.vcf", 60 - 7)):
+    for file, held in (("mean.sumstats", 60 - 4), ("mean.regenie", 60 - 7), ("gwas.vcf", 60 - 7)):
         text = gzip.decompress(Path(f"{out}.{file}.gz").read_bytes()).decode()
         words = {word for line in text.splitlines() for word in line.split()}
         unknown = {f"rs{row}" for row in UNKNOWN}
         assert not {f"rs{row}" for row in MARKED} & words
-        assert (unknown <= words) == (held == 55)
+        assert (unknown <= words) == (held == 56)
     # Nothing is known of them in what follows, whether they are asked for or not.
     covar = write_values(study.out("e.txt"), study.samples, study.covariates[:, 1])
     assert run_script("interact", out, "--covar", covar, "--variants", "rs10,rs12") == 0

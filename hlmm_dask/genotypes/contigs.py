@@ -9,11 +9,13 @@ import numpy.typing as npt
 from hlmm_dask.errors import InputError
 
 HUMAN_AUTOSOMES = 22
+# Published data sets write it for variants without a place on the map, and analyse them.
+UNKNOWN_POSITION = -9
 
 
 def is_left_out(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Whether a position marks a variant as left out, as in PLINK: negative."""
-    return np.asarray(positions < 0)
+    """Whether a position marks a variant as left out, as in PLINK: negative, but -9 is unknown."""
+    return np.asarray((positions < 0) & (positions != UNKNOWN_POSITION))
 
 
 def autosomes_of(number: int, *, all_chromosomes: bool) -> int | None:

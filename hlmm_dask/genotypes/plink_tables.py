@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hlmm_dask.errors import InputError
-from hlmm_dask.genotypes.contigs import is_left_out
+from hlmm_dask.genotypes.contigs import UNKNOWN_POSITION, is_left_out
 from hlmm_dask.ids import require_unique
 from hlmm_dask.missing import NUMBER, Missing
 from hlmm_dask.sex_codes import sex_code
@@ -166,8 +166,8 @@ class BimSummary:
         Chromosomes as they are named, in the order of their appearance.
     left_out : tuple of str
         IDs of the first variants with a position that marks them as left out.
-    n_left_out : int
-        All of those.
+    n_left_out, n_unknown : int
+        All of those, and the variants whose position -9 says that it is unknown.
     """
 
     n_variants: int
@@ -176,16 +176,22 @@ class BimSummary:
     contigs: tuple[str, ...]
     left_out: tuple[str, ...]
     n_left_out: int
+    n_unknown: int
 
     def notes(self, path: Path) -> list[str]:
-        """Say which variants are left out by their position."""
+        """Say which variants are left out by their position, and how many have position -9."""
+        unknown = [
+            f"{path}: {self.n_unknown:,} of {self.n_variants:,} variants have the position "
+            f"{UNKNOWN_POSITION}, taken as unknown; they are analysed (PLINK leaves them out)"
+        ]
         if not self.n_left_out:
-            return []
+            return unknown if self.n_unknown else []
         some = ", ".join(shown(name) for name in self.left_out)
         more = ", ..." if self.n_left_out > len(self.left_out) else ""
         return [
             f"{path}: {self.n_left_out:,} of {self.n_variants:,} variants have a negative position "
-            f"and are left out, as in PLINK (first: {some}{more})"
+            f"and are left out, as in PLINK (first: {some}{more})",
+            *(unknown if self.n_unknown else []),
         ]
 
 
@@ -202,19 +208,20 @@ def scan_bim(path: Path) -> BimSummary:
     index: list[tuple[int, int]] = []
     contigs: dict[str, None] = {}
     left_out: list[str] = []
-    n_left_out = 0
+    n_left_out = n_unknown = 0
     for rows in iter_rows(path, chunk_rows=BIM_INDEX_ROWS):
         n_fields = n_fields or bim_width(rows)
         columns = _columns(rows, n_fields)
         contigs |= dict.fromkeys(columns["contig"])
         marked = np.flatnonzero(is_left_out(columns["position"]))
         n_left_out += len(marked)
+        n_unknown += int(np.count_nonzero(columns["position"] == UNKNOWN_POSITION))
         left_out += [columns["variant_id"][i] for i in marked[: _SHOWN - len(left_out)].tolist()]
         index.append(at)
         n_variants += len(rows)
         at = rows.end
     return BimSummary(
-        n_variants, n_fields, tuple(index), tuple(contigs), tuple(left_out), n_left_out
+        n_variants, n_fields, tuple(index), tuple(contigs), tuple(left_out), n_left_out, n_unknown
     )
 
 

@@ -136,7 +136,7 @@ def relationship_matrix(
         calls below this.
     autosomes : int or None
         And that are on the chromosomes 1 to this number; on any if None. Variants with a negative
-        position are never used.
+        position (-9, unknown, excepted) are never used.
     client : distributed.Client, optional
         Cluster that computes the tiles; by default this process.
     no_workers_timeout : float
