@@ -106,10 +106,10 @@ def test_loopback(address: str, local: bool) -> None:
         (["--scheduler", "inproc://nonsense"], "no such scheduler in this process"),
         (["--scheduler", "unix:///run/socket"], "expected such as tls://"),
         (["--scheduler", "ws://127.0.0.1:1", "--connect-timeout", "0.3"], "no Dask scheduler"),
-        (["--workers", "64", "--queue", "short"], "--queue is of a batch system's jobs; give --jo"),
-        (["--jobqueue-option", "interface=ib0"], "--jobqueue-option is of a batch system's jobs"),
-        (["--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "leave out --workers"),
-        (["--scheduler", "tcp://127.0.0.1:1", "--memory-limit", "4GiB"], "leave out --memory-lim"),
+        (["--workers", "64", "--queue", "short"], "--queue requires --jobqueue"),
+        (["--jobqueue-option", "interface=ib0"], "--jobqueue-option requires --jobqueue"),
+        (["--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "--workers and --scheduler exclude"),
+        (["--scheduler", "tcp://127.0.0.1:1", "--memory-limit", "4GiB"], "limit and --scheduler exclude"),
     ],
 )  # fmt: skip
 def test_refused_at_once(
