@@ -108,8 +108,8 @@ def test_loopback(address: str, local: bool) -> None:
         (["--scheduler", "ws://127.0.0.1:1", "--connect-timeout", "0.3"], "no Dask scheduler"),
         (["--workers", "64", "--queue", "short"], "--queue requires --jobqueue"),
         (["--jobqueue-option", "interface=ib0"], "--jobqueue-option requires --jobqueue"),
-        (["--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "--workers and --scheduler exclude"),
-        (["--scheduler", "tcp://127.0.0.1:1", "--memory-limit", "4GiB"], "limit and --scheduler exclude"),
+        (["--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "--workers and --scheduler"),
+        (["--scheduler", "tcp://127.0.0.1:1", "--memory-limit", "4GiB"], "limit and --scheduler"),
     ],
 )  # fmt: skip
 def test_refused_at_once(
