@@ -505,3 +505,27 @@ def test_a_missing_level_is_never_shared() -> None:
     own = RandomEffect.from_levels("h", ["h of sample 2", None], missing="own")
     assert own.levels is not None
     assert len(set(own.levels)) == 2
+
+
+def test_negative_eigenvalues_of_a_covariance_become_zero() -> None:
+    rng = np.random.default_rng(8)
+    vectors = np.linalg.qr(rng.standard_normal((40, 40)))[0]
+    values = np.linspace(-0.05, 2.0, 40)
+    V = (vectors * values) @ vectors.T
+    V = (V + V.T) / 2
+    effect = RandomEffect.from_covariance("grm", V)
+    expected = (vectors * np.maximum(values, 0.0)) @ vectors.T
+    np.testing.assert_allclose(np.asarray(effect.V), expected, atol=1e-12)
+    (note,) = effect.notes
+    assert "the covariance of 'grm' is not positive semidefinite" in note
+    Z = np.eye(40)[:25]
+    of_levels = RandomEffect.from_incidence("levels", Z, V)
+    np.testing.assert_allclose(np.asarray(of_levels.V), expected[:25, :25], atol=1e-12)
+    assert len(of_levels.notes) == 1
+    # A matrix without negative eigenvalues stays what it is, also of low rank.
+    low_rank = expected[:, :10] @ expected[:10]
+    kept = RandomEffect.from_covariance("low", low_rank @ low_rank.T)
+    assert kept.notes == ()
+    np.testing.assert_array_equal(np.asarray(kept.V), low_rank @ low_rank.T)
+    with pytest.raises(InputError, match="the covariance of 'far' is not positive semidefinite"):
+        RandomEffect.from_covariance("far", V - 0.5 * np.eye(40))

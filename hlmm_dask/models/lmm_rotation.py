@@ -55,8 +55,15 @@ class Rotation:
         return RotatedData.low_rank(self.vectors.T @ y, self.vectors.T @ X, self.values, y, X)
 
 
-def not_negative(values: FloatArray) -> tuple[FloatArray, tuple[str, ...]]:
+def not_negative(values: FloatArray, what: str = "K") -> tuple[FloatArray, tuple[str, ...]]:
     """Take the negative eigenvalues of a relationship matrix as zero.
+
+    Parameters
+    ----------
+    values : (r,) float64
+        Eigenvalues.
+    what : str
+        Name of the matrix in the error.
 
     Returns
     -------
@@ -76,7 +83,7 @@ def not_negative(values: FloatArray) -> tuple[FloatArray, tuple[str, ...]]:
     negative = positive - float(values.sum())
     if smallest < -_INDEFINITE * max(largest, 0.0) or negative > _INDEFINITE * positive:
         raise InputError(
-            f"K is not positive semidefinite: its smallest eigenvalue is {smallest:.6g}, its "
+            f"{what} is not positive semidefinite: its smallest eigenvalue is {smallest:.6g}, its "
             f"largest {largest:.6g}, the sum of the negative ones {-negative:.6g}, of the others "
             f"{positive:.6g}; expected relationships, where these ratios are within "
             f"-{_INDEFINITE:g} but for missing calls"

@@ -1,19 +1,23 @@
 """Random effects of a variance component model, each with its covariance up to a variance."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
+from scipy import linalg, sparse
 
 from hlmm_dask.arguments import choice
 from hlmm_dask.errors import InputError
+from hlmm_dask.models.lmm_rotation import not_negative
 
 FloatArray = NDArray[np.float64]
 Matrix = FloatArray | sparse.csr_array
 MissingLevels = Literal["refuse", "own"]
+# Negative eigenvalues down to this share of the largest entry come from rounding.
+_ROUNDING = 1e-10
 # Text that stands for a missing value, in lower case; the types of pandas' missing values.
 _MISSING_TEXT = ("", ".", "na", "n/a", "nan", "nat", "<na>", "none", "null")
 _MISSING_TYPES = ("NoneType", "NAType", "NaTType")
@@ -37,6 +41,8 @@ class RandomEffect:
         Diagonal of A.
     levels : tuple of str or None
         Names of the q effects; None where each stands for a sample.
+    notes : tuple of str
+        What was changed in the covariance.
     """
 
     name: str
@@ -44,18 +50,24 @@ class RandomEffect:
     loading: Matrix | None
     prior: FloatArray
     levels: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_covariance(cls, name: str, covariance: Any) -> "RandomEffect":
         """One effect a sample, with covariance V (n, n), dense or sparse.
 
+        Negative eigenvalues of a dense V are taken as zero, within the limits of
+        :func:`hlmm_dask.models.lmm_rotation.not_negative`; ``notes`` say so. A sparse V is taken
+        as it is.
+
         Raises
         ------
         ValueError
-            If it is not square, symmetric and finite, or all of it is zero.
+            If it is not square, symmetric and finite, all of it is zero, or it is far from
+            positive semidefinite.
         """
-        V = _covariance(name, covariance)
-        return cls(name, V, None, np.asarray(V.diagonal(), dtype=np.float64))
+        V, notes = _semidefinite(name, _covariance(name, covariance))
+        return cls(name, V, None, np.asarray(V.diagonal(), dtype=np.float64), notes=notes)
 
     @classmethod
     def from_incidence(
@@ -90,13 +102,14 @@ class RandomEffect:
         if levels is not None and len(levels) != q:
             raise ValueError(f"{len(levels)} levels of {name!r}, but Z has {q} columns")
         prior, loading = np.ones(q), design
+        notes: tuple[str, ...] = ()
         if covariance is not None:
-            A = _covariance(name, covariance)
+            A, notes = _semidefinite(name, _covariance(name, covariance))
             if A.shape[0] != q:
                 raise ValueError(f"the covariance of {name!r} is {A.shape}, but Z has {q} columns")
             prior, loading = np.asarray(A.diagonal(), dtype=np.float64), design @ A
         names = None if levels is None else tuple(str(level) for level in levels)
-        return cls(name, _covariance(name, loading @ design.T), loading, prior, names)
+        return cls(name, _covariance(name, loading @ design.T), loading, prior, names, notes)
 
     @classmethod
     def from_levels(
@@ -247,3 +260,19 @@ def _covariance(name: str, value: Any) -> Matrix:
     if float(abs(matrix - matrix.T).max()) > 1e-8 * largest:
         raise ValueError(f"{what} is not symmetric")
     return matrix  # type: ignore[no-any-return]  # a stub
+
+
+def _semidefinite(name: str, V: Matrix) -> tuple[Matrix, tuple[str, ...]]:
+    """Take negative eigenvalues of a dense covariance (n, n) as zero; say so in notes."""
+    if sparse.issparse(V):
+        return V, ()
+    dense = np.asarray(V)
+    # Eigenvalues cost several fits, and most matrices have none below zero.
+    shift = _ROUNDING * float(np.abs(dense).max())
+    with suppress(linalg.LinAlgError):
+        linalg.cholesky(dense + shift * np.eye(len(dense)), lower=True, overwrite_a=True)
+        return V, ()
+    values, vectors = linalg.eigh(dense)
+    what = f"the covariance of {name!r}"
+    values, notes = not_negative(values, what)
+    return (vectors * values) @ vectors.T if notes else V, tuple(f"{what} is {n}" for n in notes)
