@@ -102,6 +102,7 @@ def run(
         except KeyboardInterrupt:
             return _interrupted(parser.prog, options)
         except Exception as error:
+            # A library may turn an interrupt into an error of its own.
             if ending.asked:
                 return _interrupted(parser.prog, options)
             return _failed(parser.prog, options, error)

@@ -26,7 +26,7 @@ def joined(arguments: Sequence[str]) -> list[str]:
 
 
 class _Once(argparse.Action):
-    """Store a value; an option that is given twice is refused, in whichever spelling."""
+    """Store a value; refuse an option that is given twice, in either spelling."""
 
     def __call__(
         self,

@@ -137,7 +137,7 @@ def follow_up(outprefix: str, options: LociOptions, *, say: Callable[[str], None
     for note in () if sex is None else sex_notes(sex, ids_of(study.given.aligned.ids)):
         say(note)
     dispersion, slope = None, Slope()
-    # A variance effect may follow from that on the mean, whichever tests are asked for.
+    # A variance effect may follow from the mean effect, regardless of the tests asked for.
     if "dispersion" in selection.tests or facts.options.get("dispersion"):
         estimated = estimate_dispersion(store, facts.dispersion_options)
         if isinstance(estimated, DispersionResult):

@@ -17,7 +17,7 @@ _OF_VARIANTS = ("variant_id", "variant_contig", "variant_position")
 _EXPECTED = "expected the variables of open_bed: names as in VCF Zarr"
 # Dosages may be off by so much from rounding: they are clipped to 0 to 2.
 ROUNDING = 1e-4
-# What is left of that in single precision.
+# How far single precision may round beyond that bound.
 _SLACK = 1e-6
 
 

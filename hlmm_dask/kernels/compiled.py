@@ -45,6 +45,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
             try:
                 loop.compile(signature)
             except Exception as error:
+                # A damaged file raises whatever the unpickler meets in it.
                 if signature in loop.overloads:
                     _warn(_unkept(loop, error))
                     return loop

@@ -78,6 +78,7 @@ def _start(options: "ClusterOptions") -> LocalCluster:
                     dashboard_address="127.0.0.1:0",
                 )
             except Exception as error:
+                # Dask raises different errors for a worker that dies at its start.
                 refuse_unguarded()
                 if not left:
                     reason = deaths[-1] if deaths else _reason(error)
